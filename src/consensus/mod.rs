@@ -1,0 +1,1 @@
+//! Consensus: replicas agree on the order of commands, whatever up to f of them do.

@@ -1,0 +1,1 @@
+//! Execute: what agents pull and how they act on it.

@@ -1,0 +1,135 @@
+//! What a committed command changed: the fold's account, in order, for the store, the feed and the logs.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::collections::BTreeMap;
+
+use super::{
+    certified::Certified,
+    finding::{Finding, Interval},
+    head::Head,
+    observation::SeriesKey,
+    plan::Plan,
+    policy::Statistic,
+    receipt::Receipt,
+    snapshot::{Finality, Reading},
+};
+use crate::types::{Cycle, Digest, ReplicaIndex, TargetId, UnixMillis, WindowIndex};
+
+/// One window after its reports were merged.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ClosedWindow {
+    /// Which window.
+    pub window: WindowIndex,
+    /// The control cycle that its closing began.
+    pub cycle: Cycle,
+    /// Agreed time of its closing.
+    pub closed_at: UnixMillis,
+    /// How it closed.
+    pub finality: Finality,
+    /// Whose reports were logged, and whether each was partial.
+    pub reporters: Vec<(ReplicaIndex, bool)>,
+    /// One reading for each policy's indicator, in the order of the genesis' policies.
+    pub readings: Vec<Reading>,
+    /// Every series of the counted reports, each statistic merged by itself.
+    pub series: BTreeMap<SeriesKey, BTreeMap<Statistic, Interval>>,
+}
+
+/// Why a `Certified` command changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanRefusal {
+    /// The certificate does not verify.
+    NotCertified(String),
+    /// The target is not in the genesis.
+    UnknownTarget,
+    /// The plan's `prev` is no longer the target's newest logged plan.
+    Superseded,
+    /// Agreed time is past the activation limit.
+    Late,
+    /// The very same plan is logged already.
+    Duplicate,
+}
+
+/// Why a report or a tick changed nothing but, perhaps, agreed time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReportRefusal {
+    /// The replica is not in the committee or its signature does not verify.
+    BadSignature,
+    /// The body is not the one that the header names, or has too many series.
+    BadBody,
+    /// The window is closed already, or lies too far back or ahead.
+    OutsideOpenWindows,
+    /// The replica reported the window before.
+    Duplicate,
+}
+
+/// Why a receipt changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiptRefusal {
+    /// It is not signed by the target's agent, or malformed.
+    NotVerified(String),
+    /// The target is not in the genesis.
+    UnknownTarget,
+    /// No such plan was logged for the target.
+    UnknownPlan,
+    /// The agent's counter did not rise.
+    Replayed,
+}
+
+/// One thing that a committed command changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Agreed time moved to here.
+    TimeMoved(UnixMillis),
+    /// A window is final.
+    WindowClosed(ClosedWindow),
+    /// Windows that nobody reported were passed over: one finding, one cycle number, no cycle.
+    Gap {
+        /// The first of them.
+        first: WindowIndex,
+        /// The last of them.
+        last: WindowIndex,
+        /// The number that the gap took.
+        cycle: Cycle,
+    },
+    /// Analysis saw something.
+    Found {
+        /// In which cycle.
+        cycle: Cycle,
+        /// What.
+        finding: Finding,
+    },
+    /// A plan takes effect: certified by a quorum and ordered by consensus.
+    PlanLogged(Box<Certified<Plan>>),
+    /// A plan does not take effect.
+    PlanRefused {
+        /// SHA-256 of its body, when it could be read.
+        plan: Option<Digest>,
+        /// Why.
+        why: PlanRefusal,
+    },
+    /// A head was derived, for all replicas to sign.
+    HeadDerived(Box<Head>),
+    /// A receipt was logged.
+    ReceiptLogged {
+        /// What the agent says.
+        receipt: Box<Receipt>,
+        /// The envelope's JSON.
+        envelope: Vec<u8>,
+    },
+    /// A receipt was refused.
+    ReceiptRefused {
+        /// The target it names, when it could be read.
+        target: Option<TargetId>,
+        /// Why.
+        why: ReceiptRefusal,
+    },
+    /// A report or a tick was refused.
+    ReportRefused {
+        /// Whose it claims to be.
+        replica: ReplicaIndex,
+        /// Why.
+        why: ReportRefusal,
+    },
+    /// Bytes that are no command.
+    Malformed,
+}

@@ -1,0 +1,48 @@
+//! A finding: a symptom that analysis sees, with its evidence.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::types::{Quantity, UnixMillis, WindowIndex};
+
+/// What the quorum can say of an indicator: every honest value lies between `low` and `high`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Interval {
+    /// The smallest value that may be true.
+    pub low: Quantity,
+    /// The trimmed median: what running states of detectors advance on.
+    pub median: Quantity,
+    /// The largest value that may be true.
+    pub high: Quantity,
+}
+
+/// What kind of symptom it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum Symptom {
+    /// A value is past its threshold for every choice of points in its interval.
+    Threshold,
+    /// An indicator has no samples for longer than it may.
+    Absence,
+    /// The reports disagree: the symptom holds for some choices of points and not for others.
+    Disputed,
+    /// The window closed without a quorum of reports.
+    Unconfirmed,
+    /// Windows passed that nobody reported.
+    Gap,
+}
+
+/// A symptom with its interval of evidence.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Finding {
+    /// The policy whose condition it meets; `None` for findings about the loop itself.
+    pub policy: Option<String>,
+    /// What it is.
+    pub symptom: Symptom,
+    /// The window in which it was seen.
+    pub window: WindowIndex,
+    /// Since when, in agreed time.
+    pub since: UnixMillis,
+    /// What was seen; `None` where the symptom is that nothing was.
+    pub observed: Option<Interval>,
+    /// Against what: the threshold, or the longest allowed silence in seconds.
+    pub against: Option<Quantity>,
+}

@@ -1,0 +1,18 @@
+//! The knowledge base: the model that the stages of the control loop share, the fold that builds the
+//! replicated state from committed commands, and the Postgres store behind it.
+//!
+//! The model and the fold are pure: equal logs give equal state. Only `store` touches the world, and the
+//! fold never reads it.
+
+pub mod certified;
+pub mod change;
+pub mod command;
+pub mod finding;
+pub mod genesis;
+pub mod head;
+pub mod observation;
+pub mod plan;
+pub mod policy;
+pub mod receipt;
+pub mod root;
+pub mod snapshot;

@@ -1,0 +1,183 @@
+//! Policies: what operators want done about which finding. And targets with their limits: what no plan may
+//! ever do to them.
+//!
+//! These are the checked, typed forms, as the genesis commits them; reading them from TOML is the
+//! service's business.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use super::{observation::Attributes, plan::OnStale};
+use crate::types::{Millis, PublicKey, Quantity, SourceId, TargetId};
+
+/// Which series an indicator reads: those that have all that is named here.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub struct Selector {
+    /// The posting engine; any when absent.
+    pub source: Option<SourceId>,
+    /// The metric's exact name.
+    pub name: String,
+    /// Attributes that the series has, among its own or its resource's.
+    pub attributes: Attributes,
+}
+
+/// What is computed from one series' summary of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum Statistic {
+    /// The newest value of a level.
+    Last,
+    /// The smallest value of a level.
+    Min,
+    /// The largest value of a level.
+    Max,
+    /// The mean value of a level or of a distribution's new values.
+    Mean,
+    /// By how much a rising sum rose, or how many values a distribution gained.
+    Increase,
+}
+
+/// How several matching series become one value, within one report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum Combine {
+    /// Their sum (for means: the mean over all their values).
+    Sum,
+    /// The smallest.
+    Min,
+    /// The largest.
+    Max,
+}
+
+/// One number per report and window, which is then merged over the reports.
+///
+/// It is computed within each report first: a sum or a mean of separately merged parts could be a value
+/// that no replica saw.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub struct Indicator {
+    /// Which series.
+    pub selector: Selector,
+    /// What of each.
+    pub statistic: Statistic,
+    /// And of all of them.
+    pub combine: Combine,
+}
+
+/// On which side of a threshold the symptom lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum Side {
+    /// The symptom is a value at or above the threshold.
+    Above,
+    /// The symptom is a value at or below the threshold.
+    Below,
+}
+
+/// When a policy's symptom is there.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Condition {
+    /// The indicator reaches `enter` and stays for `hold`; the symptom ends past `leave`.
+    Threshold {
+        /// On which side the symptom lies.
+        side: Side,
+        /// Where the symptom begins.
+        enter: Quantity,
+        /// Where it ends; at or on the healthy side of `enter`.
+        leave: Quantity,
+        /// How long the value must have been past `enter` without a break; zero acts at once.
+        hold: Millis,
+    },
+    /// The indicator has no samples for this many thousandths of its learned interval (usually 1,500).
+    Absence {
+        /// Thousandths of the learned interval.
+        after_milli_intervals: u32,
+    },
+}
+
+/// How a policy's action changes its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Change {
+    /// Adds slots to a pool (takes them away when negative), within the target's limits.
+    AddSlots(i32),
+    /// Gives a pool exactly so many slots.
+    SetSlots(u32),
+    /// Stops the target from starting new work.
+    Pause,
+    /// Lets it start new work again.
+    Resume,
+}
+
+/// How much harm an action can do when it is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum Risk {
+    /// Easily undone and bounded by the target's limits.
+    Low,
+    /// Needs care.
+    Medium,
+    /// Can stop production.
+    High,
+}
+
+/// What a policy does about its symptom.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Action {
+    /// To which target.
+    pub target: TargetId,
+    /// What.
+    pub change: Change,
+    /// No further plan of this policy so long after its last one.
+    pub cooldown: Millis,
+    /// How long a plan may be applied after it was issued.
+    pub expiry: Millis,
+    /// How much harm it can do.
+    pub risk: Risk,
+    /// What the agent does with an applied plan when heads grow stale.
+    pub on_stale: OnStale,
+    /// How long after the application the indicator must be past `leave` for the plan to have helped.
+    pub verify_within: Millis,
+}
+
+/// One policy. Without an action it only raises a finding.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Policy {
+    /// Its name, unique in the genesis.
+    pub name: String,
+    /// What it looks at.
+    pub indicator: Indicator,
+    /// When it acts.
+    pub condition: Condition,
+    /// What it does.
+    pub action: Option<Action>,
+}
+
+/// What a target is and the bounds of its absolute state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum TargetKind {
+    /// A pool of worker slots.
+    Pool {
+        /// Slots it has before the first plan.
+        initial: u32,
+        /// The fewest slots a plan may give it.
+        min: u32,
+        /// The most slots a plan may give it.
+        max: u32,
+        /// The most slots one plan may add or take away.
+        max_step: u32,
+    },
+    /// Something that runs or is paused.
+    Switch {
+        /// Whether it is paused before the first plan.
+        initially_paused: bool,
+    },
+}
+
+/// A target with its limits: the invariants that `plan::check` holds every plan against.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Target {
+    /// Its name.
+    pub id: TargetId,
+    /// What it is.
+    pub kind: TargetKind,
+    /// No plan so long after the last one for this target, whichever policy asks.
+    pub cooldown: Millis,
+    /// At most so many plans in any 60 minutes of agreed time.
+    pub plans_per_hour: u32,
+    /// The key of the agent whose receipts count for this target.
+    pub agent: PublicKey,
+}

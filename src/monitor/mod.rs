@@ -1,0 +1,1 @@
+//! Monitor: samples become series, windows and signed reports.

@@ -1,0 +1,1 @@
+//! Service: configuration, wiring, the HTTP API and telemetry of a running replica.

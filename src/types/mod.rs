@@ -1,0 +1,25 @@
+//! The words that every other module shares: identifiers, counters, agreed time, quorum arithmetic,
+//! keys, signatures and the envelope in which documents leave the quorum.
+//!
+//! This module imports nothing of the crate. It holds no protocol and no policy, and it never reads a
+//! clock, a file or a random number. Invariant: a value of one of these types is valid by construction.
+
+mod committee;
+mod digest;
+mod dsse;
+mod ids;
+mod keys;
+mod quantity;
+mod quorum;
+mod statement;
+mod time;
+
+pub use committee::{Committee, CommitteeError, MAX_REPLICAS};
+pub use digest::{Digest, Hasher, ParseDigestError};
+pub use dsse::{Envelope, EnvelopeError, MAX_DOCUMENT_BYTES, Signed, pae};
+pub use ids::{Cycle, Epoch, HeadNumber, Height, InvalidName, ReplicaIndex, Shard, SourceId, TargetId, View};
+pub use keys::{KeyError, KeyId, PublicKey, SecretKey, Signature, SignatureError};
+pub use quantity::{Quantity, QuantityError};
+pub use quorum::{CommitteeSize, CommitteeSizeError};
+pub use statement::{Domain, StatementKind, statement_bytes};
+pub use time::{Millis, UnixMillis, WindowIndex};
