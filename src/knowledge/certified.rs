@@ -1,16 +1,16 @@
 //! [`Certified`]: a document body that a quorum of the committee has signed. Its only constructor verifies,
 //! so code that publishes or applies an uncertified plan does not compile.
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     head::{HEAD_TYPE, Head},
     plan::{PLAN_TYPE, Plan},
 };
-use crate::types::{Committee, Digest, Envelope, EnvelopeError, Epoch, KeyId};
+use crate::types::{Committee, Digest, Envelope, EnvelopeError, Epoch, KeyId, from_strict_json};
 
 /// A document that a quorum certifies.
-pub trait QuorumDocument: DeserializeOwned {
+pub trait QuorumDocument: DeserializeOwned + Serialize {
     /// The DSSE type.
     const TYPE: &'static str;
     /// The cluster that the body names.
@@ -100,8 +100,8 @@ impl<T: QuorumDocument> Certified<T> {
     pub fn verify_envelope(envelope: Envelope, committee: &Committee) -> Result<Self, CertificateError> {
         let keys = committee.iter().map(|(_, key)| key);
         let signed = envelope.verify(T::TYPE, keys, committee.size().quorum())?;
-        let document: T = serde_json::from_slice(&signed.body)
-            .map_err(|error| CertificateError::Body(error.to_string()))?;
+        let document: T =
+            from_strict_json(&signed.body).map_err(|error| CertificateError::Body(error.to_string()))?;
         if document.version() != 1 {
             return Err(CertificateError::Body(format!("version {} is not known", document.version())));
         }

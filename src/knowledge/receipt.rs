@@ -4,7 +4,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use super::plan::DesiredState;
-use crate::types::{Cycle, Digest, TargetId, UnixMillis};
+use crate::types::{
+    Cycle, Digest, Envelope, EnvelopeError, PublicKey, TargetId, UnixMillis, from_strict_json,
+};
 
 /// The DSSE type of a receipt.
 pub const RECEIPT_TYPE: &str = "application/vnd.quorate.receipt.v1+json";
@@ -88,5 +90,207 @@ impl Receipt {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("integers and strings are valid JSON")
+    }
+}
+
+/// A receipt whose agent's signature has been checked. Its only constructor verifies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedReceipt {
+    receipt: Receipt,
+    envelope: Envelope,
+}
+
+/// Why a receipt is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptError {
+    /// The envelope is refused: its size, form, type or signature.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// The agent signed bytes that are no receipt.
+    #[error("the body is malformed: {0}")]
+    Body(String),
+    /// It belongs to another cluster.
+    #[error("the receipt belongs to cluster {got}, not to {expected}")]
+    WrongCluster {
+        /// The cluster in the body.
+        got: Digest,
+        /// This cluster.
+        expected: Digest,
+    },
+}
+
+impl VerifiedReceipt {
+    /// Verifies an envelope's JSON: size, form, type, the agent's signature, then the body and its cluster.
+    /// The caller finds the agent's key under [`claimed_target`].
+    ///
+    /// # Errors
+    /// [`ReceiptError`] says which check failed.
+    pub fn verify(envelope_bytes: &[u8], agent: &PublicKey, cluster: Digest) -> Result<Self, ReceiptError> {
+        let envelope = Envelope::from_json(envelope_bytes)?;
+        let signed = envelope.verify(RECEIPT_TYPE, [agent], 1)?;
+        let receipt = parse(&signed.body)?;
+        if receipt.cluster != cluster {
+            return Err(ReceiptError::WrongCluster { got: receipt.cluster, expected: cluster });
+        }
+        Ok(Self { receipt, envelope })
+    }
+
+    /// What the agent says.
+    #[must_use]
+    pub const fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// The envelope it came in.
+    #[must_use]
+    pub const fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+}
+
+/// The target that an envelope claims to be about, by which its agent's key is found. Nothing is verified.
+///
+/// # Errors
+/// [`ReceiptError::Envelope`] and [`ReceiptError::Body`] when the bytes are no receipt at all.
+pub fn claimed_target(envelope_bytes: &[u8]) -> Result<TargetId, ReceiptError> {
+    let envelope = Envelope::from_json(envelope_bytes)?;
+    Ok(parse(envelope.unverified_body())?.target)
+}
+
+fn parse(body: &[u8]) -> Result<Receipt, ReceiptError> {
+    let receipt: Receipt = from_strict_json(body).map_err(|error| ReceiptError::Body(error.to_string()))?;
+    if receipt.v != 1 {
+        return Err(ReceiptError::Body(format!("version {} is not known", receipt.v)));
+    }
+    Ok(receipt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, RECEIPT_TYPE, Receipt, ReceiptError, Refusal, VerifiedReceipt, claimed_target};
+    use crate::{
+        knowledge::plan::DesiredState,
+        types::{Cycle, Digest, Envelope, EnvelopeError, SecretKey, TargetId, UnixMillis, pae},
+    };
+
+    fn cluster() -> Digest {
+        Digest::of(b"cluster")
+    }
+
+    fn agent() -> SecretKey {
+        SecretKey::from_seed(&[9; 32])
+    }
+
+    fn receipt() -> Receipt {
+        Receipt {
+            v: 1,
+            cluster: cluster(),
+            target: TargetId::new("extract_pool").expect("a valid name"),
+            seq: Cycle::new(37),
+            plan: Digest::of(b"plan"),
+            outcome: Outcome::Refused { why: Refusal::Precondition },
+            before: DesiredState::Slots { slots: 3 },
+            after: DesiredState::Paused {},
+            at: UnixMillis::new(1_000),
+            counter: 5,
+            refused_documents: 0,
+        }
+    }
+
+    fn sealed(document_type: &str, body: Vec<u8>) -> Vec<u8> {
+        let signature = agent().sign(&pae(document_type, &body));
+        Envelope::new(document_type, body, vec![(agent().public().id(), signature)]).to_json()
+    }
+
+    fn verify(envelope: &[u8]) -> Result<VerifiedReceipt, ReceiptError> {
+        VerifiedReceipt::verify(envelope, &agent().public(), cluster())
+    }
+
+    #[test]
+    fn an_agents_receipt_verifies_and_reads_back() {
+        for outcome in [
+            Outcome::Applied {},
+            Outcome::Noop {},
+            Outcome::Refused { why: Refusal::Expired },
+            Outcome::Refused { why: Refusal::Limits },
+            Outcome::Refused { why: Refusal::TargetFailed },
+            Outcome::Reverted {},
+        ] {
+            let receipt = Receipt { outcome, ..receipt() };
+            let envelope = sealed(RECEIPT_TYPE, receipt.to_bytes());
+            assert_eq!(verify(&envelope).map(|verified| verified.receipt().clone()), Ok(receipt));
+            assert_eq!(
+                claimed_target(&envelope).map(|target| target.to_string()),
+                Ok("extract_pool".to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn a_receipt_by_another_key_of_another_type_or_cluster_is_refused() {
+        let envelope = sealed(RECEIPT_TYPE, receipt().to_bytes());
+        let stranger = SecretKey::from_seed(&[8; 32]).public();
+        assert!(matches!(
+            VerifiedReceipt::verify(&envelope, &stranger, cluster()),
+            Err(ReceiptError::Envelope(EnvelopeError::UnknownKey(_)))
+        ));
+        let other_type = sealed("application/vnd.quorate.plan.v1+json", receipt().to_bytes());
+        assert!(matches!(verify(&other_type), Err(ReceiptError::Envelope(EnvelopeError::WrongType { .. }))));
+        assert!(matches!(
+            VerifiedReceipt::verify(&envelope, &agent().public(), Digest::of(b"other")),
+            Err(ReceiptError::WrongCluster { .. })
+        ));
+        let later = sealed(RECEIPT_TYPE, Receipt { v: 2, ..receipt() }.to_bytes());
+        assert!(matches!(verify(&later), Err(ReceiptError::Body(_))));
+    }
+
+    #[test]
+    fn a_receipt_without_a_signature_is_refused() {
+        let unsigned = Envelope::new(RECEIPT_TYPE, receipt().to_bytes(), Vec::new()).to_json();
+        assert_eq!(
+            verify(&unsigned),
+            Err(ReceiptError::Envelope(EnvelopeError::TooFewSignatures { got: 0, needed: 1 }))
+        );
+    }
+
+    #[test]
+    fn lax_forms_of_states_and_outcomes_are_refused_though_signed() {
+        let body = String::from_utf8(receipt().to_bytes()).expect("JSON is UTF-8");
+        let cases = [
+            (r#"{"kind":"paused"}"#, r#"{"kind":"paused","slots":3}"#),
+            (r#"{"kind":"paused"}"#, r#"{"kind":"paused","kind":"paused"}"#),
+            (r#"{"kind":"paused"}"#, r#"["paused"]"#),
+            (r#"{"kind":"paused"}"#, r#""paused""#),
+            (r#"{"kind":"paused"}"#, r#"{"kind":"stopped"}"#),
+            (r#""slots":3"#, r#""slots":3.0"#),
+            (r#""slots":3"#, r#""slots":-3"#),
+            (r#""slots":3"#, r#""slots":4294967296"#),
+            (r#""slots":3"#, r#""slots":3,"slots":3"#),
+            (r#""slots":3"#, r#""slots":null"#),
+            (r#""why":"precondition""#, r#""why":"precondition","more":"x""#),
+            (r#""why":"precondition""#, r#""why":"telemetry says so""#),
+            (r#""why":"precondition""#, r#""why":{"precondition":null}"#),
+            (r#""counter":5"#, r#""counter":true"#),
+            (r#""counter":5"#, r#""counter":5,"counter":6"#),
+            (r#""counter":5,"#, ""),
+        ];
+        for (from, to) in cases {
+            let changed = body.replace(from, to);
+            assert_ne!(changed, body, "{from} does not occur");
+            let verdict = verify(&sealed(RECEIPT_TYPE, changed.into_bytes()));
+            assert!(matches!(verdict, Err(ReceiptError::Body(_))), "{to}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn no_single_changed_byte_of_an_envelope_passes() {
+        let envelope = sealed(RECEIPT_TYPE, receipt().to_bytes());
+        for place in 0..envelope.len() {
+            for flip in [1, 0x20, 0x80] {
+                let mut changed = envelope.clone();
+                changed[place] ^= flip;
+                assert!(verify(&changed).is_err(), "byte {place} xor {flip:#x}");
+            }
+        }
     }
 }

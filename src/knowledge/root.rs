@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{
     Committee, CommitteeError, Digest, Envelope, EnvelopeError, Epoch, KeyError, PublicKey, UnixMillis,
+    from_strict_json,
 };
 
 /// The DSSE type of a root.
@@ -93,7 +94,7 @@ impl VerifiedRoot {
     /// [`RootError`] says what is wrong.
     pub fn first(envelope_bytes: &[u8]) -> Result<Self, RootError> {
         let envelope = Envelope::from_json(envelope_bytes)?;
-        let root: Root = serde_json::from_slice(envelope.unverified_body())
+        let root: Root = from_strict_json(envelope.unverified_body())
             .map_err(|error| RootError::Body(error.to_string()))?;
         if root.v != 1 || root.epoch != Epoch::new(1) {
             return Err(RootError::Body("a first root has v 1 and epoch 1".to_owned()));

@@ -8,7 +8,10 @@
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use super::keys::{KeyId, PublicKey, Signature};
+use super::{
+    keys::{KeyId, PublicKey, Signature},
+    strict_json::from_strict_json,
+};
 
 /// The most bytes a document's body may have.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
@@ -111,7 +114,7 @@ impl Envelope {
     pub fn from_json(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         limit(bytes.len(), MAX_ENVELOPE_BYTES)?;
         let wire: WireEnvelope =
-            serde_json::from_slice(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
+            from_strict_json(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
         let body = decode_base64("payload", &wire.payload)?;
         limit(body.len(), MAX_DOCUMENT_BYTES)?;
         let signatures: Vec<_> = wire.signatures.iter().map(decode_signature).collect::<Result<_, _>>()?;

@@ -12,6 +12,7 @@ mod keys;
 mod quantity;
 mod quorum;
 mod statement;
+mod strict_json;
 mod time;
 
 pub use committee::{Committee, CommitteeError, MAX_REPLICAS};
@@ -22,4 +23,5 @@ pub use keys::{KeyError, KeyId, PublicKey, SecretKey, Signature, SignatureError}
 pub use quantity::{Quantity, QuantityError};
 pub use quorum::{CommitteeSize, CommitteeSizeError};
 pub use statement::{Domain, StatementKind, statement_bytes};
+pub use strict_json::{StrictJsonError, from_strict_json};
 pub use time::{Millis, UnixMillis, WindowIndex};
