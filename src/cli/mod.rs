@@ -1,1 +1,57 @@
-//! The command line: one file per subcommand.
+//! The command line: one file a subcommand, and the tree that joins them.
+//!
+//! A subcommand's file has a `clap::Args` struct named `Arguments` and a `run(arguments, output)` that
+//! returns an [`ExitCode`] or a [`Failure`]; `run` may be async. It writes through [`output`] alone. No decision of the control
+//! loop is made here.
+
+mod exit;
+pub mod output;
+
+pub use exit::{ExitCode, Failure};
+
+use clap::{Parser, Subcommand};
+
+use output::{Format, Output};
+
+const EXAMPLES: &str = "\
+Exit codes:
+  0 done, 1 failed, 2 usage, 3 degraded, 4 refused (verification, permission), 78 configuration";
+
+/// An autonomic control loop whose plans take effect only with a Byzantine quorum's certificate.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, after_help = EXAMPLES, max_term_width = 100)]
+struct CommandLine {
+    /// Write for people or for programs.
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value = "human")]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Runs the command line of this process and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            output::parser_message(&error);
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+        }
+    };
+    match dispatch(&line.command, Output::new(line.output)) {
+        Ok(code) => code,
+        Err(failure) => {
+            if let Failure::Told { .. } = &failure {
+                output::complain(format_args!("quorate: {failure}"));
+            }
+            failure.code()
+        }
+    }
+}
+
+fn dispatch(command: &Command, _: Output) -> Result<ExitCode, Failure> {
+    match *command {}
+}
