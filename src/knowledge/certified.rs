@@ -141,3 +141,116 @@ impl<T: QuorumDocument> Certified<T> {
         &self.envelope
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{CertificateError, Certified};
+    use crate::{
+        knowledge::{
+            fixtures::{certified_head, certified_plan, committee, head, plan, replica_keys, seal},
+            head::{HEAD_TYPE, Head, Mode},
+            plan::{DesiredState, PLAN_TYPE, Plan},
+        },
+        types::{Digest, EnvelopeError, Epoch, SecretKey},
+    };
+
+    fn verify(body: Vec<u8>, signers: &[SecretKey]) -> Result<Certified<Plan>, CertificateError> {
+        Certified::verify(&seal(PLAN_TYPE, body, signers), &committee())
+    }
+
+    #[test]
+    fn a_quorums_plan_and_head_are_certified() {
+        let certified = certified_plan(&plan());
+        assert_eq!(certified.document(), &plan());
+        assert_eq!(certified.digest(), Digest::of(&plan().to_bytes()));
+        assert_eq!(certified.signers().len(), 3);
+        let again = Certified::<Plan>::verify(&certified.envelope().to_json(), &committee());
+        assert_eq!(again, Ok(certified));
+        assert_eq!(certified_head(&head(7, Mode::Act)).document(), &head(7, Mode::Act));
+    }
+
+    #[test]
+    fn one_signature_fewer_than_a_quorum_is_refused() {
+        assert_eq!(
+            verify(plan().to_bytes(), &replica_keys()[..2]),
+            Err(EnvelopeError::TooFewSignatures { got: 2, needed: 3 }.into())
+        );
+    }
+
+    #[test]
+    fn a_head_is_no_plan() {
+        let envelope = seal(HEAD_TYPE, plan().to_bytes(), &replica_keys());
+        assert!(matches!(
+            Certified::<Plan>::verify(&envelope, &committee()),
+            Err(CertificateError::Envelope(EnvelopeError::WrongType { .. }))
+        ));
+        let envelope = seal(HEAD_TYPE, plan().to_bytes(), &replica_keys());
+        assert!(matches!(Certified::<Head>::verify(&envelope, &committee()), Err(CertificateError::Body(_))));
+    }
+
+    #[test]
+    fn a_plan_of_another_cluster_epoch_or_version_is_refused() {
+        let other = Plan { cluster: Digest::of(b"x"), ..plan() };
+        assert!(matches!(
+            verify(other.to_bytes(), &replica_keys()),
+            Err(CertificateError::WrongCluster { .. })
+        ));
+        let other = Plan { epoch: Epoch::new(2), ..plan() };
+        assert!(matches!(
+            verify(other.to_bytes(), &replica_keys()),
+            Err(CertificateError::WrongEpoch { .. })
+        ));
+        let other = Plan { v: 2, ..plan() };
+        assert!(matches!(verify(other.to_bytes(), &replica_keys()), Err(CertificateError::Body(_))));
+    }
+
+    #[test]
+    fn lax_forms_of_a_plan_are_refused_though_a_quorum_signed_them() {
+        let plan = Plan { rollback: DesiredState::Running {}, ..plan() };
+        let body = String::from_utf8(plan.to_bytes()).expect("JSON is UTF-8");
+        let cases = [
+            (r#""rollback":{"kind":"running"}"#, r#""rollback":{"kind":"running","slots":1}"#),
+            (r#""rollback":{"kind":"running"}"#, r#""rollback":["running"]"#),
+            (r#""rollback":{"kind":"running"}"#, r#""rollback":{"kind":"running","kind":"paused"}"#),
+            (r#""min":1"#, r#""min":1,"min":0"#),
+            (r#""min":1"#, r#""min":1,"average":1"#),
+            (r#""min":1"#, r#""min":1.0"#),
+            (r#""min":1,"#, ""),
+            (r#""kind":"slots","min""#, r#""kind":"switch","min""#),
+            (r#""on_stale":"rollback""#, r#""on_stale":"Rollback""#),
+            (r#""on_stale":"rollback""#, r#""on_stale":{"rollback":null}"#),
+            (r#""reason":"threshold""#, r#""reason":"the operator said so""#),
+            (r#""risk":"low""#, r#""risk":0"#),
+            (r#""scale":0"#, r#""scale":false"#),
+            (r#""v":1,"#, r#""v":1,"v":1,"#),
+            (r#""v":1,"#, r#""v":1,"note":"x","#),
+        ];
+        for (from, to) in cases {
+            let changed = body.replacen(from, to, 1);
+            assert_ne!(changed, body, "{from} does not occur in {body}");
+            let verdict = verify(changed.into_bytes(), &replica_keys());
+            assert!(matches!(verdict, Err(CertificateError::Body(_))), "{to}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn lax_forms_of_a_head_are_refused_though_a_quorum_signed_them() {
+        let body = String::from_utf8(head(7, Mode::Act).to_bytes()).expect("JSON is UTF-8");
+        let cases = [
+            (r#""mode":"act""#, r#""mode":"act","mode":"act""#),
+            (r#""mode":"act""#, r#""mode":"obey""#),
+            (r#""mode":"act""#, r#""mode":{"act":null}"#),
+            (r#""number":7"#, r#""number":7.0"#),
+            (r#""number":7"#, r#""number":-7"#),
+            (r#""shard":0"#, r#""shard":65536"#),
+            (r#""targets":["#, r#""targets":[null,"#),
+        ];
+        for (from, to) in cases {
+            let changed = body.replacen(from, to, 1);
+            assert_ne!(changed, body, "{from} does not occur in {body}");
+            let envelope = seal(HEAD_TYPE, changed.into_bytes(), &replica_keys());
+            let verdict = Certified::<Head>::verify(&envelope, &committee());
+            assert!(matches!(verdict, Err(CertificateError::Body(_))), "{to}: {verdict:?}");
+        }
+    }
+}

@@ -8,6 +8,8 @@ pub mod certified;
 pub mod change;
 pub mod command;
 pub mod finding;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod genesis;
 pub mod head;
 pub mod observation;

@@ -1,6 +1,7 @@
 //! The root: who the replicas and the owners of an epoch are. It is the agents' trust anchor.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 use crate::types::{
     Committee, CommitteeError, Digest, Envelope, EnvelopeError, Epoch, KeyError, PublicKey, UnixMillis,
@@ -56,6 +57,17 @@ pub struct Root {
     pub prev: Digest,
 }
 
+impl Root {
+    /// The bytes that owners sign.
+    ///
+    /// # Panics
+    /// Never: the fields are integers and strings.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("integers and strings are valid JSON")
+    }
+}
+
 /// A root whose owners' signatures have been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedRoot {
@@ -103,20 +115,15 @@ impl VerifiedRoot {
             return Err(RootError::Body("a first root has zeros as cluster and prev".to_owned()));
         }
         let owners = admit(root.owners.iter().map(|owner| (owner.name.as_str(), owner.ed25519)))?;
-        let distinct: std::collections::BTreeSet<_> = owners.iter().map(PublicKey::id).collect();
         let threshold = root.owner_threshold as usize;
-        if threshold == 0 || threshold > distinct.len() || distinct.len() != owners.len() {
+        if threshold == 0 || threshold > owners.len() {
             return Err(RootError::Body(
-                "owner_threshold must be between 1 and the number of distinct owner keys".to_owned(),
+                "owner_threshold must be between 1 and the number of owners".to_owned(),
             ));
         }
         envelope.verify(ROOT_TYPE, &owners, threshold)?;
         let keys = admit(root.replicas.iter().map(|replica| (replica.owner.as_str(), replica.ed25519)))?;
-        for (key, replica) in keys.iter().zip(&root.replicas) {
-            if key.id() != replica.keyid {
-                return Err(RootError::Body(format!("keyid {} is not its key's", replica.keyid)));
-            }
-        }
+        check_roles(&root, &owners, &keys)?;
         let cluster = Digest::of(envelope.unverified_body());
         let committee = Committee::new(cluster, root.epoch, keys)?;
         Ok(Self { root, committee, envelope })
@@ -141,9 +148,110 @@ impl VerifiedRoot {
     }
 }
 
+/// One key has one role, one name is one owner, and every replica is run by an owner of this root.
+fn check_roles(root: &Root, owners: &[PublicKey], replicas: &[PublicKey]) -> Result<(), RootError> {
+    let refused = |what: String| Err(RootError::Body(what));
+    let names: BTreeSet<&str> = root.owners.iter().map(|owner| owner.name.as_str()).collect();
+    if names.len() != root.owners.len() {
+        return refused("two owners have the same name".to_owned());
+    }
+    let keys: BTreeSet<&PublicKey> = owners.iter().chain(replicas).collect();
+    if keys.len() != owners.len() + replicas.len() {
+        return refused("a key stands twice".to_owned());
+    }
+    for (replica, key) in root.replicas.iter().zip(replicas) {
+        if replica.keyid != key.id() {
+            return refused(format!("keyid {} is not its key's", replica.keyid));
+        }
+        if !names.contains(replica.owner.as_str()) {
+            return refused(format!("replica {} belongs to nobody in the list of owners", replica.keyid));
+        }
+    }
+    Ok(())
+}
+
 fn admit<'a>(keys: impl Iterator<Item = (&'a str, Digest)>) -> Result<Vec<PublicKey>, RootError> {
     keys.map(|(who, key)| {
         PublicKey::from_bytes(key.as_bytes()).map_err(|error| RootError::Key { who: who.to_owned(), error })
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ROOT_TYPE, Root, RootError, VerifiedRoot};
+    use crate::{
+        knowledge::fixtures::{owner_keys, replica_keys, root, seal},
+        types::{Digest, EnvelopeError, Epoch},
+    };
+
+    fn first(root: &Root) -> Result<VerifiedRoot, RootError> {
+        VerifiedRoot::first(&seal(ROOT_TYPE, root.to_bytes(), &owner_keys()[..3]))
+    }
+
+    #[test]
+    fn the_first_root_makes_the_cluster_and_its_committee() {
+        let verified = first(&root()).expect("the root is well made");
+        assert_eq!(verified.committee().cluster(), Digest::of(&root().to_bytes()));
+        assert_eq!(verified.committee().epoch(), Epoch::new(1));
+        assert_eq!(verified.committee().size().replicas(), 4);
+        assert_eq!(verified.root(), &root());
+    }
+
+    #[test]
+    fn fewer_owners_than_the_threshold_make_no_root() {
+        let envelope = seal(ROOT_TYPE, root().to_bytes(), &owner_keys()[..2]);
+        assert_eq!(
+            VerifiedRoot::first(&envelope),
+            Err(RootError::Envelope(EnvelopeError::TooFewSignatures { got: 2, needed: 3 }))
+        );
+    }
+
+    #[test]
+    fn replicas_cannot_sign_a_root_for_the_owners() {
+        let envelope = seal(ROOT_TYPE, root().to_bytes(), &replica_keys());
+        assert!(matches!(
+            VerifiedRoot::first(&envelope),
+            Err(RootError::Envelope(EnvelopeError::UnknownKey(_)))
+        ));
+    }
+
+    #[test]
+    fn a_root_that_contradicts_itself_is_refused_though_signed() {
+        type Change = fn(&mut Root);
+        let cases: [(&str, Change); 14] = [
+            ("another version", |root| root.v = 2),
+            ("another epoch", |root| root.epoch = Epoch::new(2)),
+            ("a cluster", |root| root.cluster = Digest::of(b"x")),
+            ("a predecessor", |root| root.prev = Digest::of(b"x")),
+            ("no threshold", |root| root.owner_threshold = 0),
+            ("a threshold above the owners", |root| root.owner_threshold = 5),
+            ("a repeated owner's name", |root| root.owners[1].name = root.owners[0].name.clone()),
+            ("a repeated owner's key", |root| root.owners[3].ed25519 = root.owners[0].ed25519),
+            ("a repeated replica", |root| root.replicas[1] = root.replicas[0].clone()),
+            ("a replica with an owner's key", |root| {
+                root.replicas[0].ed25519 = root.owners[0].ed25519;
+                root.replicas[0].keyid = Digest::of(root.owners[0].ed25519.as_bytes());
+            }),
+            ("a replica of nobody", |root| root.replicas[0].owner = "stranger".to_owned()),
+            ("a wrong keyid", |root| root.replicas[0].keyid = Digest::of(b"x")),
+            ("a key of small order", |root| root.replicas[0].ed25519 = Digest::ZERO),
+            ("no replicas", |root| root.replicas.clear()),
+        ];
+        for (what, change) in cases {
+            let mut changed = root();
+            change(&mut changed);
+            assert!(first(&changed).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn no_single_changed_byte_of_a_root_passes() {
+        let envelope = seal(ROOT_TYPE, root().to_bytes(), &owner_keys()[..3]);
+        for place in 0..envelope.len() {
+            let mut changed = envelope.clone();
+            changed[place] ^= 1;
+            assert!(VerifiedRoot::first(&changed).is_err(), "byte {place}");
+        }
+    }
 }

@@ -16,8 +16,9 @@ use super::{
 /// The most bytes a document's body may have.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 
-/// Base64 of the body, a hundred signatures of some 180 bytes, and the field names.
-const MAX_ENVELOPE_BYTES: usize = MAX_DOCUMENT_BYTES / 3 * 4 + 32 * 1024;
+/// The most bytes an envelope's JSON may have: base64 of the body, a hundred signatures of some 180 bytes,
+/// and the field names.
+pub const MAX_ENVELOPE_BYTES: usize = MAX_DOCUMENT_BYTES / 3 * 4 + 32 * 1024;
 
 /// DSSE's pre-authentication encoding: `DSSEv1 SP len(type) SP type SP len(body) SP body`.
 #[must_use]
@@ -28,7 +29,10 @@ pub fn pae(document_type: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// A decoded envelope. Nothing in it is trusted until [`Envelope::verify`] has passed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Inside larger JSON it reads and writes itself; only [`from_strict_json`] makes that reading strict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WireEnvelope", into = "WireEnvelope")]
 pub struct Envelope {
     document_type: String,
     body: Vec<u8>,
@@ -113,17 +117,7 @@ impl Envelope {
     /// [`EnvelopeError::TooLarge`] and [`EnvelopeError::Malformed`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         limit(bytes.len(), MAX_ENVELOPE_BYTES)?;
-        let wire: WireEnvelope =
-            from_strict_json(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
-        let body = decode_base64("payload", &wire.payload)?;
-        limit(body.len(), MAX_DOCUMENT_BYTES)?;
-        let signatures: Vec<_> = wire.signatures.iter().map(decode_signature).collect::<Result<_, _>>()?;
-        if !signatures.is_sorted_by(|(earlier, _), (later, _)| earlier < later) {
-            return Err(EnvelopeError::Malformed(
-                "signatures are not in the order of distinct key identifiers".to_owned(),
-            ));
-        }
-        Ok(Self { document_type: wire.payload_type, body, signatures })
+        from_strict_json(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))
     }
 
     /// The envelope as JSON.
@@ -132,20 +126,7 @@ impl Envelope {
     /// Never: strings are always valid JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let base64 = &base64::engine::general_purpose::STANDARD;
-        let wire = WireEnvelope {
-            payload: base64.encode(&self.body),
-            payload_type: self.document_type.clone(),
-            signatures: self
-                .signatures
-                .iter()
-                .map(|(key, signature)| WireSignature {
-                    keyid: key.to_string(),
-                    sig: base64.encode(signature.as_bytes()),
-                })
-                .collect(),
-        };
-        serde_json::to_vec(&wire).expect("strings are valid JSON")
+        serde_json::to_vec(self).expect("strings are valid JSON")
     }
 
     /// The body, not yet verified.
@@ -197,6 +178,37 @@ impl Envelope {
     }
 }
 
+impl TryFrom<WireEnvelope> for Envelope {
+    type Error = EnvelopeError;
+
+    fn try_from(wire: WireEnvelope) -> Result<Self, EnvelopeError> {
+        let body = decode_base64("payload", &wire.payload)?;
+        limit(body.len(), MAX_DOCUMENT_BYTES)?;
+        let signatures: Vec<_> = wire.signatures.iter().map(decode_signature).collect::<Result<_, _>>()?;
+        if !signatures.is_sorted_by(|(earlier, _), (later, _)| earlier < later) {
+            return Err(EnvelopeError::Malformed(
+                "signatures are not in the order of distinct key identifiers".to_owned(),
+            ));
+        }
+        Ok(Self { document_type: wire.payload_type, body, signatures })
+    }
+}
+
+impl From<Envelope> for WireEnvelope {
+    fn from(envelope: Envelope) -> Self {
+        let base64 = &base64::engine::general_purpose::STANDARD;
+        let wire_signature = |(key, signature): &(KeyId, Signature)| WireSignature {
+            keyid: key.to_string(),
+            sig: base64.encode(signature.as_bytes()),
+        };
+        Self {
+            payload: base64.encode(&envelope.body),
+            payload_type: envelope.document_type,
+            signatures: envelope.signatures.iter().map(wire_signature).collect(),
+        }
+    }
+}
+
 fn limit(got: usize, most: usize) -> Result<(), EnvelopeError> {
     if got > most { Err(EnvelopeError::TooLarge { got, most }) } else { Ok(()) }
 }
@@ -214,3 +226,7 @@ fn decode_signature(wire: &WireSignature) -> Result<(KeyId, Signature), Envelope
         .map_err(|_| EnvelopeError::Malformed("sig: a signature has 64 bytes".to_owned()))?;
     Ok((key, Signature::from_bytes(bytes)))
 }
+
+#[cfg(test)]
+#[path = "dsse/tests.rs"]
+mod tests;
