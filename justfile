@@ -1,0 +1,49 @@
+# Every check that CI runs is a recipe here; `scripts/test` calls them in order. `just --list` shows them.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# Checked queries are compared with the checked-in `.sqlx`, never with whatever database is at hand.
+export SQLX_OFFLINE := "true"
+
+[private]
+default:
+    @just --list
+
+# Is everything formatted?
+fmt:
+    cargo fmt --all --check
+
+# Lints, warnings denied; each package alone, because a workspace build unifies features
+clippy:
+    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked -p quorate-byzantine --all-targets -- -D warnings
+    cargo clippy --locked -p quorate-sim --all-targets -- -D warnings
+
+# The pure cores compile without anything that touches the world
+cores:
+    cargo check --locked --lib --no-default-features
+
+# The simulator, built alone so that no feature leaks into the cores
+sim:
+    cargo build --locked --release -p quorate-sim
+
+# Do the docs build, with every link?
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib
+
+# Licences, duplicate crates and sources
+deny:
+    cargo deny --locked check licenses bans sources
+
+# All tests
+test:
+    cargo build --locked -p quorate-byzantine
+    cargo test --locked
+
+# Who imports whom, where the world is touched, and what may not stand in a file
+tidy:
+    cargo test --locked --test tidy
+
+# Prints files and functions over the usual sizes
+sizes:
+    scripts/sizes
