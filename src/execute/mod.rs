@@ -1,1 +1,3 @@
 //! Execute: what agents pull and how they act on it.
+
+pub mod feed;

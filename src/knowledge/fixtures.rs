@@ -8,6 +8,7 @@ use super::{
         DesiredState, Limits, Measure, OnStale, PLAN_TYPE, Plan, Preconditions, Reason, RiskClass, Verify,
         VerifyElse, VerifyOp,
     },
+    receipt::{Outcome, Receipt, Refusal},
     root::{ROOT_TYPE, Root, RootOwner, RootReplica, VerifiedRoot},
 };
 use crate::types::{
@@ -140,4 +141,21 @@ pub(crate) fn head_of(number: u64, mode: Mode, plan: &Plan) -> Head {
 pub(crate) fn certified_head(head: &Head) -> Certified<Head> {
     Certified::verify(&seal(HEAD_TYPE, head.to_bytes(), &replica_keys()[..3]), &committee())
         .expect("the fixture verifies")
+}
+
+/// The agent's account of refusing [`plan`] over a precondition.
+pub(crate) fn receipt() -> Receipt {
+    Receipt {
+        v: 1,
+        cluster: plan().cluster,
+        target: target(),
+        seq: plan().seq,
+        plan: Digest::of(&plan().to_bytes()),
+        outcome: Outcome::Refused { why: Refusal::Precondition },
+        before: DesiredState::Slots { slots: 3 },
+        after: DesiredState::Paused {},
+        at: ISSUED_AT,
+        counter: 5,
+        refused_documents: 0,
+    }
 }

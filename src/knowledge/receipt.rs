@@ -169,41 +169,16 @@ fn parse(body: &[u8]) -> Result<Receipt, ReceiptError> {
 mod tests {
     use super::{Outcome, RECEIPT_TYPE, Receipt, ReceiptError, Refusal, VerifiedReceipt, claimed_target};
     use crate::{
-        knowledge::plan::DesiredState,
-        types::{Cycle, Digest, Envelope, EnvelopeError, SecretKey, TargetId, UnixMillis, pae},
+        knowledge::fixtures::{agent_key, receipt, seal},
+        types::{Digest, EnvelopeError, SecretKey},
     };
 
-    fn cluster() -> Digest {
-        Digest::of(b"cluster")
-    }
-
-    fn agent() -> SecretKey {
-        SecretKey::from_seed(&[9; 32])
-    }
-
-    fn receipt() -> Receipt {
-        Receipt {
-            v: 1,
-            cluster: cluster(),
-            target: TargetId::new("extract_pool").expect("a valid name"),
-            seq: Cycle::new(37),
-            plan: Digest::of(b"plan"),
-            outcome: Outcome::Refused { why: Refusal::Precondition },
-            before: DesiredState::Slots { slots: 3 },
-            after: DesiredState::Paused {},
-            at: UnixMillis::new(1_000),
-            counter: 5,
-            refused_documents: 0,
-        }
-    }
-
     fn sealed(document_type: &str, body: Vec<u8>) -> Vec<u8> {
-        let signature = agent().sign(&pae(document_type, &body));
-        Envelope::new(document_type, body, vec![(agent().public().id(), signature)]).to_json()
+        seal(document_type, body, &[agent_key()])
     }
 
     fn verify(envelope: &[u8]) -> Result<VerifiedReceipt, ReceiptError> {
-        VerifiedReceipt::verify(envelope, &agent().public(), cluster())
+        VerifiedReceipt::verify(envelope, &agent_key().public(), receipt().cluster)
     }
 
     #[test]
@@ -231,13 +206,13 @@ mod tests {
         let envelope = sealed(RECEIPT_TYPE, receipt().to_bytes());
         let stranger = SecretKey::from_seed(&[8; 32]).public();
         assert!(matches!(
-            VerifiedReceipt::verify(&envelope, &stranger, cluster()),
+            VerifiedReceipt::verify(&envelope, &stranger, receipt().cluster),
             Err(ReceiptError::Envelope(EnvelopeError::UnknownKey(_)))
         ));
         let other_type = sealed("application/vnd.quorate.plan.v1+json", receipt().to_bytes());
         assert!(matches!(verify(&other_type), Err(ReceiptError::Envelope(EnvelopeError::WrongType { .. }))));
         assert!(matches!(
-            VerifiedReceipt::verify(&envelope, &agent().public(), Digest::of(b"other")),
+            VerifiedReceipt::verify(&envelope, &agent_key().public(), Digest::of(b"other")),
             Err(ReceiptError::WrongCluster { .. })
         ));
         let later = sealed(RECEIPT_TYPE, Receipt { v: 2, ..receipt() }.to_bytes());
@@ -246,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_receipt_without_a_signature_is_refused() {
-        let unsigned = Envelope::new(RECEIPT_TYPE, receipt().to_bytes(), Vec::new()).to_json();
+        let unsigned = seal(RECEIPT_TYPE, receipt().to_bytes(), &[]);
         assert_eq!(
             verify(&unsigned),
             Err(ReceiptError::Envelope(EnvelopeError::TooFewSignatures { got: 0, needed: 1 }))

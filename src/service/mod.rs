@@ -1,1 +1,3 @@
 //! Service: configuration, wiring, the HTTP API and telemetry of a running replica.
+
+pub mod api;

@@ -1,0 +1,132 @@
+//! The HTTP interface for agents: one file an endpoint. It serves what the feed holds and hands receipts on;
+//! it decides nothing, and whoever reads its answers verifies them.
+//!
+//! Invariant: an answer other than success is JSON with a field `error` that says what is wrong.
+
+mod heads;
+mod plans;
+mod receipts;
+mod roots;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::rejection::{BytesRejection, PathRejection, QueryRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    execute::feed::Feed,
+    knowledge::command::Command,
+    types::{Digest, PublicKey, TargetId},
+};
+
+/// The longest that a request may wait for news, in seconds; a longer `wait` means this. Proxies between an
+/// agent and a replica usually give up after 60 s.
+pub const LONGEST_WAIT_SECONDS: u64 = 30;
+
+/// Everything that the endpoints need.
+#[derive(Clone, Debug)]
+pub struct AgentApi {
+    /// What is served; a change wakes the requests that wait.
+    pub feed: watch::Receiver<Arc<Feed>>,
+    /// SHA-256 of the first root's body.
+    pub cluster: Digest,
+    /// Whose receipts count for which target, from the genesis.
+    pub agents: Arc<BTreeMap<TargetId, PublicKey>>,
+    /// Where verified receipts go to be ordered. Its bound is the sender's choice; a full queue answers 503.
+    pub commands: mpsc::Sender<Command>,
+}
+
+/// The endpoints under `/v1`, with their state.
+pub fn router(api: AgentApi) -> Router {
+    Router::new()
+        .merge(heads::router())
+        .merge(plans::router())
+        .merge(roots::router())
+        .merge(receipts::router())
+        .with_state(api)
+}
+
+/// Waits until `look` finds news in the feed, at most `seconds`; then `None`. It also ends when the replica
+/// stops, so that waiting agents do not hold a shutdown up.
+async fn news<T>(api: &AgentApi, seconds: Option<u64>, look: impl Fn(&Feed) -> Option<T>) -> Option<T> {
+    let mut feed = api.feed.clone();
+    let mut found = None;
+    let wait = Duration::from_secs(seconds.unwrap_or(0).min(LONGEST_WAIT_SECONDS));
+    let search = feed.wait_for(|feed| {
+        found = look(feed);
+        found.is_some()
+    });
+    // A timeout and a closed feed leave the same: nothing found.
+    drop(tokio::time::timeout(wait, search).await);
+    found
+}
+
+/// An answer other than success.
+#[derive(Debug, PartialEq, Eq)]
+enum ApiError {
+    /// The request is malformed.
+    BadRequest(String),
+    /// The thing asked for does not exist.
+    NotFound(String),
+    /// The body is larger than any document.
+    TooLarge(String),
+    /// The document does not verify.
+    Refused(String),
+    /// The queue is full; the same request may pass later.
+    Busy,
+    /// The replica is shutting down.
+    Stopping,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body {
+            error: String,
+        }
+        let answer = |status: StatusCode, error: String| (status, Json(Body { error })).into_response();
+        let later = |error: &str| {
+            let retry = [(header::RETRY_AFTER, "1")];
+            (retry, answer(StatusCode::SERVICE_UNAVAILABLE, error.to_owned())).into_response()
+        };
+        match self {
+            Self::BadRequest(error) => answer(StatusCode::BAD_REQUEST, error),
+            Self::NotFound(error) => answer(StatusCode::NOT_FOUND, error),
+            Self::TooLarge(error) => answer(StatusCode::PAYLOAD_TOO_LARGE, error),
+            Self::Refused(error) => answer(StatusCode::FORBIDDEN, error),
+            Self::Busy => later("too many receipts wait for their order; try again"),
+            Self::Stopping => later("this replica is stopping; ask another"),
+        }
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::BadRequest(rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::BadRequest(rejection.body_text())
+    }
+}
+
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            Self::TooLarge(format!("a document has at most {} bytes", crate::types::MAX_ENVELOPE_BYTES))
+        } else {
+            Self::BadRequest(rejection.body_text())
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing;
