@@ -1,3 +1,5 @@
 //! Service: configuration, wiring, the HTTP API and telemetry of a running replica.
 
 pub mod api;
+pub mod clock;
+pub mod http_client;

@@ -34,12 +34,12 @@ async fn receive(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Queued>), ApiError> {
     let envelope = body?;
-    let target = claimed_target(&envelope).map_err(refused)?;
+    let target = claimed_target(&envelope).map_err(|error| refused(&error))?;
     let agent = api
         .agents
         .get(&target)
         .ok_or_else(|| ApiError::NotFound(format!("there is no target {:?}", target.as_str())))?;
-    VerifiedReceipt::verify(&envelope, agent, api.cluster).map_err(refused)?;
+    VerifiedReceipt::verify(&envelope, agent, api.cluster).map_err(|error| refused(&error))?;
     match api.commands.try_send(Command::Receipt { envelope: envelope.to_vec() }) {
         Ok(()) => Ok((StatusCode::ACCEPTED, Json(Queued { status: "queued" }))),
         Err(TrySendError::Full(_)) => Err(ApiError::Busy),
@@ -47,7 +47,7 @@ async fn receive(
     }
 }
 
-fn refused(error: ReceiptError) -> ApiError {
+fn refused(error: &ReceiptError) -> ApiError {
     match error {
         ReceiptError::Envelope(EnvelopeError::TooLarge { .. }) => ApiError::TooLarge(error.to_string()),
         ReceiptError::Envelope(EnvelopeError::Malformed(_)) | ReceiptError::Body(_) => {
