@@ -1,1 +1,53 @@
-//! Analyze: a pure function from a snapshot to findings; one detector per file.
+//! Analysis: what the closed windows say about each policy's condition.
+//!
+//! It is a pure, replicated computation: every replica feeds it the same closed windows in the same order
+//! and holds the same state. It proposes nothing and knows no target; that is planning's business.
+//! Invariant: a [`Threshold`] or [`Absence`] finding holds for every value that an honest replica may have
+//! seen in the window.
+//!
+//! [`Threshold`]: crate::knowledge::finding::Symptom::Threshold
+//! [`Absence`]: crate::knowledge::finding::Symptom::Absence
+//!
+//! # The rules
+//!
+//! For every window:
+//!
+//! - **W1** Each policy has one detector, which looks once at each closed window, in the windows' order.
+//! - **W2** Findings are level-triggered: a symptom is found again in every window in which it lasts, with
+//!   the agreed time `since` which it lasts. Nothing is found for a symptom that has ended.
+//! - **W3** A window that closed unconfirmed is a finding about the loop itself. A symptom that its readings
+//!   would show is found as `Unconfirmed`. No detector learns from such a window.
+//! - **W4** A reading of which too little is known, in a confirmed window, is an `Unconfirmed` finding of its
+//!   policy. So is every reading that the window does not have at all.
+//! - **W5** After a window of which a detector learns nothing, and after a gap, a symptom that has not yet
+//!   lasted for its hold time begins anew: the hold time must be seen whole. One that has, goes on.
+//!
+//! For thresholds, where a value *shows* the symptom if it is at or past `enter`, or, while the symptom lasts,
+//! if it has not come back to `leave`:
+//!
+//! - **T1** The running state advances on the median: a median that shows the symptom begins it or lets it
+//!   last, one that does not ends it. The median lies between two honest values, so no faulty replica moves it
+//!   where no honest one is.
+//! - **T2** The hold time is counted in event time, from the close of the window in which the symptom began,
+//!   so that late closings neither shorten nor stretch it.
+//! - **T3** Once the hold time has passed, the test is made over the interval, in each window anew: if every
+//!   point shows the symptom, it is a `Threshold` finding; if only some do, it is `Disputed`; else nothing.
+//!   A held value counts as the value that it repeats.
+//! - **T4** No samples end the symptom: there is no value that could show it. Their absence is for another
+//!   policy to find.
+//!
+//! For absence:
+//!
+//! - **A1** A series that was never seen is not absent: it may not exist yet, or its name may be misspelt.
+//!   Planning's report says so.
+//! - **A2** A series whose interval is not learned yet is not absent.
+//! - **A3** Silence is counted in event time, from the close of the last window with samples to the close of
+//!   this one: it is at least as long as that, wherever in its window the last sample lay. Silence of at least
+//!   the allowed number of learned intervals is an `Absence` finding, since that earlier close.
+//! - **A4** A value, fresh or held, ends it at once.
+
+mod absence;
+mod analyzer;
+mod threshold;
+
+pub use analyzer::Analyzer;

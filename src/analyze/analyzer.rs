@@ -1,0 +1,174 @@
+//! [`Analyzer`]: the detectors of all policies and what they find in each closed window. It decides what a
+//! window is worth (rules W1 to W5); what a value means is left to the detectors.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use super::{absence::Absence, threshold::Threshold};
+use crate::knowledge::{
+    change::ClosedWindow,
+    finding::{Finding, Interval, Symptom},
+    genesis::Genesis,
+    policy::{Condition, Policy},
+    snapshot::{Finality, Reading},
+};
+use crate::types::{Millis, Quantity, UnixMillis, WindowIndex};
+
+/// The running state of analysis: part of the replicated state, so its canonical bytes are equal wherever the
+/// closed windows were.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Analyzer {
+    window: Millis,
+    watches: Vec<Watch>,
+}
+
+/// One policy's detector.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct Watch {
+    policy: String,
+    detector: Detector,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+enum Detector {
+    Threshold(Threshold),
+    Absence(Absence),
+}
+
+/// Which window a detector looks at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// The window.
+    pub(super) window: WindowIndex,
+    /// The length of all windows.
+    pub(super) length: Millis,
+    /// Agreed time of its closing.
+    pub(super) now: UnixMillis,
+}
+
+/// What a detector sees in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sighting {
+    /// What it is.
+    pub(super) symptom: Symptom,
+    /// Since when.
+    pub(super) since: UnixMillis,
+    /// What was seen.
+    pub(super) observed: Option<Interval>,
+    /// Against what.
+    pub(super) against: Quantity,
+}
+
+impl Analyzer {
+    /// Analysis before the first window.
+    #[must_use]
+    pub fn new(genesis: &Genesis) -> Self {
+        Self { window: genesis.parameters.window, watches: genesis.policies.iter().map(Watch::new).collect() }
+    }
+
+    /// Looks at the next closed window, at agreed time `now`.
+    ///
+    /// At most one finding is about the loop itself; it comes first. The others come in the policies' order,
+    /// at most one for each.
+    pub fn advance(&mut self, closed: &ClosedWindow, now: UnixMillis) -> Vec<Finding> {
+        let moment = Moment { window: closed.window, length: self.window, now };
+        // W4: a window that lacks a reading says nothing of it.
+        let readings = closed.readings.iter().copied().chain(std::iter::repeat(Reading::Unknown));
+        match closed.finality {
+            Finality::Confirmed => self
+                .watches
+                .iter_mut()
+                .zip(readings)
+                .filter_map(|(watch, reading)| watch.look(moment, reading))
+                .collect(),
+            // W3.
+            Finality::Unconfirmed => std::iter::once(about_the_loop(Symptom::Unconfirmed, moment))
+                .chain(
+                    self.watches
+                        .iter_mut()
+                        .zip(readings)
+                        .filter_map(|(watch, reading)| watch.glance(moment, reading)),
+                )
+                .collect(),
+        }
+    }
+
+    /// Passes over windows that nobody reported, the last of which is `last`, at agreed time `now`.
+    #[must_use = "the gap is a finding"]
+    pub fn pass_gap(&mut self, last: WindowIndex, now: UnixMillis) -> Finding {
+        // W5.
+        for watch in &mut self.watches {
+            watch.detector.lose_sight();
+        }
+        about_the_loop(Symptom::Gap, Moment { window: last, length: self.window, now })
+    }
+}
+
+fn about_the_loop(symptom: Symptom, moment: Moment) -> Finding {
+    Finding { policy: None, symptom, window: moment.window, since: moment.now, observed: None, against: None }
+}
+
+impl Watch {
+    fn new(policy: &Policy) -> Self {
+        let detector = match policy.condition {
+            Condition::Threshold { side, enter, leave, hold } => {
+                Detector::Threshold(Threshold::new(side, enter, leave, hold))
+            }
+            Condition::Absence { after_milli_intervals } => {
+                Detector::Absence(Absence::new(after_milli_intervals))
+            }
+        };
+        Self { policy: policy.name.clone(), detector }
+    }
+
+    /// Looks at a confirmed window's reading and learns from it.
+    fn look(&mut self, moment: Moment, reading: Reading) -> Option<Finding> {
+        if reading == Reading::Unknown {
+            // W4, W5.
+            self.detector.lose_sight();
+            return Some(Finding {
+                policy: Some(self.policy.clone()),
+                ..about_the_loop(Symptom::Unconfirmed, moment)
+            });
+        }
+        self.detector.look(moment, reading).map(|sighting| self.finding(moment, sighting))
+    }
+
+    /// Looks at an unconfirmed window's reading without learning from it (W3).
+    fn glance(&mut self, moment: Moment, reading: Reading) -> Option<Finding> {
+        let sighting = self.detector.clone().look(moment, reading);
+        // W5.
+        self.detector.lose_sight();
+        sighting.map(|sighting| self.finding(moment, Sighting { symptom: Symptom::Unconfirmed, ..sighting }))
+    }
+
+    fn finding(&self, moment: Moment, sighting: Sighting) -> Finding {
+        Finding {
+            policy: Some(self.policy.clone()),
+            symptom: sighting.symptom,
+            window: moment.window,
+            since: sighting.since,
+            observed: sighting.observed,
+            against: Some(sighting.against),
+        }
+    }
+}
+
+impl Detector {
+    fn look(&mut self, moment: Moment, reading: Reading) -> Option<Sighting> {
+        match self {
+            Self::Threshold(threshold) => threshold.look(moment, reading),
+            Self::Absence(absence) => absence.look(moment, reading),
+        }
+    }
+
+    fn lose_sight(&mut self) {
+        match self {
+            Self::Threshold(threshold) => threshold.lose_sight(),
+            // Silence is counted by the reading itself: there is nothing to forget.
+            Self::Absence(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
