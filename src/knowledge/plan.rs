@@ -5,8 +5,9 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use crate::types::{Cycle, Digest, Epoch, TargetId, UnixMillis};
+use crate::types::{Cycle, Digest, Epoch, Quantity, TargetId, UnixMillis};
 
 /// The DSSE type of a plan.
 pub const PLAN_TYPE: &str = "application/vnd.quorate.plan.v1+json";
@@ -36,6 +37,17 @@ pub enum DesiredState {
     Paused {},
     /// The target starts new work.
     Running {},
+}
+
+impl fmt::Display for DesiredState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slots { slots: 1 } => f.write_str("1 slot"),
+            Self::Slots { slots } => write!(f, "{slots} slots"),
+            Self::Paused {} => f.write_str("paused"),
+            Self::Running {} => f.write_str("running"),
+        }
+    }
 }
 
 /// What an agent does with an applied plan while no fresh head can be had.
@@ -72,13 +84,27 @@ pub struct Measure {
     pub unit: String,
 }
 
+impl Measure {
+    /// The value as an integer with the fewest decimal places that lose nothing; `None` when 64 bits do not
+    /// hold it.
+    #[must_use]
+    pub fn exactly(value: Quantity, unit: &str) -> Option<Self> {
+        let (mut digits, mut scale) = (value.as_nanos(), Quantity::SCALE);
+        while scale > 0 && digits % 10 == 0 {
+            digits /= 10;
+            scale -= 1;
+        }
+        i64::try_from(digits).ok().map(|value| Self { value, scale, unit: unit.to_owned() })
+    }
+}
+
 /// How the quorum will judge whether the plan helped.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
     /// The metric's name.
     pub series: String,
-    /// `at_most` or `at_least`.
+    /// `at_most`, `at_least` or `present`.
     pub op: VerifyOp,
     /// The bound.
     pub value: Measure,
@@ -97,6 +123,8 @@ pub enum VerifyOp {
     AtMost,
     /// The value must be at least the bound.
     AtLeast,
+    /// There must be a value again; the bound is 0 and says nothing.
+    Present,
 }
 
 /// What follows when a plan has not helped.
@@ -230,5 +258,27 @@ impl Plan {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("integers and strings are valid JSON")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Measure;
+    use crate::types::Quantity;
+
+    #[test]
+    fn a_measure_has_the_fewest_decimal_places_that_lose_nothing() {
+        let rows = [
+            (Quantity::from_i64(20), Some((20, 0))),
+            (Quantity::from_nanos(-1_500_000_000), Some((-15, 1))),
+            (Quantity::from_nanos(1), Some((1, 9))),
+            (Quantity::ZERO, Some((0, 0))),
+            (Quantity::from_i64(i64::MAX), Some((i64::MAX, 0))),
+            (Quantity::from_nanos(i128::from(i64::MAX) + 1), None),
+        ];
+        for (value, expected) in rows {
+            let expected = expected.map(|(value, scale)| Measure { value, scale, unit: "1".to_owned() });
+            assert_eq!(Measure::exactly(value, "1"), expected, "{value}");
+        }
     }
 }

@@ -1,1 +1,35 @@
-//! Plan: a pure function from a snapshot and findings to plans, and the checker that may reject them.
+//! Planning: what to do about findings.
+//!
+//! It is a pure function of a snapshot and the findings in it, computed by every replica alone: equal inputs
+//! give equal plan bytes. It signs nothing and certifies nothing, and its plans mean nothing until a quorum
+//! has signed the very same bytes. Invariant: every plan that leaves this module has passed [`check`], which
+//! shares no code with the planner.
+//!
+//! # The rules
+//!
+//! - **P1** Policies are tried in the genesis' order, and a target gets at most one plan a cycle: the first.
+//! - **P2** Only a `Threshold` or `Absence` finding of the snapshot's own, confirmed window is acted on.
+//!   `Disputed` and `Unconfirmed` ones are shown and left to operators.
+//! - **P3** A policy without an action only finds. One above low risk stays in shadow: it would need sources
+//!   of two owners, and no source is bound to an owner.
+//! - **P4** A policy rests for its cooldown after its own last plan, a target for its cooldown after any plan
+//!   for it, and a target gets only so many plans in 60 minutes of agreed time. Logged plans count.
+//! - **P5** The desired state is absolute, computed from the present state; slots move by at most the
+//!   target's largest step and stay within its bounds. A target that lies outside its bounds already is left
+//!   to operators: any plan for it would need a rollback that breaks them.
+//! - **P6** A desired state that is the present one is no plan.
+//! - **P7** The plan's precondition and its rollback are the present state: the agent changes only what it
+//!   was decided on, and takes back exactly what it changed.
+//! - **P8** A plan that the checker refuses is not planned, and the report says which invariants it breaks.
+//!
+//! The report has one line for each policy, in the genesis' order, whether it acted or not.
+
+mod check;
+mod planner;
+mod report;
+#[cfg(test)]
+mod testing;
+
+pub use check::{LONGEST_EXPIRY, Violation, check};
+pub use planner::{Planned, plan};
+pub use report::{Decision, Hold, PlanningReport, PolicyReport, Quiet};

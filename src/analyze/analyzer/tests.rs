@@ -107,87 +107,15 @@ fn confirmed(readings: &[Reading]) -> Vec<(Finality, Reading)> {
     readings.iter().map(|reading| (Finality::Confirmed, *reading)).collect()
 }
 
-/// Each row: what the policy is, the readings from window 100 on, and for each of them what is found and since
-/// which window.
-#[test]
-fn a_threshold_enters_lasts_and_leaves() {
-    use Symptom::{Disputed, Threshold};
-    type Row = (&'static str, Condition, Vec<Reading>, Vec<Option<(Symptom, u64)>>);
-    let at = |symptom, window| Some((symptom, window));
-    let rows: Vec<Row> = vec![
-        (
-            "at the threshold it begins, between the bounds it lasts, at `leave` it ends",
-            threshold(Side::Above, 20, 5, 0),
-            [19, 20, 6, 5, 19, 21].map(exactly).to_vec(),
-            vec![None, at(Threshold, 101), at(Threshold, 101), None, None, at(Threshold, 105)],
-        ),
-        (
-            "below works the other way round",
-            threshold(Side::Below, 5, 20, 0),
-            [6, 5, 19, 20, 6].map(exactly).to_vec(),
-            vec![None, at(Threshold, 101), at(Threshold, 101), None, None],
-        ),
-        (
-            "without hysteresis a value at the threshold lasts",
-            threshold(Side::Above, 20, 20, 0),
-            [20, 20, 19].map(exactly).to_vec(),
-            vec![at(Threshold, 100), at(Threshold, 100), None],
-        ),
-        (
-            "the hold time runs from the close of the first window",
-            threshold(Side::Above, 20, 5, 20),
-            [25, 25, 25, 25].map(exactly).to_vec(),
-            vec![None, None, at(Threshold, 100), at(Threshold, 100)],
-        ),
-        (
-            "a break starts the hold time anew",
-            threshold(Side::Above, 20, 5, 20),
-            [25, 25, 4, 25, 25, 25].map(exactly).to_vec(),
-            vec![None, None, None, None, None, at(Threshold, 103)],
-        ),
-        (
-            "an interval across the threshold is disputed, whichever way its median leans",
-            threshold(Side::Above, 20, 5, 0),
-            vec![between(19, 19, 20), between(19, 20, 20), exactly(4)],
-            vec![at(Disputed, 100), at(Disputed, 101), None],
-        ),
-        (
-            "an interval across `leave` is disputed while the symptom lasts",
-            threshold(Side::Above, 20, 5, 0),
-            vec![exactly(30), between(4, 10, 30), between(4, 5, 30), exactly(10)],
-            vec![at(Threshold, 100), at(Disputed, 100), at(Disputed, 100), None],
-        ),
-        (
-            "an interval that is past the threshold as a whole is no dispute",
-            threshold(Side::Above, 20, 5, 0),
-            vec![between(20, 30, 400)],
-            vec![at(Threshold, 100)],
-        ),
-        (
-            "nothing is disputed before its hold time has passed",
-            threshold(Side::Above, 20, 5, 10),
-            vec![between(3, 3, 90), between(3, 3, 90)],
-            vec![None, None],
-        ),
-        (
-            "silence ends a symptom",
-            threshold(Side::Above, 20, 5, 10),
-            vec![exactly(25), exactly(25), silent(Some(101), 10_000), exactly(25), exactly(25)],
-            vec![None, at(Threshold, 100), None, None, at(Threshold, 103)],
-        ),
-        (
-            "a held value counts",
-            threshold(Side::Above, 20, 5, 10),
-            vec![exactly(25), Reading::Held { value: interval(25, 25, 25), since: agreed(100) }],
-            vec![None, at(Threshold, 100)],
-        ),
-        (
-            "a series that was never seen shows nothing",
-            threshold(Side::Below, 5, 20, 0),
-            vec![silent(None, 0)],
-            vec![None],
-        ),
-    ];
+/// What is shown, the policy, the readings from window 100 on, and for each of them what is found and since which
+/// window.
+type Row = (&'static str, Condition, Vec<Reading>, Vec<Option<(Symptom, u64)>>);
+
+const fn at(symptom: Symptom, window: u64) -> Option<(Symptom, u64)> {
+    Some((symptom, window))
+}
+
+fn finds(rows: Vec<Row>) {
     for (what, condition, readings, expected) in rows {
         let expected: Vec<_> = expected
             .into_iter()
@@ -195,6 +123,103 @@ fn a_threshold_enters_lasts_and_leaves() {
             .collect();
         assert_eq!(findings(condition, &confirmed(&readings)), expected, "{what}");
     }
+}
+
+#[test]
+fn a_threshold_enters_lasts_and_leaves() {
+    finds(vec![
+        (
+            "at the threshold it begins, between the bounds it lasts, at `leave` it ends",
+            threshold(Side::Above, 20, 5, 0),
+            [19, 20, 6, 5, 19, 21].map(exactly).to_vec(),
+            vec![
+                None,
+                at(Symptom::Threshold, 101),
+                at(Symptom::Threshold, 101),
+                None,
+                None,
+                at(Symptom::Threshold, 105),
+            ],
+        ),
+        (
+            "below works the other way round",
+            threshold(Side::Below, 5, 20, 0),
+            [6, 5, 19, 20, 6].map(exactly).to_vec(),
+            vec![None, at(Symptom::Threshold, 101), at(Symptom::Threshold, 101), None, None],
+        ),
+        (
+            "without hysteresis a value at the threshold lasts",
+            threshold(Side::Above, 20, 20, 0),
+            [20, 20, 19].map(exactly).to_vec(),
+            vec![at(Symptom::Threshold, 100), at(Symptom::Threshold, 100), None],
+        ),
+        (
+            "the hold time runs from the close of the first window",
+            threshold(Side::Above, 20, 5, 20),
+            [25, 25, 25, 25].map(exactly).to_vec(),
+            vec![None, None, at(Symptom::Threshold, 100), at(Symptom::Threshold, 100)],
+        ),
+        (
+            "a break starts the hold time anew",
+            threshold(Side::Above, 20, 5, 20),
+            [25, 25, 4, 25, 25, 25].map(exactly).to_vec(),
+            vec![None, None, None, None, None, at(Symptom::Threshold, 103)],
+        ),
+    ]);
+}
+
+#[test]
+fn an_interval_across_a_bound_is_disputed() {
+    finds(vec![
+        (
+            "an interval across the threshold is disputed, whichever way its median leans",
+            threshold(Side::Above, 20, 5, 0),
+            vec![between(19, 19, 20), between(19, 20, 20), exactly(4)],
+            vec![at(Symptom::Disputed, 100), at(Symptom::Disputed, 101), None],
+        ),
+        (
+            "an interval across `leave` is disputed while the symptom lasts",
+            threshold(Side::Above, 20, 5, 0),
+            vec![exactly(30), between(4, 10, 30), between(4, 5, 30), exactly(10)],
+            vec![at(Symptom::Threshold, 100), at(Symptom::Disputed, 100), at(Symptom::Disputed, 100), None],
+        ),
+        (
+            "an interval that is past the threshold as a whole is no dispute",
+            threshold(Side::Above, 20, 5, 0),
+            vec![between(20, 30, 400)],
+            vec![at(Symptom::Threshold, 100)],
+        ),
+        (
+            "nothing is disputed before its hold time has passed",
+            threshold(Side::Above, 20, 5, 10),
+            vec![between(3, 3, 90), between(3, 3, 90)],
+            vec![None, None],
+        ),
+    ]);
+}
+
+#[test]
+fn a_threshold_needs_a_value_but_not_a_new_one() {
+    finds(vec![
+        (
+            "silence ends a symptom",
+            threshold(Side::Above, 20, 5, 10),
+            vec![exactly(25), exactly(25), silent(Some(101), 10_000), exactly(25), exactly(25)],
+            vec![None, at(Symptom::Threshold, 100), None, None, at(Symptom::Threshold, 103)],
+        ),
+        (
+            "a held value counts",
+            threshold(Side::Above, 20, 5, 10),
+            vec![exactly(25), Reading::Held { value: interval(25, 25, 25), since: agreed(100) }],
+            vec![None, at(Symptom::Threshold, 100)],
+        ),
+        (
+            "a series that was never seen shows nothing",
+            threshold(Side::Below, 5, 20, 0),
+            vec![silent(None, 0)],
+            vec![None],
+        ),
+    ]);
 }
 
 #[test]

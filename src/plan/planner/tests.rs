@@ -1,0 +1,425 @@
+//! What policies do about findings, case by case, and that nothing at all makes the planner go astray.
+
+use proptest::prelude::*;
+
+use super::{Planned, plan};
+use crate::knowledge::{
+    finding::{Finding, Symptom},
+    genesis::Genesis,
+    plan::{DesiredState, OnStale, VerifyOp},
+    policy::{Change, Condition, Risk, TargetKind},
+    snapshot::{Finality, Reading, Snapshot},
+};
+use crate::plan::{
+    Decision, Hold, Quiet, check,
+    testing::{
+        Alter, NOW, POOL, SWITCH, backlog, finding, genesis, id, in_state, planned_before, policy, snapshot,
+        target, value,
+    },
+};
+use crate::types::{Cycle, Digest, Epoch, Millis, Quantity, UnixMillis, WindowIndex};
+
+const fn slots(slots: u32) -> DesiredState {
+    DesiredState::Slots { slots }
+}
+
+fn decisions(planned: Planned) -> Vec<Decision> {
+    planned.report.policies.into_iter().map(|line| line.decision).collect()
+}
+
+fn held(why: Hold) -> Decision {
+    Decision::Held { why }
+}
+
+fn fired(from: DesiredState, to: DesiredState, clamped: bool) -> Decision {
+    Decision::Fired { target: id("pool"), from, to, clamped }
+}
+
+#[test]
+fn a_plan_is_complete_and_absolute() {
+    let genesis = backlog();
+    let mut snapshot = snapshot(&genesis);
+    let prev = Digest::of(b"the newest plan");
+    let state = snapshot.targets.get_mut(&id("pool")).expect("the pool is there");
+    (state.newest_plan, state.newest_seq) = (prev, Cycle::new(7));
+    let findings = [finding("backlog", Symptom::Threshold)];
+    let planned = plan(&snapshot, &findings);
+    let [made] = planned.plans.as_slice() else { panic!("one plan, not {:?}", planned.plans) };
+    assert_eq!((made.v, made.cluster, made.epoch), (1, snapshot.cluster, snapshot.epoch));
+    assert_eq!((made.target.as_str(), made.seq, made.prev), ("pool", Cycle::new(42), prev));
+    assert_eq!((made.issued_at, made.not_before), (NOW, NOW));
+    assert_eq!(made.expires_at, NOW.plus(Millis::from_secs(900)));
+    assert_eq!((made.preconditions.state, made.desired, made.rollback), (slots(3), slots(6), slots(3)));
+    assert_eq!(made.on_stale, OnStale::Hold);
+    assert_eq!(made.policy, Digest::of_value(&genesis.policies[0]));
+    assert_eq!(made.evidence, Digest::of_value(&(&snapshot, findings.as_slice())));
+    assert_eq!((made.verify.op, made.verify.value.value, made.verify.value.scale), (VerifyOp::AtMost, 5, 0));
+    assert_eq!(made.verify.by, NOW.plus(Millis::from_secs(300)));
+    assert_eq!(decisions(planned), [fired(slots(3), slots(6), false)]);
+}
+
+#[test]
+fn an_indicator_is_verified_in_the_direction_of_its_condition() {
+    let mut genesis = backlog();
+    let mut verify = |condition| {
+        genesis.policies[0].condition = condition;
+        let planned = plan(&snapshot(&genesis), &[finding("backlog", Symptom::Absence)]);
+        planned.plans.first().map(|plan| (plan.verify.op, plan.verify.value.value))
+    };
+    let below = Condition::Threshold {
+        side: crate::knowledge::policy::Side::Below,
+        enter: Quantity::ONE,
+        leave: Quantity::from_i64(9),
+        hold: Millis::ZERO,
+    };
+    assert_eq!(verify(below), Some((VerifyOp::AtLeast, 9)));
+    assert_eq!(verify(Condition::Absence { after_milli_intervals: 1500 }), Some((VerifyOp::Present, 0)));
+}
+
+/// Each row: what differs from a cycle in which the policy fires, and what becomes of it.
+#[test]
+fn a_policy_acts_only_on_its_own_proven_symptom() {
+    let mut elsewhere = finding("backlog", Symptom::Threshold);
+    elsewhere.window = WindowIndex::new(179);
+    let rows: Vec<(&str, Vec<Finding>, Alter, Decision)> = vec![
+        ("nothing is found", vec![], Box::new(|_| {}), Decision::Quiet { why: Quiet::NoSymptom }),
+        (
+            "another policy's symptom",
+            vec![finding("other", Symptom::Threshold)],
+            Box::new(|_| {}),
+            Decision::Quiet { why: Quiet::NoSymptom },
+        ),
+        ("an older window's", vec![elsewhere], Box::new(|_| {}), Decision::Quiet { why: Quiet::NoSymptom }),
+        (
+            "its series was never seen",
+            vec![],
+            Box::new(|snapshot| {
+                snapshot.readings = vec![Reading::NoSamples { since: None, learned_interval_ms: 0 }];
+            }),
+            Decision::Quiet { why: Quiet::NeverSeen },
+        ),
+        ("disputed", vec![finding("backlog", Symptom::Disputed)], Box::new(|_| {}), held(Hold::Disputed)),
+        (
+            "unconfirmed",
+            vec![finding("backlog", Symptom::Unconfirmed)],
+            Box::new(|_| {}),
+            held(Hold::Unconfirmed),
+        ),
+        (
+            "in a window that is not confirmed",
+            vec![finding("backlog", Symptom::Threshold)],
+            Box::new(|snapshot| snapshot.finality = Finality::Unconfirmed),
+            held(Hold::Unconfirmed),
+        ),
+        (
+            "the snapshot lacks its target",
+            vec![finding("backlog", Symptom::Threshold)],
+            Box::new(|snapshot| snapshot.targets.clear()),
+            held(Hold::UnknownTarget),
+        ),
+    ];
+    let genesis = backlog();
+    for (what, findings, alter, expected) in rows {
+        let mut snapshot = snapshot(&genesis);
+        alter(&mut snapshot);
+        assert_eq!(decisions(plan(&snapshot, &findings)), [expected], "{what}");
+    }
+}
+
+#[test]
+fn an_absence_policy_says_that_its_interval_is_not_learned() {
+    let mut genesis = backlog();
+    genesis.policies[0].condition = Condition::Absence { after_milli_intervals: 1500 };
+    let mut snapshot = snapshot(&genesis);
+    snapshot.readings = vec![Reading::NoSamples { since: Some(NOW), learned_interval_ms: 0 }];
+    assert_eq!(decisions(plan(&snapshot, &[])), [Decision::Quiet { why: Quiet::IntervalNotLearned }]);
+}
+
+#[test]
+fn a_policy_above_low_risk_stays_in_shadow_and_one_without_an_action_only_finds() {
+    let mut genesis = backlog();
+    for risk in [Risk::Medium, Risk::High] {
+        let action = genesis.policies[0].action.as_mut().expect("the policy acts");
+        action.risk = risk;
+        let planned = plan(&snapshot(&genesis), &[finding("backlog", Symptom::Threshold)]);
+        assert_eq!(decisions(planned), [held(Hold::Shadow)]);
+    }
+    genesis.policies[0].action = None;
+    let planned = plan(&snapshot(&genesis), &[finding("backlog", Symptom::Threshold)]);
+    assert_eq!(decisions(planned), [Decision::Found]);
+}
+
+/// Bounds are 2 to 10, the largest step is 4. Each row: present slots, the change, and what becomes of it.
+#[test]
+fn slots_stay_within_the_bounds_and_the_largest_step() {
+    let rows = [
+        (3, Change::AddSlots(3), fired(slots(3), slots(6), false)),
+        (8, Change::AddSlots(3), fired(slots(8), slots(10), true)),
+        (3, Change::AddSlots(5), fired(slots(3), slots(7), true)),
+        (3, Change::AddSlots(-5), fired(slots(3), slots(2), true)),
+        (9, Change::AddSlots(i32::MIN), fired(slots(9), slots(5), true)),
+        (10, Change::AddSlots(3), held(Hold::Noop)),
+        (3, Change::SetSlots(3), held(Hold::Noop)),
+        (3, Change::SetSlots(5), fired(slots(3), slots(5), false)),
+        (3, Change::SetSlots(9), fired(slots(3), slots(7), true)),
+        (10, Change::SetSlots(u32::MAX), held(Hold::Noop)),
+        (11, Change::AddSlots(-3), held(Hold::OutOfBounds)),
+        (1, Change::AddSlots(3), held(Hold::OutOfBounds)),
+        (3, Change::Pause, held(Hold::WrongKind)),
+        (3, Change::Resume, held(Hold::WrongKind)),
+    ];
+    for (present, change, expected) in rows {
+        let genesis = genesis(vec![target("pool", POOL)], vec![policy("backlog", "pool", change)]);
+        let mut snapshot = snapshot(&genesis);
+        in_state(slots(present))(&mut snapshot);
+        let planned = plan(&snapshot, &[finding("backlog", Symptom::Threshold)]);
+        assert_eq!(decisions(planned), [expected], "{present} slots, {change:?}");
+    }
+}
+
+#[test]
+fn a_switch_is_paused_and_resumed() {
+    let (paused, running) = (DesiredState::Paused {}, DesiredState::Running {});
+    let rows = [
+        (running, Change::Pause, fired(running, paused, false)),
+        (paused, Change::Pause, held(Hold::Noop)),
+        (paused, Change::Resume, fired(paused, running, false)),
+        (running, Change::Resume, held(Hold::Noop)),
+        (running, Change::AddSlots(1), held(Hold::WrongKind)),
+        (slots(1), Change::Pause, held(Hold::WrongKind)),
+    ];
+    for (present, change, expected) in rows {
+        let genesis = genesis(vec![target("pool", SWITCH)], vec![policy("backlog", "pool", change)]);
+        let mut snapshot = snapshot(&genesis);
+        in_state(present)(&mut snapshot);
+        let planned = plan(&snapshot, &[finding("backlog", Symptom::Threshold)]);
+        assert_eq!(decisions(planned), [expected], "{present}, {change:?}");
+    }
+}
+
+/// The policy rests for 300 s, the target for 60 s, and the target gets 3 plans an hour.
+#[test]
+fn policies_and_targets_rest() {
+    let in_secs = |secs| NOW.plus(Millis::from_secs(secs));
+    let fires = fired(slots(3), slots(6), false);
+    let rows: [(&'static [(u64, &'static str)], Decision); 9] = [
+        (&[(300, "backlog")], fires.clone()),
+        (&[(299, "backlog")], held(Hold::PolicyCooldown { until: in_secs(1) })),
+        (&[(900, "backlog"), (100, "backlog")], held(Hold::PolicyCooldown { until: in_secs(200) })),
+        (&[(60, "other")], fires.clone()),
+        (&[(59, "other")], held(Hold::TargetCooldown { until: in_secs(1) })),
+        (&[(1000, "other"), (900, "other")], fires.clone()),
+        (
+            &[(3000, "other"), (2000, "other"), (1000, "other")],
+            held(Hold::PlansPerHour { until: Some(in_secs(600)) }),
+        ),
+        (
+            &[(3000, "a"), (2500, "a"), (2000, "a"), (1000, "a")],
+            held(Hold::PlansPerHour { until: Some(in_secs(1100)) }),
+        ),
+        (&[(3600, "other"), (2000, "other"), (1000, "other")], fires),
+    ];
+    let genesis = backlog();
+    for (before, expected) in rows {
+        let mut snapshot = snapshot(&genesis);
+        planned_before(before)(&mut snapshot);
+        let planned = plan(&snapshot, &[finding("backlog", Symptom::Threshold)]);
+        assert_eq!(decisions(planned), [expected], "{before:?}");
+    }
+}
+
+#[test]
+fn a_target_without_plans_an_hour_gets_none() {
+    let mut genesis = backlog();
+    genesis.targets[0].plans_per_hour = 0;
+    let planned = plan(&snapshot(&genesis), &[finding("backlog", Symptom::Threshold)]);
+    assert_eq!(decisions(planned), [held(Hold::PlansPerHour { until: None })]);
+}
+
+#[test]
+fn the_first_policy_that_plans_takes_the_target() {
+    let policies = vec![
+        policy("full", "pool", Change::SetSlots(3)),
+        policy("first", "pool", Change::AddSlots(1)),
+        policy("second", "pool", Change::AddSlots(2)),
+        policy("elsewhere", "switch", Change::Pause),
+    ];
+    let genesis = genesis(vec![target("pool", POOL), target("switch", SWITCH)], policies);
+    let findings: Vec<Finding> =
+        genesis.policies.iter().map(|policy| finding(&policy.name, Symptom::Threshold)).collect();
+    let planned = plan(&snapshot(&genesis), &findings);
+    let targets: Vec<_> = planned.plans.iter().map(|plan| (plan.target.as_str(), plan.desired)).collect();
+    assert_eq!(targets, [("pool", slots(4)), ("switch", DesiredState::Paused {})]);
+    assert_eq!(
+        decisions(planned)[..3],
+        [
+            held(Hold::Noop),
+            fired(slots(3), slots(4), false),
+            held(Hold::TargetTaken { by: "first".to_owned() }),
+        ]
+    );
+}
+
+#[test]
+fn what_the_checker_refuses_stands_in_the_report() {
+    let mut genesis = backlog();
+    genesis.policies[0].action.as_mut().expect("the policy acts").expiry = Millis::ZERO;
+    let planned = plan(&snapshot(&genesis), &[finding("backlog", Symptom::Threshold)]);
+    assert_eq!(planned.plans, []);
+    assert_eq!(
+        decisions(planned),
+        [held(Hold::Rejected { violations: vec![crate::plan::Violation::Expiry] })]
+    );
+}
+
+#[test]
+fn a_threshold_that_no_document_can_carry_makes_no_plan() {
+    let mut genesis = backlog();
+    genesis.policies[0].condition = Condition::Threshold {
+        side: crate::knowledge::policy::Side::Above,
+        enter: Quantity::from_nanos(i128::MAX),
+        leave: Quantity::from_nanos(i128::MAX),
+        hold: Millis::ZERO,
+    };
+    let planned = plan(&snapshot(&genesis), &[finding("backlog", Symptom::Threshold)]);
+    assert_eq!(decisions(planned), [held(Hold::Unrepresentable)]);
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        any::<i32>().prop_map(Change::AddSlots),
+        (-6i32..6).prop_map(Change::AddSlots),
+        (0u32..12).prop_map(Change::SetSlots),
+        Just(Change::Pause),
+        Just(Change::Resume),
+    ]
+}
+
+fn any_kind() -> impl Strategy<Value = TargetKind> {
+    prop_oneof![
+        (0u32..12, 0u32..12, 0u32..12, 0u32..12).prop_map(|(initial, min, max, max_step)| TargetKind::Pool {
+            initial,
+            min,
+            max,
+            max_step
+        }),
+        any::<bool>().prop_map(|initially_paused| TargetKind::Switch { initially_paused }),
+    ]
+}
+
+fn any_state() -> impl Strategy<Value = DesiredState> {
+    prop_oneof![
+        4 => (0u32..14).prop_map(slots),
+        1 => Just(slots(u32::MAX)),
+        1 => Just(DesiredState::Paused {}),
+        1 => Just(DesiredState::Running {}),
+    ]
+}
+
+fn any_span() -> impl Strategy<Value = Millis> {
+    prop_oneof![0u64..4_000, Just(u64::MAX / 1000)].prop_map(Millis::from_secs)
+}
+
+prop_compose! {
+    fn any_genesis()(
+        kinds in proptest::collection::vec((any_kind(), any_span(), 0u32..4), 1..3),
+        actions in proptest::collection::vec(
+            (0usize..4, any_change(), any_span(), any_span(), any_span(), 0u8..8), 1..5),
+    ) -> Genesis {
+        let targets = kinds.into_iter().enumerate().map(|(index, (kind, cooldown, plans_per_hour))| {
+            let mut target = target(&format!("t{index}"), kind);
+            (target.cooldown, target.plans_per_hour) = (cooldown, plans_per_hour);
+            target
+        });
+        let policies = actions.into_iter().enumerate().map(|(index, (at, change, cooldown, expiry, within, odd))| {
+            let mut policy = policy(&format!("p{index}"), &format!("t{at}"), change);
+            let action = policy.action.as_mut().expect("the policy acts");
+            (action.cooldown, action.expiry, action.verify_within) = (cooldown, expiry, within);
+            match odd {
+                0 => policy.action = None,
+                1 => action.risk = Risk::High,
+                2 => policy.condition = Condition::Absence { after_milli_intervals: 1500 },
+                _ => {}
+            }
+            policy
+        });
+        genesis(targets.collect(), policies.collect())
+    }
+}
+
+type AnyPlans = Vec<(u64, usize)>;
+type AnyFinding = (usize, u8, bool);
+
+prop_compose! {
+    fn any_cycle()(
+        genesis in any_genesis(),
+        states in proptest::collection::vec(
+            (any_state(), 0u64..60, proptest::collection::vec((0u64..5_000, 0usize..4), 0..5)), 2),
+        findings in proptest::collection::vec((0usize..5, 0u8..5, prop::bool::weighted(0.9)), 0..8),
+        is_confirmed in prop::bool::weighted(0.9),
+        now in prop_oneof![9 => Just(NOW.as_millis()), 1 => Just(u64::MAX), 1 => 0u64..1000],
+    ) -> (Genesis, Vec<(DesiredState, u64, AnyPlans)>, Vec<AnyFinding>, bool, u64) {
+        (genesis, states, findings, is_confirmed, now)
+    }
+}
+
+fn build<'a>(
+    genesis: &'a Genesis,
+    states: &[(DesiredState, u64, AnyPlans)],
+    is_confirmed: bool,
+    now: u64,
+) -> Snapshot<'a> {
+    let mut snapshot = snapshot(genesis);
+    snapshot.now = UnixMillis::new(now);
+    snapshot.epoch = Epoch::new(1);
+    if !is_confirmed {
+        snapshot.finality = Finality::Unconfirmed;
+    }
+    for (target, (state, newest_seq, plans)) in snapshot.targets.values_mut().zip(states) {
+        target.state = *state;
+        target.newest_seq = Cycle::new(*newest_seq);
+        target.recent_plans = plans
+            .iter()
+            .map(|(secs, by)| (UnixMillis::new(now).minus(Millis::from_secs(*secs)), format!("p{by}")))
+            .collect();
+    }
+    snapshot
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn every_plan_passes_the_checker_and_every_policy_has_its_line(
+        (genesis, states, findings, is_confirmed, now) in any_cycle(),
+    ) {
+        let snapshot = build(&genesis, &states, is_confirmed, now);
+        let findings: Vec<Finding> = findings
+            .iter()
+            .map(|(policy, symptom, is_now)| {
+                let symptom = [
+                    Symptom::Threshold, Symptom::Absence, Symptom::Disputed, Symptom::Unconfirmed, Symptom::Gap,
+                ][usize::from(*symptom)];
+                let mut finding = finding(&format!("p{policy}"), symptom);
+                finding.observed = Some(value(1));
+                if !is_now {
+                    finding.window = WindowIndex::new(1);
+                }
+                finding
+            })
+            .collect();
+        let planned = plan(&snapshot, &findings);
+        for plan in &planned.plans {
+            prop_assert_eq!(check(plan, &snapshot), Ok(()));
+        }
+        let targets: std::collections::BTreeSet<_> = planned.plans.iter().map(|plan| &plan.target).collect();
+        prop_assert_eq!(targets.len(), planned.plans.len());
+        let named: Vec<_> = planned.report.policies.iter().map(|line| line.policy.as_str()).collect();
+        let policies: Vec<_> = genesis.policies.iter().map(|policy| policy.name.as_str()).collect();
+        prop_assert_eq!(named, policies);
+        let fired = |decision: &&Decision| matches!(decision, Decision::Fired { .. });
+        let lines = planned.report.policies.iter().map(|line| &line.decision).filter(fired).count();
+        prop_assert_eq!(lines, planned.plans.len());
+        prop_assert_eq!(plan(&snapshot, &findings), planned);
+    }
+}
