@@ -1,1 +1,92 @@
 //! Consensus: replicas agree on the order of commands, whatever up to f of them do.
+//!
+//! It knows no domain: commands are bytes. It is sans-IO: [`Core::handle`] takes time and an [`Input`],
+//! [`Core::poll_output`] gives what to do, in order, and [`Core::next_timeout`] says when to come back. The
+//! service's task and the simulator drive the very same type. The protocol is HotStuff-2 in the form whose
+//! timeout certificate carries and proves the highest quorum certificate (Malkhi and Nayak, "Extended
+//! Abstract: HotStuff-2: Optimal Two-Phase Responsive BFT", 2023; Gelashvili et al., "Jolteon and Ditto",
+//! 2021), pipelined, with votes broadcast to all.
+//!
+//! # Rules
+//!
+//! Terms: a quorum certificate QC(b, v) is a quorum of distinct replicas' votes for block b in view v. A
+//! timeout certificate TC(v) is a quorum of distinct replicas' timeouts for view v, each signed together with
+//! the view of its sender's highest QC, and the QC with the largest of those views. Genesis is a block at
+//! height 0 and view 0 that all know; QC(genesis, 0) needs no votes and equals exactly that.
+//!
+//! Blocks and proposals
+//! - **B1** A block names its height, view, proposer, parent, justification and commands. Its identity covers
+//!   all of them, but of the justification only view and block: two quorums for one block justify alike.
+//! - **B2** A proposal for view v is *valid* iff its signer leads v, `block.view == v`, the justification is a
+//!   verified QC, `parent == justify.block`, `height == justify.height + 1`, and it *enters* v: either
+//!   `justify.view == v - 1`, or it carries a verified TC(v - 1) with `justify.view >=` the highest QC view
+//!   proven in that TC.
+//! - **B3** The leader of v proposes once in v, on its highest QC, with the TC by which it entered when that QC is
+//!   not from v - 1.
+//!
+//! Voting
+//! - **V1** A replica votes for a valid proposal of view v iff v is its current view, `justify.view < v`, it has
+//!   not voted in v or later, it has not timed out in v or later, and the parent is here and descends from
+//!   the newest committed block. A missing ancestor delays only that vote.
+//! - **V2** With the vote, the lock and the highest QC (which are one in this protocol) move to the larger of its
+//!   own and the justification. Block, entry certificate, vote and highest QC are durable before the vote leaves.
+//! - **V3** Votes are broadcast. Whoever holds a quorum of them forms the QC.
+//!
+//! Commit
+//! - **C1** Block b is committed when there is a QC(b', v + 1) with `b'.parent == b` and
+//!   `b'.justify == QC(b, v)`: direct parent, consecutive views. Its ancestors are committed with it, lowest
+//!   first, each height once.
+//!
+//! Pacemaker
+//! - **P1** Views are entered only on a verified QC or TC of the view before, and never backwards.
+//! - **P2** Certificates in any message are verified and absorbed before the message's view is compared.
+//! - **P3** When the view's timer ends, the replica broadcasts a timeout with its highest QC and the certificate by
+//!   which it entered the view; it is durable first, and sent again at each further end of the timer.
+//! - **P4** One timeout is kept per peer, the one with the highest view. f + 1 of them for the current view make
+//!   the replica time out as well; a quorum of them makes the TC.
+//! - **P5** The timer grows with the views since the last *commit*, up to a cap, and is short for a leader that
+//!   missed its last turn.
+//! - **P6** A message of an old view is answered with the newest certificates, at most so often per peer.
+//!
+//! Idle
+//! - **I1** A replica is awake while it knows an uncommitted command or an uncommitted block that is not empty.
+//!   Only then do its timers run and does it propose. So leaders propose empty blocks until the last block
+//!   with commands has committed, and then rest.
+//! - **I2** Commands of a block that lost its place return to pending.
+//!
+//! Restart
+//! - **R1** A replica resumes at one above the highest QC or TC in its journal, and delivers its own durable
+//!   proposal, vote and timeout of that view again, to itself and to its peers: the stored bytes, never new ones.
+//!
+//! Fetch
+//! - **F1** Blocks are asked for only below a verified QC. An answer is a chain that begins at a block that is
+//!   here, each block certified by the next one's verified justification and the last by a QC of its own.
+//! - **F2** Nobody stops voting to fetch; requests go to the QC's signers in turn and have a deadline.
+
+mod block;
+mod certificate;
+mod core;
+mod fetch;
+mod message;
+mod pacemaker;
+mod pending;
+mod record;
+mod safety;
+mod tree;
+mod votes;
+
+pub mod certify;
+pub mod journal;
+pub mod limits;
+
+pub use self::core::{Config, Core, Input, Output, Recovery, RecoveryError, Rejected};
+pub use block::{Block, BlockId, Command, CommandError, Payload};
+pub use certificate::{CertificateError, QuorumCertificate, SignedTimeoutView, TimeoutCertificate, Verified};
+pub use message::{BlockRequest, BlockResponse, Certificates, Message, Proposal, Timeout, Vote};
+pub use pacemaker::ViewTimes;
+pub use record::{Record, StoredProposal, VoteEntry};
+pub use safety::InvalidProposal;
+pub use tree::CommittedBlock;
+
+/// The number of this protocol in the domain of every signed consensus statement.
+pub const PROTOCOL_HOTSTUFF2: u8 = 1;

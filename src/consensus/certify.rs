@@ -1,0 +1,340 @@
+//! Certify: signatures over documents that every replica derives alone become certificates.
+//!
+//! Replicas exchange [`Endorsement`]s: a signature with the digest of what was signed, never the bytes. A
+//! signature counts here only for the very bytes that this replica derived itself, so nobody can make it
+//! certify what it would not have said. It works the same whichever consensus protocol runs.
+//!
+//! - **E1** A replica endorses one digest per subject; the journal holds it before the signature leaves.
+//! - **E2** An endorsement counts iff its digest is the own one and its signature verifies over the own bytes.
+//! - **E3** One per peer and subject; early ones wait, the newest few per peer.
+//! - **E4** A quorum of equal endorsements is the certificate, made once.
+//! - **E5** A verified member's endorsement of another digest is reported once per peer and subject; the rest goes on.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::types::{Committee, Digest, Envelope, KeyId, PublicKey, ReplicaIndex, SecretKey, Signature, pae};
+
+/// How many subjects are collected at once: heads of all shards and plans of several cycles. The oldest goes.
+const MAX_OPEN_SUBJECTS: usize = 1_024;
+
+/// How many endorsements of subjects that are not derived here yet wait per peer.
+const MAX_EARLY_PER_PEER: usize = 256;
+
+/// What a signature is about: a kind of document and its place in that kind's order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub struct Subject {
+    /// The place in time: a plan's control cycle, a head's number. Larger is newer.
+    pub number: u64,
+    /// The document's kind.
+    pub kind: SubjectKind,
+    /// Of what: a target or a shard.
+    pub of: String,
+}
+
+/// The kinds of documents that a quorum certifies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum SubjectKind {
+    /// A plan.
+    Plan,
+    /// A head.
+    Head,
+}
+
+/// One replica's signature over a document, by digest.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Endorsement {
+    /// What it is about.
+    pub subject: Subject,
+    /// SHA-256 of the document's body.
+    pub digest: Digest,
+    /// Who signs.
+    pub signer: ReplicaIndex,
+    /// Its signature over the body's pre-authentication encoding.
+    pub signature: Signature,
+}
+
+/// What the collector has to say after an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certification {
+    /// A quorum has endorsed the own bytes.
+    Certified {
+        /// What it is about.
+        subject: Subject,
+        /// The document with its certificate.
+        envelope: Envelope,
+    },
+    /// A replica endorses something else than this one.
+    Contradicted {
+        /// What it is about.
+        subject: Subject,
+        /// Who.
+        by: ReplicaIndex,
+        /// The digest that it names.
+        theirs: Digest,
+        /// The digest of what was derived here.
+        ours: Digest,
+    },
+}
+
+/// Why a peer's endorsement is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndorsementError {
+    /// The signer is not the peer whose link it came over.
+    #[error("{from} sent an endorsement in the name of {signer}")]
+    InAnothersName {
+        /// Whose link.
+        from: ReplicaIndex,
+        /// The signer it names.
+        signer: ReplicaIndex,
+    },
+    /// The signature does not verify over the own bytes although the digest is the same.
+    #[error("the endorsement of {0} does not verify")]
+    BadSignature(ReplicaIndex),
+}
+
+#[derive(Debug)]
+struct Open {
+    document_type: String,
+    body: Vec<u8>,
+    digest: Digest,
+    signatures: BTreeMap<ReplicaIndex, Signature>,
+    contradicted_by: BTreeMap<ReplicaIndex, Digest>,
+    certified: bool,
+}
+
+/// Collects endorsements of what this replica derived.
+#[derive(Debug)]
+pub struct Collector {
+    committee: Arc<Committee>,
+    me: ReplicaIndex,
+    open: BTreeMap<Subject, Open>,
+    early: BTreeMap<ReplicaIndex, BTreeMap<Subject, Endorsement>>,
+}
+
+impl Collector {
+    /// An empty collector of this replica.
+    #[must_use]
+    pub const fn new(committee: Arc<Committee>, me: ReplicaIndex) -> Self {
+        Self { committee, me, open: BTreeMap::new(), early: BTreeMap::new() }
+    }
+
+    /// Endorses a document that was derived here (rule E1): gives the signature to broadcast, once the journal
+    /// holds subject and digest, and what the endorsements that waited for it add up to.
+    ///
+    /// The same subject again gives the same endorsement when the bytes are the same, and `None` when they
+    /// are not: one replica never endorses two digests for one subject.
+    pub fn endorse(
+        &mut self,
+        subject: &Subject,
+        document_type: &str,
+        body: Vec<u8>,
+        key: &SecretKey,
+    ) -> Option<(Endorsement, Vec<Certification>)> {
+        let digest = Digest::of(&body);
+        if let Some(open) = self.open.get(subject)
+            && open.digest != digest
+        {
+            return None;
+        }
+        let signature = key.sign(&pae(document_type, &body));
+        let endorsement = Endorsement { subject: subject.clone(), digest, signer: self.me, signature };
+        self.open.entry(subject.clone()).or_insert_with(|| Open {
+            document_type: document_type.to_owned(),
+            body,
+            digest,
+            signatures: BTreeMap::from([(endorsement.signer, signature)]),
+            contradicted_by: BTreeMap::new(),
+            certified: false,
+        });
+        if self.open.len() > MAX_OPEN_SUBJECTS {
+            self.open.pop_first();
+        }
+        let waiting: Vec<Endorsement> =
+            self.early.values_mut().filter_map(|of_peer| of_peer.remove(subject)).collect();
+        let mut said = Vec::new();
+        for early in waiting {
+            // A bad signature that came early is dropped like one that comes late; its peer is known by it.
+            said.extend(self.count(early).unwrap_or_default());
+        }
+        said.extend(self.certify(subject));
+        Some((endorsement, said))
+    }
+
+    /// Takes a peer's endorsement (rules E2, E3).
+    ///
+    /// # Errors
+    /// [`EndorsementError`] when it is in another's name or does not verify.
+    pub fn receive(
+        &mut self,
+        from: ReplicaIndex,
+        endorsement: Endorsement,
+    ) -> Result<Vec<Certification>, EndorsementError> {
+        if endorsement.signer != from {
+            return Err(EndorsementError::InAnothersName { from, signer: endorsement.signer });
+        }
+        if self.open.contains_key(&endorsement.subject) {
+            let subject = endorsement.subject.clone();
+            let mut said = self.count(endorsement)?;
+            said.extend(self.certify(&subject));
+            return Ok(said);
+        }
+        let early = self.early.entry(from).or_default();
+        early.insert(endorsement.subject.clone(), endorsement);
+        if early.len() > MAX_EARLY_PER_PEER {
+            early.pop_first();
+        }
+        Ok(Vec::new())
+    }
+
+    /// This replica's own endorsements of subjects that are not certified here yet, and of the newest that are:
+    /// what a peer that comes back may lack.
+    #[must_use]
+    pub fn own(&self) -> Vec<Endorsement> {
+        const NEWEST: usize = 64;
+        self.open
+            .iter()
+            .rev()
+            .take(NEWEST)
+            .filter_map(|(subject, open)| {
+                let signature = *open.signatures.get(&self.me)?;
+                Some(Endorsement {
+                    subject: subject.clone(),
+                    digest: open.digest,
+                    signer: self.me,
+                    signature,
+                })
+            })
+            .collect()
+    }
+
+    fn count(&mut self, endorsement: Endorsement) -> Result<Vec<Certification>, EndorsementError> {
+        let Some(open) = self.open.get_mut(&endorsement.subject) else { return Ok(Vec::new()) };
+        let signer = endorsement.signer;
+        if endorsement.digest != open.digest {
+            if open.contradicted_by.insert(signer, endorsement.digest).is_some() {
+                return Ok(Vec::new());
+            }
+            return Ok(vec![Certification::Contradicted {
+                subject: endorsement.subject,
+                by: signer,
+                theirs: endorsement.digest,
+                ours: open.digest,
+            }]);
+        }
+        if open.certified || open.signatures.contains_key(&signer) {
+            return Ok(Vec::new());
+        }
+        let bytes = pae(&open.document_type, &open.body);
+        let verified = self
+            .committee
+            .key(signer)
+            .is_some_and(|key: &PublicKey| key.verify(&bytes, &endorsement.signature).is_ok());
+        if !verified {
+            return Err(EndorsementError::BadSignature(signer));
+        }
+        open.signatures.insert(signer, endorsement.signature);
+        Ok(Vec::new())
+    }
+
+    /// Makes the certificate once a quorum is here (rule E4).
+    fn certify(&mut self, subject: &Subject) -> Option<Certification> {
+        let open = self.open.get_mut(subject)?;
+        if open.certified || open.signatures.len() < self.committee.size().quorum() {
+            return None;
+        }
+        open.certified = true;
+        let signatures: Vec<(KeyId, Signature)> = open
+            .signatures
+            .iter()
+            .filter_map(|(signer, signature)| self.committee.key(*signer).map(|key| (key.id(), *signature)))
+            .collect();
+        let envelope = Envelope::new(&open.document_type, open.body.clone(), signatures);
+        Some(Certification::Certified { subject: subject.clone(), envelope })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Certification, Collector, Endorsement, EndorsementError, Subject, SubjectKind};
+    use crate::types::{Committee, Digest, Epoch, ReplicaIndex, SecretKey};
+    use std::sync::Arc;
+
+    const TYPE: &str = "application/vnd.quorate.plan.v1+json";
+
+    fn keys() -> Vec<SecretKey> {
+        (1..=4).map(|seed| SecretKey::from_seed(&[seed; 32])).collect()
+    }
+
+    fn committee() -> Arc<Committee> {
+        let members = keys().iter().map(SecretKey::public).collect();
+        Arc::new(Committee::new(Digest::of(b"cluster"), Epoch::new(1), members).expect("four keys"))
+    }
+
+    fn subject() -> Subject {
+        Subject { number: 7, kind: SubjectKind::Plan, of: "pool".to_owned() }
+    }
+
+    fn endorsement_of(place: u16, body: &[u8]) -> Endorsement {
+        let me = ReplicaIndex::new(place);
+        let mut collector = Collector::new(committee(), me);
+        let key = &keys()[usize::from(place)];
+        collector.endorse(&subject(), TYPE, body.to_vec(), key).expect("the first of its subject").0
+    }
+
+    fn certified(said: &[Certification]) -> bool {
+        said.iter().any(|one| matches!(one, Certification::Certified { .. }))
+    }
+
+    #[test]
+    fn a_quorum_of_equal_bytes_is_a_certificate_whoever_comes_first() {
+        let mut collector = Collector::new(committee(), ReplicaIndex::new(0));
+        let early = collector.receive(ReplicaIndex::new(1), endorsement_of(1, b"plan")).expect("taken");
+        assert!(early.is_empty());
+        let (_, said) = collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]).expect("the first");
+        assert!(!certified(&said), "two of three");
+        let said = collector.receive(ReplicaIndex::new(2), endorsement_of(2, b"plan")).expect("taken");
+        let [Certification::Certified { envelope, .. }] = said.as_slice() else {
+            panic!("expected a certificate, got {said:?}")
+        };
+        let committee = committee();
+        assert!(envelope.verify(TYPE, committee.iter().map(|(_, key)| key), 3).is_ok());
+        let again = collector.receive(ReplicaIndex::new(3), endorsement_of(3, b"plan")).expect("taken");
+        assert!(again.is_empty(), "a certificate is made once");
+    }
+
+    #[test]
+    fn another_digest_is_named_and_does_not_count() {
+        let mut collector = Collector::new(committee(), ReplicaIndex::new(0));
+        let endorsed = collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]);
+        assert!(endorsed.is_some());
+        let said = collector.receive(ReplicaIndex::new(1), endorsement_of(1, b"forged")).expect("taken");
+        assert!(matches!(said.as_slice(), [Certification::Contradicted { by, .. }] if by.place() == 1));
+        let said = collector.receive(ReplicaIndex::new(1), endorsement_of(1, b"forged")).expect("taken");
+        assert!(said.is_empty(), "named once");
+        let said = collector.receive(ReplicaIndex::new(2), endorsement_of(2, b"plan")).expect("taken");
+        assert!(said.is_empty(), "two of three");
+        let said = collector.receive(ReplicaIndex::new(3), endorsement_of(3, b"plan")).expect("taken");
+        assert!(certified(&said));
+    }
+
+    #[test]
+    fn a_signature_in_anothers_name_or_over_other_bytes_is_refused() {
+        let mut collector = Collector::new(committee(), ReplicaIndex::new(0));
+        let _ = collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]);
+        let stolen = endorsement_of(2, b"plan");
+        let refused = collector.receive(ReplicaIndex::new(1), stolen.clone());
+        assert!(matches!(refused, Err(EndorsementError::InAnothersName { .. })));
+        let claimed = Endorsement { signer: ReplicaIndex::new(1), ..stolen };
+        let refused = collector.receive(ReplicaIndex::new(1), claimed);
+        assert_eq!(refused, Err(EndorsementError::BadSignature(ReplicaIndex::new(1))));
+    }
+
+    #[test]
+    fn one_replica_never_endorses_two_digests_for_one_subject() {
+        let mut collector = Collector::new(committee(), ReplicaIndex::new(0));
+        assert!(collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]).is_some());
+        assert!(collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]).is_some());
+        assert!(collector.endorse(&subject(), TYPE, b"other".to_vec(), &keys()[0]).is_none());
+    }
+}

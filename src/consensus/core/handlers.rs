@@ -1,0 +1,213 @@
+//! One handler per message, and the timer's. Each first absorbs the certificates inside (rule P2).
+
+use std::sync::Arc;
+
+use super::{Admission, Candidate, Core, Output, Rejected};
+use crate::consensus::{
+    block::{Block, Command},
+    certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
+    message::{Certificates, Message, Proposal, Timeout, Vote},
+    safety::check_proposal,
+    votes::Counted,
+};
+use crate::types::{Millis, ReplicaIndex, View};
+
+/// Votes this many views back are the usual surplus of a pipeline and need no answer.
+const USUAL_LATENESS_VIEWS: u64 = 3;
+
+impl Core {
+    pub(super) fn handle_message(
+        &mut self,
+        now: Millis,
+        from: ReplicaIndex,
+        message: Message,
+    ) -> Result<(), Rejected> {
+        match message {
+            Message::Proposal(proposal) => self.handle_proposal(now, from, proposal),
+            Message::Vote(vote) => self.handle_vote(now, from, vote),
+            Message::Timeout(timeout) => self.handle_timeout(now, from, timeout),
+            Message::Certificates(certificates) => self.handle_certificates(certificates),
+            Message::Commands(commands) => self.handle_commands(from, commands),
+            Message::BlockRequest(request) => {
+                self.answer_block_request(from, request);
+                Ok(())
+            }
+            Message::BlockResponse(response) => self.handle_block_response(from, response),
+        }
+    }
+
+    pub(super) fn handle_submission(&mut self, command: Command) -> Result<(), Rejected> {
+        match self.pending.insert(self.me, command.clone()) {
+            Admission::Waits => {
+                self.outputs.push_back(Output::Broadcast(Message::Commands(vec![command])));
+                Ok(())
+            }
+            Admission::Known => Ok(()),
+            Admission::Full => Err(Rejected::PendingFull),
+        }
+    }
+
+    fn handle_commands(&mut self, from: ReplicaIndex, commands: Vec<Command>) -> Result<(), Rejected> {
+        for command in commands {
+            match self.pending.insert(from, command) {
+                Admission::Waits | Admission::Known => {}
+                Admission::Full => return Err(Rejected::PendingFull),
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_proposal(
+        &mut self,
+        now: Millis,
+        from: ReplicaIndex,
+        proposal: Proposal,
+    ) -> Result<(), Rejected> {
+        let view = proposal.block.view();
+        let leader = self.pacemaker.leader(view);
+        let Proposal { block, entry, .. } = proposal.verify(&self.committee)?.into_inner();
+        if block.proposer() == leader {
+            self.pacemaker.heard(leader);
+        }
+        // P2: certificates first, whatever the view.
+        let justify = self.verify_qc(block.justify())?;
+        self.absorb_qc(&justify);
+        let entry = entry.map(|tc| self.verify_tc(tc)).transpose()?.flatten();
+        if let Some(tc) = &entry {
+            self.absorb_tc(tc);
+        }
+        let block = with_checked_justify(block, &justify);
+        if view < self.view() {
+            self.take_overtaken_block(&block);
+            self.answer_stale(now, from);
+            return Ok(());
+        }
+        if view > self.view() {
+            return Err(Rejected::ViewAhead);
+        }
+        check_proposal(&block, leader, &justify, entry.as_ref())?;
+        match &self.candidate {
+            Some(known) if known.block.id() == block.id() => Ok(()),
+            Some(_) => Err(Rejected::SecondProposal),
+            None => {
+                self.candidate = Some(Candidate { block, justify, entry });
+                Ok(())
+            }
+        }
+    }
+
+    /// A block whose votes were faster than itself: it need not be fetched.
+    fn take_overtaken_block(&mut self, block: &Arc<Block>) {
+        let certificate = self.safety.high_qc().clone();
+        if certificate.get().block == block.id() && self.tree.path(block.parent()).is_some() {
+            self.store_block(block);
+            self.commit_by(certificate.get());
+        }
+    }
+
+    fn handle_vote(&mut self, now: Millis, from: ReplicaIndex, vote: Vote) -> Result<(), Rejected> {
+        let (view, current) = (vote.view, self.view());
+        if view < current {
+            if view.number().saturating_add(USUAL_LATENESS_VIEWS) <= current.number() {
+                self.answer_stale(now, from);
+            }
+            return Ok(());
+        }
+        if view > current.next() {
+            return Err(Rejected::ViewAhead);
+        }
+        if self.votes.has(&vote) {
+            return Ok(());
+        }
+        match self.votes.count(vote.verify(&self.committee)?) {
+            Counted::Yes | Counted::Again => Ok(()),
+            Counted::Contradiction => Err(Rejected::SecondVote),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Millis, from: ReplicaIndex, timeout: Timeout) -> Result<(), Rejected> {
+        let mut timeout = timeout.verify(&self.committee)?.into_inner();
+        // P2: certificates first, whatever the view.
+        let high_qc = self.verify_qc(&timeout.high_qc)?;
+        self.absorb_qc(&high_qc);
+        timeout.high_qc = high_qc.into_inner();
+        let enters = |view: View| view.next() == timeout.view;
+        if let Some(tc) = timeout.entry.clone() {
+            let is_entry = enters(tc.view);
+            match self.verify_tc(tc)? {
+                Some(tc) => self.absorb_tc(&tc),
+                None if is_entry => {}
+                None => return Err(Rejected::ViewAhead),
+            }
+        }
+        if timeout.view < self.view() {
+            self.answer_stale(now, from);
+            return Ok(());
+        }
+        let proven = enters(timeout.high_qc.view) || timeout.entry.as_ref().is_some_and(|tc| enters(tc.view));
+        if timeout.view > self.view() || !proven {
+            return Err(Rejected::ViewAhead);
+        }
+        self.pacemaker.record_timeout(Verified::vouch(timeout));
+        Ok(())
+    }
+
+    fn handle_certificates(&mut self, certificates: Certificates) -> Result<(), Rejected> {
+        let qc = self.verify_qc(&certificates.high_qc)?;
+        self.absorb_qc(&qc);
+        if let Some(tc) = certificates.high_tc
+            && let Some(tc) = self.verify_tc(tc)?
+        {
+            self.absorb_tc(&tc);
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_timer(&mut self, now: Millis) {
+        if !self.pacemaker.timer_ended(now) {
+            return;
+        }
+        if !self.time_out()
+            && let Some(timeout) = self.safety.last_timeout().cloned()
+        {
+            // P3: the stored bytes again, with the vote that the leader may have missed.
+            let vote = self.own_vote_in(timeout.view).cloned();
+            self.outputs.extend(vote.map(|vote| Output::Broadcast(Message::Vote(vote))));
+            self.outputs.push_back(Output::Broadcast(Message::Timeout(timeout)));
+        }
+        // Some peer may lack the commands that this view waits for, and rest.
+        let commands = self.pending.oldest(None);
+        if !commands.is_empty() {
+            self.outputs.push_back(Output::Broadcast(Message::Commands(commands)));
+        }
+    }
+
+    /// A QC of the same statement as the highest one needs no second check; this replica's own bytes of it
+    /// are kept.
+    pub(super) fn verify_qc(
+        &self,
+        qc: &QuorumCertificate,
+    ) -> Result<Verified<QuorumCertificate>, CertificateError> {
+        let known = self.safety.high_qc();
+        if qc.same_statement(known.get()) { Ok(known.clone()) } else { qc.clone().verify(&self.committee) }
+    }
+
+    /// A TC of a view below the current entry's can neither lead anywhere nor justify a proposal: `None`.
+    fn verify_tc(
+        &self,
+        tc: TimeoutCertificate,
+    ) -> Result<Option<Verified<TimeoutCertificate>>, CertificateError> {
+        if tc.view.next() < self.view() {
+            return Ok(None);
+        }
+        tc.verify(&self.committee).map(Some)
+    }
+}
+
+/// The block with the bytes of the certificate that was checked: only those are stored and served.
+pub(super) fn with_checked_justify(block: Arc<Block>, justify: &Verified<QuorumCertificate>) -> Arc<Block> {
+    if block.justify() == justify.get() {
+        return block;
+    }
+    Arc::new(Arc::unwrap_or_clone(block).with_justify(justify.get().clone()))
+}

@@ -1,0 +1,460 @@
+//! The core: one replica's consensus as a state machine over time, inputs and outputs.
+//!
+//! This file holds the type, its inputs and outputs and the order of work after each input; the handlers
+//! stand in `handlers`, fetching in `sync`, recovery in `recovery`. Invariant: outputs are carried out in order, and
+//! what a [`Output::Persist`] holds is durable before anything later leaves the replica.
+
+mod handlers;
+mod recovery;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    block::{Block, Command, Payload},
+    certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
+    fetch::Fetch,
+    limits::STALE_ANSWER_INTERVAL,
+    message::{BlockRequest, Certificates, Message, Proposal, Vote},
+    pacemaker::{Pacemaker, ViewTimes},
+    pending::{Admission, Pending},
+    record::{Record, StoredProposal, VoteEntry},
+    safety::{InvalidProposal, SafetyRecord},
+    tree::{BlockTree, CommittedBlock},
+    votes::Votes,
+};
+use crate::types::{Committee, Digest, Height, Millis, ReplicaIndex, SecretKey, View};
+
+pub use recovery::{Recovery, RecoveryError};
+
+/// What a replica needs to know to take part.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The committee of the epoch.
+    pub committee: Arc<Committee>,
+    /// This replica's place in it.
+    pub me: ReplicaIndex,
+    /// This replica's key.
+    pub key: SecretKey,
+    /// How long views may take.
+    pub times: ViewTimes,
+}
+
+/// What happens to a replica.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A peer's message arrived over its own link.
+    Message {
+        /// Whose link.
+        from: ReplicaIndex,
+        /// The message.
+        message: Message,
+    },
+    /// Somebody at this replica wants a command ordered.
+    Submit(Command),
+    /// A link to a peer came up: what it may have missed is sent again.
+    PeerConnected(ReplicaIndex),
+    /// The time that [`Core::next_timeout`] named has come.
+    Timer,
+}
+
+/// What the driver must do, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Append this to the journal. It must be durable before any later output but an append is carried out.
+    Persist(Record),
+    /// Append this to the journal, in its place in the order. Nothing waits for it to be durable.
+    Append(Record),
+    /// Send a message to one peer.
+    Send {
+        /// To whom.
+        to: ReplicaIndex,
+        /// What.
+        message: Message,
+    },
+    /// Send a message to every other replica.
+    Broadcast(Message),
+    /// Hand a committed block to the application: heights rise by one, each comes once.
+    Commit(CommittedBlock),
+    /// Answer a fetch from the journal: the blocks asked for are no longer in memory.
+    ServeFromJournal {
+        /// Who asks.
+        to: ReplicaIndex,
+        /// For what.
+        request: BlockRequest,
+    },
+}
+
+/// Why an input changed nothing. A peer's is counted against it; a submitter's goes back to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// A signature or a certificate does not verify.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A proposal breaks rule B2.
+    #[error("proposal: {0}")]
+    Proposal(#[from] InvalidProposal),
+    /// A leader signed two proposals for one view.
+    #[error("a second proposal for one view")]
+    SecondProposal,
+    /// A voter signed votes for two blocks in one view.
+    #[error("a second vote in one view")]
+    SecondVote,
+    /// A message of a view far ahead without the certificates that would lead there.
+    #[error("a message of a later view without a certificate that enters it")]
+    ViewAhead,
+    /// A message that nobody asked for.
+    #[error("an answer that was not asked for")]
+    Unsolicited,
+    /// An answer to a fetch that is no certified chain from a block that is here.
+    #[error("the answer is no certified chain from a block that is here")]
+    BrokenChain,
+    /// Too many commands of this submitter wait.
+    #[error("too many commands wait to be ordered; try again later")]
+    PendingFull,
+}
+
+/// The first valid proposal of the current view, kept until its parent is here.
+#[derive(Clone, Debug)]
+struct Candidate {
+    block: Arc<Block>,
+    justify: Verified<QuorumCertificate>,
+    entry: Option<Verified<TimeoutCertificate>>,
+}
+
+/// One replica's consensus.
+#[derive(Debug)]
+pub struct Core {
+    committee: Arc<Committee>,
+    me: ReplicaIndex,
+    safety: SafetyRecord,
+    pacemaker: Pacemaker,
+    tree: BlockTree,
+    votes: Votes,
+    pending: Pending,
+    fetch: Fetch,
+    candidate: Option<Candidate>,
+    /// This replica's proposal for the current view, to be sent again.
+    own_proposal: Option<Proposal>,
+    stale_answers: BTreeMap<ReplicaIndex, Millis>,
+    outputs: VecDeque<Output>,
+}
+
+impl Core {
+    fn new(config: Config) -> Self {
+        let Config { committee, me, key, times } = config;
+        let size = committee.size();
+        Self {
+            safety: SafetyRecord::new(Arc::clone(&committee), me, key),
+            pacemaker: Pacemaker::new(size, times),
+            tree: BlockTree::new(&committee),
+            votes: Votes::new(size),
+            pending: Pending::default(),
+            fetch: Fetch::default(),
+            candidate: None,
+            own_proposal: None,
+            stale_answers: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            committee,
+            me,
+        }
+    }
+
+    /// Takes one input at a time on the driver's monotonic clock.
+    ///
+    /// # Errors
+    /// [`Rejected`] when the input is a peer's bad message or a command that finds no room. The state is then
+    /// as before, but for certificates in the message that did verify.
+    pub fn handle(&mut self, now: Millis, input: Input) -> Result<(), Rejected> {
+        let result = match input {
+            Input::Message { from, message } => self.handle_message(now, from, message),
+            Input::Submit(command) => self.handle_submission(command),
+            Input::PeerConnected(peer) => {
+                self.redeliver_to(peer);
+                Ok(())
+            }
+            Input::Timer => {
+                self.handle_timer(now);
+                Ok(())
+            }
+        };
+        self.advance(now);
+        result
+    }
+
+    /// The next thing to do, in order; `None` when all is done.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Self::handle`] with [`Input::Timer`] at the latest; `None` while the replica rests.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Millis> {
+        [self.pacemaker.deadline(), self.fetch.deadline()].into_iter().flatten().min()
+    }
+
+    /// The current view.
+    #[must_use]
+    pub const fn view(&self) -> View {
+        self.pacemaker.view()
+    }
+
+    /// The newest committed height.
+    #[must_use]
+    pub const fn committed_height(&self) -> Height {
+        self.tree.committed_height()
+    }
+
+    /// The highest QC, which is also the lock.
+    #[must_use]
+    pub const fn high_qc(&self) -> &Verified<QuorumCertificate> {
+        self.safety.high_qc()
+    }
+
+    /// How many commands wait to be committed.
+    #[must_use]
+    pub fn pending_commands(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether there is anything to agree on (rule I1).
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        !self.pending.is_empty() || self.chain_has_commands()
+    }
+
+    /// The height that a certificate proves to exist above what is here, while a fetch goes on.
+    #[must_use]
+    pub fn fetching(&self) -> Option<Height> {
+        self.fetch.target().map(|target| target.get().height)
+    }
+
+    /// Whether a block with commands on the highest certificate's chain, or the candidate, is uncommitted.
+    fn chain_has_commands(&self) -> bool {
+        let proposed = self.candidate.as_ref().is_some_and(|candidate| !candidate.block.payload().is_empty());
+        let has_commands = |path: Vec<Arc<Block>>| path.iter().any(|block| !block.payload().is_empty());
+        proposed || self.tree.path(self.safety.high_qc().get().block).is_some_and(has_commands)
+    }
+
+    /// Does all that the last input made possible: votes, certificates, proposals, fetches, the timer.
+    fn advance(&mut self, now: Millis) {
+        while self.try_vote() || self.try_certify() || self.try_give_up() || self.try_propose() {}
+        if self.is_awake() {
+            self.pacemaker.start_timer(now);
+        } else {
+            self.pacemaker.stop_timer();
+        }
+        self.request_blocks(now);
+    }
+
+    /// Proposes when this replica leads the view and there is something to agree on (rules B3, I1).
+    fn try_propose(&mut self) -> bool {
+        let view = self.view();
+        if self.pacemaker.leader(view) != self.me || !self.safety.may_propose(view) || !self.is_awake() {
+            return false;
+        }
+        let justify = self.safety.high_qc().clone();
+        let entry = if justify.get().view.next() == view {
+            None
+        } else {
+            let Some(tc) = self.pacemaker.entry_tc() else { return false };
+            Some(tc.clone())
+        };
+        let Some(path) = self.tree.path(justify.get().block) else {
+            self.fetch.want(&justify);
+            return false;
+        };
+        let payload = self.payload_after(&path);
+        let proposal = self.safety.propose(view, entry.as_ref().map(|tc| tc.get().clone()), payload);
+        let block = Arc::clone(&proposal.block);
+        self.store_block(&block);
+        self.outputs.push_back(Output::Persist(Record::Proposal {
+            block: block.id(),
+            proposal: StoredProposal::of(&proposal),
+        }));
+        self.outputs.push_back(Output::Broadcast(Message::Proposal(proposal.clone())));
+        self.own_proposal = Some(proposal);
+        self.candidate = Some(Candidate { block, justify, entry });
+        true
+    }
+
+    fn payload_after(&mut self, path: &[Arc<Block>]) -> Payload {
+        let ordered: BTreeSet<Digest> =
+            path.iter().flat_map(|block| block.payload().commands()).map(Command::digest).collect();
+        self.pending.next_payload(&ordered)
+    }
+
+    /// Votes for the current view's proposal once its parent is here (rules V1, V2, V3).
+    fn try_vote(&mut self) -> bool {
+        let Some(candidate) = &self.candidate else { return false };
+        let block = Arc::clone(&candidate.block);
+        if self.safety.voted_at_or_after(block.view()) || self.safety.timed_out_at_or_after(block.view()) {
+            return false;
+        }
+        if self.tree.path(block.parent()).is_none() {
+            let justify = candidate.justify.clone();
+            self.fetch.want(&justify);
+            return false;
+        }
+        let (justify, entry) = (candidate.justify.clone(), candidate.entry.clone());
+        let Ok(vote) = self.safety.vote(&block, &justify) else { return false };
+        self.store_block(&block);
+        let high_qc = self.safety.high_qc().get();
+        let high_qc = (!high_qc.same_statement(justify.get())).then(|| high_qc.clone());
+        let entry = match entry {
+            Some(tc) => VoteEntry::Timeout(tc.into_inner()),
+            None => VoteEntry::Justification,
+        };
+        self.outputs.push_back(Output::Persist(Record::Vote { vote: vote.clone(), entry, high_qc }));
+        self.outputs.push_back(Output::Broadcast(Message::Vote(vote.clone())));
+        self.votes.count(Verified::vouch(vote));
+        true
+    }
+
+    /// Forms the current view's QC from votes, or its TC from timeouts, and enters the next view.
+    fn try_certify(&mut self) -> bool {
+        if let Some(qc) = self.votes.certificate(self.view()) {
+            self.absorb_qc(&qc);
+            return true;
+        }
+        let Some(tc) = self.pacemaker.timeout_certificate() else { return false };
+        self.absorb_tc(&tc);
+        // The next leader may lack one of these timeouts, and then waits for this certificate.
+        let leader = self.pacemaker.leader(self.view());
+        if leader != self.me {
+            let message = Message::Certificates(self.certificates());
+            self.outputs.push_back(Output::Send { to: leader, message });
+        }
+        true
+    }
+
+    /// Times out once f + 1 replicas have (rule P4).
+    fn try_give_up(&mut self) -> bool {
+        self.pacemaker.others_timed_out() && self.time_out()
+    }
+
+    /// Gives the current view up; says whether that is new (rule P3).
+    fn time_out(&mut self) -> bool {
+        let entry = self.pacemaker.entry_tc().map(|tc| tc.get().clone());
+        let Some(timeout) = self.safety.time_out(self.view(), entry) else { return false };
+        if self.candidate.is_none() && self.pacemaker.leader(self.view()) != self.me {
+            self.pacemaker.mark_silent();
+        }
+        self.outputs.push_back(Output::Persist(Record::Timeout(timeout.clone())));
+        self.outputs.push_back(Output::Broadcast(Message::Timeout(timeout.clone())));
+        self.pacemaker.record_timeout(Verified::vouch(timeout));
+        true
+    }
+
+    /// Puts a block into the tree and the journal, once, and its commands among the waiting ones.
+    fn store_block(&mut self, block: &Arc<Block>) {
+        if self.tree.contains(block.id()) {
+            return;
+        }
+        self.tree.insert(Arc::clone(block));
+        self.outputs.push_back(Output::Persist(Record::Block(Arc::clone(block))));
+        for command in block.payload().commands() {
+            self.pending.insert(block.proposer(), command.clone());
+        }
+    }
+
+    /// Takes in a verified QC: the lock, the view, and what it commits (rules V2, P1, C1).
+    fn absorb_qc(&mut self, qc: &Verified<QuorumCertificate>) {
+        if !self.safety.raise(qc) {
+            return;
+        }
+        self.enter_after(qc.get().view);
+        if self.tree.path(qc.get().block).is_some() {
+            self.commit_by(qc.get());
+        } else {
+            self.fetch.want(qc);
+        }
+    }
+
+    fn absorb_tc(&mut self, tc: &Verified<TimeoutCertificate>) {
+        self.absorb_qc(&tc.high_qc());
+        self.pacemaker.keep_tc(tc);
+        self.enter_after(tc.get().view);
+    }
+
+    fn enter_after(&mut self, certified: View) {
+        if self.pacemaker.enter(certified) {
+            let view = self.view();
+            self.votes.enter(view);
+            self.candidate = None;
+            self.own_proposal = None;
+        }
+    }
+
+    /// Commits what a certificate completes: two certified blocks in consecutive views (rule C1).
+    fn commit_by(&mut self, qc: &QuorumCertificate) {
+        let Some(child) = self.tree.get(qc.block) else { return };
+        let justify = child.justify().clone();
+        if child.view() != qc.view || justify.view.next() != qc.view {
+            return;
+        }
+        let Some(path) = self.tree.path(justify.block) else { return };
+        let mut certificates: Vec<_> = path.iter().skip(1).map(|block| block.justify().clone()).collect();
+        certificates.push(justify);
+        for (block, certificate) in path.into_iter().zip(certificates) {
+            self.commit(block, certificate);
+        }
+        self.pacemaker.committed(self.tree.committed_view());
+        self.tree.prune(self.safety.high_qc().get().block);
+    }
+
+    fn commit(&mut self, block: Arc<Block>, certificate: QuorumCertificate) {
+        for command in block.payload().commands() {
+            self.pending.commit(command.digest());
+        }
+        let committed = self.tree.commit(block, certificate);
+        self.outputs.push_back(Output::Append(Record::Committed {
+            height: committed.block.height(),
+            block: committed.block.id(),
+            certificate: committed.certificate.clone(),
+        }));
+        self.outputs.push_back(Output::Commit(committed));
+    }
+
+    fn certificates(&self) -> Certificates {
+        let high_qc = self.safety.high_qc().get().clone();
+        let high_tc =
+            self.pacemaker.high_tc().map(Verified::get).filter(|tc| tc.view > high_qc.view).cloned();
+        Certificates { high_qc, high_tc }
+    }
+
+    /// Answers a stale message with the newest certificates, at most so often per peer (rule P6).
+    fn answer_stale(&mut self, now: Millis, to: ReplicaIndex) {
+        let due = self.stale_answers.get(&to).is_none_or(|last| now >= last.plus(STALE_ANSWER_INTERVAL));
+        if due {
+            self.stale_answers.insert(to, now);
+            let message = Message::Certificates(self.certificates());
+            self.outputs.push_back(Output::Send { to, message });
+        }
+    }
+
+    /// Sends a peer what it may have missed: certificates, this view's own messages, own waiting commands.
+    fn redeliver_to(&mut self, to: ReplicaIndex) {
+        let view = self.view();
+        let mut messages = vec![Message::Certificates(self.certificates())];
+        messages.extend(self.own_proposal.clone().map(Message::Proposal));
+        let vote = self.safety.last_vote().filter(|vote| vote.view == view);
+        messages.extend(vote.cloned().map(Message::Vote));
+        let timeout = self.safety.last_timeout().filter(|timeout| timeout.view == view);
+        messages.extend(timeout.cloned().map(Message::Timeout));
+        let commands = self.pending.oldest(Some(self.me));
+        if !commands.is_empty() {
+            messages.push(Message::Commands(commands));
+        }
+        self.outputs.extend(messages.into_iter().map(|message| Output::Send { to, message }));
+    }
+
+    fn own_vote_in(&self, view: View) -> Option<&Vote> {
+        self.safety.last_vote().filter(|vote| vote.view == view)
+    }
+}

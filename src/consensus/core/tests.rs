@@ -1,0 +1,253 @@
+//! Step tables for the core's rules: four replicas in one process, messages carried by hand.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{Config, Core, Input, Output, Recovery, Rejected};
+use crate::consensus::{
+    Block, Command, Message, Proposal, QuorumCertificate, Record, ViewTimes, certificate::proposal_statement,
+};
+use crate::types::{Committee, Digest, Epoch, Millis, ReplicaIndex, SecretKey, View};
+
+fn key(place: u16) -> SecretKey {
+    SecretKey::from_seed(&[u8::try_from(place + 1).expect("a small committee"); 32])
+}
+
+fn committee(replicas: u16) -> Arc<Committee> {
+    let members = (0..replicas).map(|place| key(place).public()).collect();
+    Arc::new(Committee::new(Digest::of(b"test"), Epoch::new(1), members).expect("distinct keys"))
+}
+
+fn config(replicas: u16, place: u16) -> Config {
+    Config {
+        committee: committee(replicas),
+        me: ReplicaIndex::new(place),
+        key: key(place),
+        times: ViewTimes::default(),
+    }
+}
+
+fn command(text: &str) -> Command {
+    Command::new(text.as_bytes().to_vec(), Vec::new()).expect("small")
+}
+
+/// Replicas whose messages are all delivered at once, in order, but for those to or from the cut-off ones.
+struct Cluster {
+    now: Millis,
+    cores: Vec<Core>,
+    journals: Vec<Vec<Record>>,
+    commits: Vec<Vec<Digest>>,
+    cut: Vec<u16>,
+    wires: VecDeque<(ReplicaIndex, ReplicaIndex, Message)>,
+}
+
+impl Cluster {
+    fn new(replicas: u16) -> Self {
+        Self {
+            now: Millis::ZERO,
+            cores: (0..replicas).map(|place| Recovery::new(config(replicas, place)).finish()).collect(),
+            journals: vec![Vec::new(); usize::from(replicas)],
+            commits: vec![Vec::new(); usize::from(replicas)],
+            cut: Vec::new(),
+            wires: VecDeque::new(),
+        }
+    }
+
+    fn give(&mut self, to: u16, input: Input) -> Result<(), Rejected> {
+        let result = self.cores[usize::from(to)].handle(self.now, input);
+        self.collect(to);
+        result
+    }
+
+    fn collect(&mut self, from: u16) {
+        let me = ReplicaIndex::new(from);
+        while let Some(output) = self.cores[usize::from(from)].poll_output() {
+            match output {
+                Output::Persist(record) | Output::Append(record) => {
+                    self.journals[usize::from(from)].push(record);
+                }
+                Output::Send { to, message } => self.wires.push_back((me, to, message)),
+                Output::Broadcast(message) => {
+                    let replicas = u16::try_from(self.cores.len()).expect("a small committee");
+                    for to in (0..replicas).filter(|to| *to != from) {
+                        self.wires.push_back((me, ReplicaIndex::new(to), message.clone()));
+                    }
+                }
+                Output::Commit(committed) => {
+                    self.commits[usize::from(from)].push(committed.block.id());
+                }
+                Output::ServeFromJournal { .. } => panic!("all blocks are in memory"),
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        while let Some((from, to, message)) = self.wires.pop_front() {
+            if !self.cut.contains(&from.place()) && !self.cut.contains(&to.place()) {
+                self.give(to.place(), Input::Message { from, message }).expect("honest messages are taken");
+            }
+        }
+    }
+
+    fn run_timers(&mut self) {
+        let due = self.cores.iter().filter_map(Core::next_timeout).min().expect("some replica is awake");
+        self.now = self.now.max(due);
+        for place in 0..u16::try_from(self.cores.len()).expect("a small committee") {
+            if !self.cut.contains(&place) {
+                self.give(place, Input::Timer).expect("a timer is no bad input");
+            }
+        }
+        self.settle();
+    }
+
+    fn restart(&mut self, place: u16) {
+        let replicas = u16::try_from(self.cores.len()).expect("a small committee");
+        let mut recovery = Recovery::new(config(replicas, place));
+        let mut commits = Vec::new();
+        for record in self.journals[usize::from(place)].clone() {
+            let committed = recovery.record(record).expect("an own journal is consistent");
+            commits.extend(committed.map(|committed| committed.block.id()));
+        }
+        self.commits[usize::from(place)] = commits;
+        self.cores[usize::from(place)] = recovery.finish();
+        self.collect(place);
+    }
+}
+
+#[test]
+fn a_lone_command_commits_at_every_replica_and_then_all_rest() {
+    for replicas in [1, 2, 3, 4, 5, 6, 7] {
+        let mut cluster = Cluster::new(replicas);
+        cluster.give(0, Input::Submit(command("one"))).expect("room");
+        cluster.settle();
+        for core in &cluster.cores {
+            assert_eq!(core.committed_height().number(), 1, "n={replicas}");
+            assert_eq!(core.next_timeout(), None, "an idle replica rests, n={replicas}");
+        }
+        assert!(cluster.commits.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+}
+
+#[test]
+fn commands_commit_one_after_the_other_in_the_same_order_everywhere() {
+    let mut cluster = Cluster::new(4);
+    for number in 0..20u16 {
+        cluster.give(number % 4, Input::Submit(command(&number.to_string()))).expect("room");
+        cluster.settle();
+    }
+    assert!(cluster.commits.iter().all(|commits| *commits == cluster.commits[0] && commits.len() >= 20));
+}
+
+#[test]
+fn a_dead_leader_is_passed_by_a_timeout_certificate() {
+    for dead in 0..4 {
+        let mut cluster = Cluster::new(4);
+        cluster.cut = vec![dead];
+        let submitter = (dead + 1) % 4;
+        for number in 0..4 {
+            cluster.give(submitter, Input::Submit(command(&number.to_string()))).expect("room");
+            cluster.settle();
+            let mut rounds = 0;
+            while cluster.cores[usize::from(submitter)].is_awake() {
+                cluster.run_timers();
+                rounds += 1;
+                assert!(rounds < 8, "dead={dead}");
+            }
+        }
+        let heights: Vec<_> = cluster.cores.iter().map(|core| core.committed_height().number()).collect();
+        assert!(heights.iter().filter(|height| **height >= 4).count() == 3, "dead={dead} {heights:?}");
+    }
+}
+
+#[test]
+fn a_replica_that_was_away_fetches_what_it_missed() {
+    let mut cluster = Cluster::new(4);
+    cluster.cut = vec![3];
+    for number in 0..10 {
+        cluster.give(0, Input::Submit(command(&number.to_string()))).expect("room");
+        cluster.settle();
+        while cluster.cores[0].is_awake() {
+            cluster.run_timers();
+        }
+    }
+    cluster.cut.clear();
+    cluster.give(0, Input::PeerConnected(ReplicaIndex::new(3))).expect("no bad input");
+    cluster.settle();
+    assert_eq!(cluster.commits[3], cluster.commits[0]);
+}
+
+#[test]
+fn a_replica_that_restarts_says_nothing_new_about_views_it_has_spoken_on() {
+    let mut cluster = Cluster::new(4);
+    cluster.cut = vec![2, 3];
+    cluster.give(1, Input::Submit(command("one"))).expect("room");
+    cluster.settle();
+    cluster.run_timers();
+    let before = cluster.journals.clone();
+    for place in [0, 1] {
+        cluster.restart(place);
+        cluster.run_timers();
+    }
+    // Nobody can have left the view: two of four are no quorum.
+    for place in [0, 1] {
+        let votes = |records: &[Record]| {
+            records.iter().filter(|record| matches!(record, Record::Vote { .. } | Record::Timeout(_))).count()
+        };
+        assert_eq!(votes(&cluster.journals[place]), votes(&before[place]), "replica {place}");
+    }
+    cluster.cut.clear();
+    cluster.run_timers();
+    while cluster.cores[0].is_awake() {
+        cluster.run_timers();
+    }
+    assert!(cluster.commits.iter().all(|commits| *commits == cluster.commits[0] && !commits.is_empty()));
+}
+
+#[test]
+fn all_replicas_restart_from_their_journals_and_go_on() {
+    let mut cluster = Cluster::new(4);
+    for number in 0..3 {
+        cluster.give(number, Input::Submit(command(&number.to_string()))).expect("room");
+        cluster.settle();
+    }
+    let before = cluster.commits.clone();
+    for place in 0..4 {
+        cluster.restart(place);
+    }
+    assert_eq!(cluster.commits, before, "the journal gives every commit again");
+    cluster.give(0, Input::Submit(command("after"))).expect("room");
+    cluster.settle();
+    assert!(cluster.commits.iter().all(|commits| commits.len() > before[0].len()));
+}
+
+#[test]
+fn a_second_proposal_for_one_view_gets_no_vote() {
+    let mut cluster = Cluster::new(4);
+    let committee = committee(4);
+    let proposal = |text: &str| {
+        let payload = crate::consensus::Payload::new(vec![command(text)]);
+        let justify = QuorumCertificate::genesis(&committee);
+        let leader = ReplicaIndex::new(1);
+        let block = Arc::new(Block::new(View::new(1), leader, justify, payload));
+        let signature = key(1).sign(&proposal_statement(&committee, block.view(), block.id()));
+        Message::Proposal(Proposal { block, entry: None, signature })
+    };
+    let from = ReplicaIndex::new(1);
+    cluster.give(0, Input::Message { from, message: proposal("a") }).expect("the first is valid");
+    let second = cluster.give(0, Input::Message { from, message: proposal("b") });
+    assert_eq!(second, Err(Rejected::SecondProposal));
+    let votes = cluster.journals[0].iter().filter(|record| matches!(record, Record::Vote { .. }));
+    assert_eq!(votes.count(), 1);
+}
+
+#[test]
+fn a_proposal_by_another_than_the_leader_is_refused() {
+    let mut cluster = Cluster::new(4);
+    let committee = committee(4);
+    let me = ReplicaIndex::new(2);
+    let justify = QuorumCertificate::genesis(&committee);
+    let block = Arc::new(Block::new(View::new(1), me, justify, crate::consensus::Payload::default()));
+    let signature = key(2).sign(&proposal_statement(&committee, block.view(), block.id()));
+    let message = Message::Proposal(Proposal { block, entry: None, signature });
+    let refused = cluster.give(0, Input::Message { from: me, message });
+    assert!(matches!(refused, Err(Rejected::Proposal(_))), "{refused:?}");
+}

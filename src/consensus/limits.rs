@@ -1,0 +1,47 @@
+//! The bounds on everything a peer or a client can make a replica hold, each with its reason.
+
+use crate::types::Millis;
+
+/// The most bytes a command may have: a report of 10,000 series at some 300 bytes.
+pub const MAX_COMMAND_BYTES: usize = 3 * 1024 * 1024;
+
+/// The most bytes of commands in one block: two of the largest, and well below a link's largest frame.
+pub const MAX_BLOCK_BYTES: usize = 6 * 1024 * 1024;
+
+/// The most commands in one block: beyond that, a block's latency grows faster than its throughput.
+pub const MAX_BLOCK_COMMANDS: usize = 4_096;
+
+/// The most commands that wait from one submitter: some four full blocks.
+pub const MAX_PENDING_COMMANDS: usize = 16_384;
+
+/// The most bytes of commands that wait from one submitter.
+pub const MAX_PENDING_BYTES: usize = 32 * 1024 * 1024;
+
+/// How many committed commands are remembered so that a late copy is not ordered again: several seconds of
+/// the highest load, while copies arrive within milliseconds. A copy later than that is ordered twice,
+/// which the fold refuses as a duplicate.
+pub const REMEMBERED_COMMANDS: usize = 1 << 17;
+
+/// How many newest committed blocks stay in memory to answer fetches; older ones are read from the journal.
+pub const COMMITTED_BLOCKS_IN_MEMORY: usize = 64;
+
+/// The most uncommitted blocks in memory. Past it, those that the highest certificate does not build on go.
+pub const MAX_TREE_BLOCKS: usize = 1_024;
+
+/// The most blocks in one answer to a fetch.
+pub const MAX_FETCHED_BLOCKS: usize = 128;
+
+/// The most bytes of blocks in one answer to a fetch, the first block aside.
+pub const MAX_FETCHED_BYTES: usize = MAX_BLOCK_BYTES;
+
+/// How long a fetch waits for its answer before the next peer is asked.
+pub const FETCH_DEADLINE: Millis = Millis::new(500);
+
+/// A peer's stale messages are answered at most this often.
+pub const STALE_ANSWER_INTERVAL: Millis = Millis::new(100);
+
+/// The most commands in one gossip message, and their bytes: small enough not to delay votes on a link.
+pub const MAX_GOSSIP_COMMANDS: usize = 1_024;
+
+/// The most bytes of commands in one gossip message, the first command aside.
+pub const MAX_GOSSIP_BYTES: usize = 1024 * 1024;

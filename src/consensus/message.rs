@@ -1,0 +1,142 @@
+//! What replicas say to each other. Decoding gives unverified values; `verify` checks a message's own
+//! signature, and the core checks the certificates inside.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::sync::Arc;
+
+use super::{
+    block::{Block, BlockId, Command},
+    certificate::{
+        CertificateError, QuorumCertificate, TimeoutCertificate, Verified, check_signature,
+        proposal_statement, timeout_statement, vote_statement,
+    },
+};
+use crate::types::{Committee, Height, ReplicaIndex, Signature, View};
+
+/// Anything that one replica sends another for consensus.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Message {
+    /// A leader's block for its view.
+    Proposal(Proposal),
+    /// A vote for a block.
+    Vote(Vote),
+    /// A view that ended without a certificate, as one replica saw it.
+    Timeout(Timeout),
+    /// The newest certificates, for a peer that is behind.
+    Certificates(Certificates),
+    /// Commands that wait to be ordered.
+    Commands(Vec<Command>),
+    /// Asks for blocks below a certified one.
+    BlockRequest(BlockRequest),
+    /// Answers with a certified chain.
+    BlockResponse(BlockResponse),
+}
+
+/// A leader's block (rule B2). The signer is the block's proposer.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Proposal {
+    /// The block; its view is the proposal's.
+    pub block: Arc<Block>,
+    /// The timeout certificate of the view before, when the justification is older.
+    pub entry: Option<TimeoutCertificate>,
+    /// The proposer's signature over view and block.
+    pub signature: Signature,
+}
+
+impl Proposal {
+    /// Checks the proposer's signature; the certificates inside are not checked here.
+    ///
+    /// # Errors
+    /// [`CertificateError`] when it is no member's.
+    pub fn verify(self, committee: &Committee) -> Result<Verified<Self>, CertificateError> {
+        let statement = proposal_statement(committee, self.block.view(), self.block.id());
+        check_signature(committee, self.block.proposer(), &statement, &self.signature)?;
+        Ok(Verified::vouch(self))
+    }
+}
+
+/// A vote (rule V1).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Vote {
+    /// In which view.
+    pub view: View,
+    /// The block's height.
+    pub height: Height,
+    /// The block.
+    pub block: BlockId,
+    /// Who votes.
+    pub voter: ReplicaIndex,
+    /// Its signature.
+    pub signature: Signature,
+}
+
+impl Vote {
+    /// Checks the voter's signature.
+    ///
+    /// # Errors
+    /// [`CertificateError`] when it is no member's.
+    pub fn verify(self, committee: &Committee) -> Result<Verified<Self>, CertificateError> {
+        let statement = vote_statement(committee, self.view, self.height, self.block);
+        check_signature(committee, self.voter, &statement, &self.signature)?;
+        Ok(Verified::vouch(self))
+    }
+}
+
+/// A timeout (rule P3).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Timeout {
+    /// The view that ended.
+    pub view: View,
+    /// The sender's highest QC; its view is signed.
+    pub high_qc: QuorumCertificate,
+    /// The TC by which the sender entered the view; absent when it was the highest QC.
+    pub entry: Option<TimeoutCertificate>,
+    /// Who timed out.
+    pub sender: ReplicaIndex,
+    /// Its signature over the view and the highest QC's view.
+    pub signature: Signature,
+}
+
+impl Timeout {
+    /// Checks the sender's signature; the certificates inside are not checked here.
+    ///
+    /// # Errors
+    /// [`CertificateError`] when it is no member's.
+    pub fn verify(self, committee: &Committee) -> Result<Verified<Self>, CertificateError> {
+        let statement = timeout_statement(committee, self.view, self.high_qc.view);
+        check_signature(committee, self.sender, &statement, &self.signature)?;
+        if self.high_qc.view >= self.view {
+            return Err(CertificateError::FromTheFuture);
+        }
+        Ok(Verified::vouch(self))
+    }
+}
+
+/// The newest certificates of a replica (rule P6).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Certificates {
+    /// Its highest QC.
+    pub high_qc: QuorumCertificate,
+    /// The TC of a later view than that, when it has one.
+    pub high_tc: Option<TimeoutCertificate>,
+}
+
+/// Asks for the blocks from above a height up to a certified block (rule F1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct BlockRequest {
+    /// A block that the asker holds a QC for.
+    pub target: BlockId,
+    /// Its height.
+    pub target_height: Height,
+    /// The asker's newest committed height.
+    pub above: Height,
+}
+
+/// A chain of blocks, lowest first, each the parent of the next (rule F1).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct BlockResponse {
+    /// The blocks.
+    pub blocks: Vec<Arc<Block>>,
+    /// A certificate of the last of them.
+    pub tip: QuorumCertificate,
+}

@@ -1,0 +1,190 @@
+//! The safety record: what this replica has signed, and the only code that signs consensus statements.
+//!
+//! Invariant: for each view at most one proposal, one vote and one timeout ever get a signature, no vote follows
+//! a timeout of its view, and the highest QC never falls. The journal holds every change before it is seen.
+
+use std::sync::Arc;
+
+use super::{
+    block::{Block, Payload},
+    certificate::{
+        QuorumCertificate, TimeoutCertificate, Verified, proposal_statement, timeout_statement,
+        vote_statement,
+    },
+    message::{Proposal, Timeout, Vote},
+};
+use crate::types::{Committee, ReplicaIndex, SecretKey, View};
+
+/// Why a proposal is not valid (rule B2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidProposal {
+    /// Its signer does not lead the view.
+    #[error("{0} does not lead this view")]
+    NotTheLeader(ReplicaIndex),
+    /// Its justification is not older than itself.
+    #[error("the justification is of its own or a later view")]
+    FutureJustification,
+    /// It enters its view by neither a QC nor a TC of the view before.
+    #[error("it does not enter its view by a certificate of the view before")]
+    NoEntry,
+    /// Its TC proves a QC that is higher than its justification.
+    #[error("its justification is below the highest that its timeout certificate proves")]
+    StaleJustification,
+}
+
+/// Why no vote is given for a valid proposal (rule V1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VoteRefusal {
+    /// This replica voted in this view or in a later one.
+    AlreadyVoted,
+    /// This replica gave this view or a later one up.
+    TimedOut,
+}
+
+#[derive(Debug)]
+pub(super) struct SafetyRecord {
+    committee: Arc<Committee>,
+    me: ReplicaIndex,
+    key: SecretKey,
+    last_vote: Option<Vote>,
+    last_timeout: Option<Timeout>,
+    last_proposed: View,
+    high_qc: Verified<QuorumCertificate>,
+}
+
+impl SafetyRecord {
+    pub(super) fn new(committee: Arc<Committee>, me: ReplicaIndex, key: SecretKey) -> Self {
+        let genesis = QuorumCertificate::genesis(&committee);
+        Self {
+            committee,
+            me,
+            key,
+            last_vote: None,
+            last_timeout: None,
+            last_proposed: View::ZERO,
+            high_qc: Verified::vouch(genesis),
+        }
+    }
+
+    pub(super) const fn high_qc(&self) -> &Verified<QuorumCertificate> {
+        &self.high_qc
+    }
+
+    pub(super) const fn last_vote(&self) -> Option<&Vote> {
+        self.last_vote.as_ref()
+    }
+
+    pub(super) const fn last_timeout(&self) -> Option<&Timeout> {
+        self.last_timeout.as_ref()
+    }
+
+    pub(super) fn voted_at_or_after(&self, view: View) -> bool {
+        self.last_vote.as_ref().is_some_and(|vote| vote.view >= view)
+    }
+
+    pub(super) fn timed_out_at_or_after(&self, view: View) -> bool {
+        self.last_timeout.as_ref().is_some_and(|timeout| timeout.view >= view)
+    }
+
+    pub(super) fn may_propose(&self, view: View) -> bool {
+        self.last_proposed < view && !self.timed_out_at_or_after(view)
+    }
+
+    /// Moves the highest QC (which is the lock) up; says whether it moved.
+    pub(super) fn raise(&mut self, qc: &Verified<QuorumCertificate>) -> bool {
+        let higher = qc.get().view > self.high_qc.get().view;
+        if higher {
+            self.high_qc = qc.clone();
+        }
+        higher
+    }
+
+    /// Signs this replica's one proposal for the view, on its highest QC (rule B3).
+    pub(super) fn propose(
+        &mut self,
+        view: View,
+        entry: Option<TimeoutCertificate>,
+        payload: Payload,
+    ) -> Proposal {
+        assert!(self.may_propose(view), "one proposal a view, and none in a view that timed out");
+        self.last_proposed = view;
+        let justify = self.high_qc.get().clone();
+        let block = Arc::new(Block::new(view, self.me, justify, payload));
+        let signature = self.key.sign(&proposal_statement(&self.committee, view, block.id()));
+        Proposal { block, entry, signature }
+    }
+
+    /// Signs this replica's one vote in the view of a valid block (rules V1, V2).
+    pub(super) fn vote(
+        &mut self,
+        block: &Block,
+        justify: &Verified<QuorumCertificate>,
+    ) -> Result<Vote, VoteRefusal> {
+        if self.voted_at_or_after(block.view()) {
+            return Err(VoteRefusal::AlreadyVoted);
+        }
+        if self.timed_out_at_or_after(block.view()) {
+            return Err(VoteRefusal::TimedOut);
+        }
+        self.raise(justify);
+        let (view, height, id) = (block.view(), block.height(), block.id());
+        let signature = self.key.sign(&vote_statement(&self.committee, view, height, id));
+        let vote = Vote { view, height, block: id, voter: self.me, signature };
+        self.last_vote = Some(vote.clone());
+        Ok(vote)
+    }
+
+    /// Signs this replica's one timeout of the view; `None` when it gave this or a later view up before.
+    pub(super) fn time_out(&mut self, view: View, entry: Option<TimeoutCertificate>) -> Option<Timeout> {
+        if self.timed_out_at_or_after(view) {
+            return None;
+        }
+        let high_qc = self.high_qc.get().clone();
+        let signature = self.key.sign(&timeout_statement(&self.committee, view, high_qc.view));
+        let timeout = Timeout { view, high_qc, entry, sender: self.me, signature };
+        self.last_timeout = Some(timeout.clone());
+        Some(timeout)
+    }
+
+    /// Takes back from the journal what was signed before a restart. Records come in the order of writing.
+    pub(super) fn recover_vote(&mut self, vote: Vote) {
+        self.last_vote = Some(vote);
+    }
+
+    pub(super) fn recover_timeout(&mut self, timeout: Timeout) {
+        self.last_timeout = Some(timeout);
+    }
+
+    pub(super) fn recover_proposal(&mut self, view: View) {
+        self.last_proposed = self.last_proposed.max(view);
+    }
+}
+
+/// Checks rule B2, given the proposal's verified certificates.
+pub(super) fn check_proposal(
+    block: &Block,
+    leader: ReplicaIndex,
+    justify: &Verified<QuorumCertificate>,
+    entry: Option<&Verified<TimeoutCertificate>>,
+) -> Result<(), InvalidProposal> {
+    if block.proposer() != leader {
+        return Err(InvalidProposal::NotTheLeader(block.proposer()));
+    }
+    if justify.get().view >= block.view() {
+        return Err(InvalidProposal::FutureJustification);
+    }
+    debug_assert_eq!(justify.get().block, block.parent(), "a block's parent is what it justifies");
+    if justify.get().view.next() == block.view() {
+        return Ok(());
+    }
+    match entry {
+        Some(tc) if tc.get().view.next() == block.view() => {
+            if justify.get().view >= tc.get().high_qc.view {
+                Ok(())
+            } else {
+                Err(InvalidProposal::StaleJustification)
+            }
+        }
+        Some(_) | None => Err(InvalidProposal::NoEntry),
+    }
+}

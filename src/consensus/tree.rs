@@ -1,0 +1,139 @@
+//! The block tree: committed blocks end in one tip, uncommitted ones grow from it.
+//!
+//! Invariant: the committed chain only grows, by direct parents, each height once.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    block::{Block, BlockId, Command},
+    certificate::QuorumCertificate,
+    limits::{COMMITTED_BLOCKS_IN_MEMORY, MAX_TREE_BLOCKS},
+};
+use crate::types::{Committee, Height, ReplicaIndex, View};
+
+/// A committed block with a certificate of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedBlock {
+    /// The block.
+    pub block: Arc<Block>,
+    /// A quorum's votes for it.
+    pub certificate: QuorumCertificate,
+}
+
+#[derive(Debug)]
+pub(super) struct BlockTree {
+    committed_height: Height,
+    committed_id: BlockId,
+    committed_view: View,
+    recent: VecDeque<CommittedBlock>,
+    uncommitted: BTreeMap<BlockId, Arc<Block>>,
+}
+
+impl BlockTree {
+    pub(super) fn new(committee: &Committee) -> Self {
+        Self {
+            committed_height: Height::ZERO,
+            committed_id: Block::genesis_id(committee),
+            committed_view: View::ZERO,
+            recent: VecDeque::new(),
+            uncommitted: BTreeMap::new(),
+        }
+    }
+
+    pub(super) const fn committed_height(&self) -> Height {
+        self.committed_height
+    }
+
+    pub(super) const fn committed_view(&self) -> View {
+        self.committed_view
+    }
+
+    /// An uncommitted block, or one of the newest committed ones.
+    pub(super) fn get(&self, id: BlockId) -> Option<&Arc<Block>> {
+        self.uncommitted.get(&id).or_else(|| self.recent_block(id).map(|committed| &committed.block))
+    }
+
+    pub(super) fn recent_block(&self, id: BlockId) -> Option<&CommittedBlock> {
+        self.recent.iter().rev().find(|committed| committed.block.id() == id)
+    }
+
+    /// The lowest committed height in memory; one above the tip when there is none.
+    pub(super) fn lowest_in_memory(&self) -> Height {
+        self.recent.front().map_or_else(|| self.committed_height.next(), |committed| committed.block.height())
+    }
+
+    /// The newest committed blocks above a height, lowest first.
+    pub(super) fn recent_above(&self, height: Height) -> impl Iterator<Item = &CommittedBlock> {
+        self.recent.iter().filter(move |committed| committed.block.height() > height)
+    }
+
+    /// A certificate for a block: that of a child in the tree, or the one it was committed with.
+    pub(super) fn certificate_of(&self, id: BlockId) -> Option<&QuorumCertificate> {
+        self.uncommitted
+            .values()
+            .map(|block| block.justify())
+            .find(|justify| justify.block == id)
+            .or_else(|| self.recent_block(id).map(|committed| &committed.certificate))
+    }
+
+    pub(super) fn contains(&self, id: BlockId) -> bool {
+        id == self.committed_id || self.get(id).is_some()
+    }
+
+    pub(super) fn insert(&mut self, block: Arc<Block>) {
+        self.uncommitted.insert(block.id(), block);
+    }
+
+    /// The blocks from above the committed tip up to this one, lowest first; `None` when an ancestor is
+    /// missing or the block does not descend from the tip.
+    pub(super) fn path(&self, id: BlockId) -> Option<Vec<Arc<Block>>> {
+        let mut path = Vec::new();
+        let mut at = id;
+        while at != self.committed_id {
+            let block = self.uncommitted.get(&at)?;
+            path.push(Arc::clone(block));
+            at = block.parent();
+        }
+        path.reverse();
+        Some(path)
+    }
+
+    /// The commands of all uncommitted blocks with their proposers, for a replica that starts again.
+    pub(super) fn uncommitted_commands(&self) -> Vec<(ReplicaIndex, Command)> {
+        self.uncommitted
+            .values()
+            .flat_map(|block| {
+                block.payload().commands().iter().map(|command| (block.proposer(), command.clone()))
+            })
+            .collect()
+    }
+
+    /// Moves the tip to the next block of the path.
+    pub(super) fn commit(&mut self, block: Arc<Block>, certificate: QuorumCertificate) -> CommittedBlock {
+        assert_eq!(block.parent(), self.committed_id, "a committed block's parent is the tip");
+        assert_eq!(block.height(), self.committed_height.next(), "heights rise by one");
+        assert_eq!(certificate.block, block.id(), "the certificate is the block's");
+        self.committed_height = block.height();
+        self.committed_id = block.id();
+        self.committed_view = block.view();
+        let committed = CommittedBlock { block, certificate };
+        self.recent.push_back(committed.clone());
+        if self.recent.len() > COMMITTED_BLOCKS_IN_MEMORY {
+            self.recent.pop_front();
+        }
+        committed
+    }
+
+    /// Drops what can never be committed any more, and past the bound what `keep` does not build on.
+    pub(super) fn prune(&mut self, keep: BlockId) {
+        let height = self.committed_height;
+        self.uncommitted.retain(|_, block| block.height() > height);
+        if self.uncommitted.len() > MAX_TREE_BLOCKS {
+            let kept = self.path(keep).unwrap_or_default();
+            self.uncommitted = kept.into_iter().map(|block| (block.id(), block)).collect();
+        }
+    }
+}
