@@ -2,5 +2,8 @@
 
 pub mod api;
 pub mod clock;
+pub mod health;
 pub mod http_client;
+pub mod metrics;
+pub mod status;
 pub mod telemetry;

@@ -1,0 +1,344 @@
+//! `GET /metrics`: the replica's figures for Prometheus, all named `quorate_*`.
+//!
+//! Counters count what the fold changed; gauges are read from the status snapshot at the moment of the
+//! scrape, so that the two cannot disagree. Invariant: labels come from closed sets and the committee, never
+//! from telemetry or clients.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    registry::Registry,
+};
+use tokio::sync::watch;
+
+use super::status::StatusSnapshot;
+use crate::{
+    knowledge::{
+        change::{Change, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        finding::Symptom,
+        receipt::Outcome,
+        snapshot::Finality,
+    },
+    types::Millis,
+};
+
+/// From a commit on one machine to a cycle that waited for its deadline, in seconds.
+const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct By {
+    kind: &'static str,
+}
+
+/// The replica's counters; tasks share one behind an [`Arc`].
+#[derive(Debug)]
+pub struct Metrics {
+    windows_closed: Family<By, Counter>,
+    window_gaps: Counter,
+    findings: Family<By, Counter>,
+    plans_logged: Counter,
+    plans_refused: Family<By, Counter>,
+    heads_derived: Counter,
+    receipts_logged: Family<By, Counter>,
+    receipts_refused: Family<By, Counter>,
+    reports_refused: Family<By, Counter>,
+    malformed_commands: Counter,
+    points: Family<By, Counter>,
+    journal_flushes: Counter,
+    commit_seconds: Histogram,
+    plan_seconds: Histogram,
+}
+
+impl Metrics {
+    /// Counters at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            windows_closed: Family::default(),
+            window_gaps: Counter::default(),
+            findings: Family::default(),
+            plans_logged: Counter::default(),
+            plans_refused: Family::default(),
+            heads_derived: Counter::default(),
+            receipts_logged: Family::default(),
+            receipts_refused: Family::default(),
+            reports_refused: Family::default(),
+            malformed_commands: Counter::default(),
+            points: Family::default(),
+            journal_flushes: Counter::default(),
+            commit_seconds: Histogram::new(SECONDS),
+            plan_seconds: Histogram::new(SECONDS),
+        }
+    }
+
+    /// Counts what a committed command changed.
+    pub fn changed(&self, change: &Change) {
+        let count = |family: &Family<By, Counter>, kind| {
+            family.get_or_create(&By { kind }).inc();
+        };
+        match change {
+            Change::TimeMoved(_) => {}
+            Change::WindowClosed(window) => count(&self.windows_closed, finality(window.finality)),
+            Change::Gap { .. } => {
+                self.window_gaps.inc();
+            }
+            Change::Found { finding, .. } => count(&self.findings, symptom(finding.symptom)),
+            Change::PlanLogged(_) => {
+                self.plans_logged.inc();
+            }
+            Change::PlanRefused { why, .. } => count(&self.plans_refused, plan_refusal(why)),
+            Change::HeadDerived(_) => {
+                self.heads_derived.inc();
+            }
+            Change::ReceiptLogged { receipt, .. } => count(&self.receipts_logged, outcome(&receipt.outcome)),
+            Change::ReceiptRefused { why, .. } => count(&self.receipts_refused, receipt_refusal(why)),
+            Change::ReportRefused { why, .. } => count(&self.reports_refused, report_refusal(*why)),
+            Change::Malformed => {
+                self.malformed_commands.inc();
+            }
+        }
+    }
+
+    /// Counts the data points of one request at the OTLP door.
+    pub fn points(&self, accepted: u64, rejected: u64) {
+        self.points.get_or_create(&By { kind: "accepted" }).inc_by(accepted);
+        self.points.get_or_create(&By { kind: "rejected" }).inc_by(rejected);
+    }
+
+    /// Counts a flush of the journal to the disk.
+    pub fn journal_flushed(&self) {
+        self.journal_flushes.inc();
+    }
+
+    /// How long a command of this replica took from its submission to its commit.
+    pub fn committed(&self, took: Millis) {
+        self.commit_seconds.observe(seconds(took));
+    }
+
+    /// How long after its window's end a plan was logged.
+    pub fn plan_took(&self, took: Millis) {
+        self.plan_seconds.observe(seconds(took));
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let mut family =
+            |name, help, family: &Family<By, Counter>| registry.register(name, help, family.clone());
+        family("windows_closed", "Windows closed, by finality", &self.windows_closed);
+        family("findings", "Findings, by symptom", &self.findings);
+        family("plans_refused", "Certified plans that took no effect, by reason", &self.plans_refused);
+        family("receipts_logged", "Receipts of agents, by outcome", &self.receipts_logged);
+        family("receipts_refused", "Receipts that took no effect, by reason", &self.receipts_refused);
+        family("reports_refused", "Reports and ticks that took no effect, by reason", &self.reports_refused);
+        family("points", "Data points at the OTLP door, accepted or rejected", &self.points);
+        let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
+        counter("window_gaps", "Ranges of windows that nobody reported", &self.window_gaps);
+        counter("plans_logged", "Plans that took effect", &self.plans_logged);
+        counter("heads_derived", "Heads derived", &self.heads_derived);
+        counter("malformed_commands", "Committed bytes that are no command", &self.malformed_commands);
+        counter("journal_flushes", "Flushes of the journal to the disk", &self.journal_flushes);
+        let mut histogram =
+            |name, help, histogram: &Histogram| registry.register(name, help, histogram.clone());
+        histogram("commit_seconds", "From submission to commit of own commands", &self.commit_seconds);
+        histogram("plan_seconds", "From a window's end to its plan being logged", &self.plan_seconds);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a display value; durations lie far below 2^53 ms")]
+fn seconds(took: Millis) -> f64 {
+    took.as_millis() as f64 / 1000.0
+}
+
+const fn finality(finality: Finality) -> &'static str {
+    match finality {
+        Finality::Confirmed => "confirmed",
+        Finality::Unconfirmed => "unconfirmed",
+    }
+}
+
+const fn symptom(symptom: Symptom) -> &'static str {
+    match symptom {
+        Symptom::Threshold => "threshold",
+        Symptom::Absence => "absence",
+        Symptom::Disputed => "disputed",
+        Symptom::Unconfirmed => "unconfirmed",
+        Symptom::Gap => "gap",
+    }
+}
+
+const fn plan_refusal(why: &PlanRefusal) -> &'static str {
+    match why {
+        PlanRefusal::NotCertified(_) => "not_certified",
+        PlanRefusal::UnknownTarget => "unknown_target",
+        PlanRefusal::Superseded => "superseded",
+        PlanRefusal::Late => "late",
+        PlanRefusal::Duplicate => "duplicate",
+    }
+}
+
+const fn outcome(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Applied {} => "applied",
+        Outcome::Noop {} => "noop",
+        Outcome::Refused { .. } => "refused",
+        Outcome::Reverted {} => "reverted",
+    }
+}
+
+const fn receipt_refusal(why: &ReceiptRefusal) -> &'static str {
+    match why {
+        ReceiptRefusal::NotVerified(_) => "not_verified",
+        ReceiptRefusal::UnknownTarget => "unknown_target",
+        ReceiptRefusal::UnknownPlan => "unknown_plan",
+        ReceiptRefusal::Replayed => "replayed",
+    }
+}
+
+const fn report_refusal(why: ReportRefusal) -> &'static str {
+    match why {
+        ReportRefusal::BadSignature => "bad_signature",
+        ReportRefusal::BadBody => "bad_body",
+        ReportRefusal::OutsideOpenWindows => "outside_open_windows",
+        ReportRefusal::Duplicate => "duplicate",
+    }
+}
+
+/// The gauges: the status snapshot as it is when Prometheus asks.
+#[derive(Debug)]
+struct StatusGauges(watch::Receiver<StatusSnapshot>);
+
+impl Collector for StatusGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let status = self.0.borrow().clone();
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+        };
+        gauge("ready", "1 when the replica takes part fully", u64::from(status.is_ready()))?;
+        gauge("epoch", "The epoch", status.epoch.number())?;
+        gauge("view", "The consensus view", status.view.number())?;
+        gauge("height", "The newest committed height", status.height.number())?;
+        gauge("cycle", "The newest control cycle", status.cycle.number())?;
+        gauge("agreed_time_milliseconds", "Agreed time since 1970", status.agreed_time_ms.as_millis())?;
+        gauge(
+            "window_lag_milliseconds",
+            "Age of the newest closed window",
+            status.windows.lag_ms.as_millis(),
+        )?;
+        gauge("store_lag_heights", "Committed heights that Postgres lacks", status.store.lag_heights)?;
+        gauge("store_up", "1 when Postgres answers", u64::from(status.store.failure.is_none()))?;
+        if let Some(head) = status.head {
+            gauge("head_number", "The newest certified head", head.number.number())?;
+            gauge("head_time_milliseconds", "Its agreed time since 1970", head.time_ms.as_millis())?;
+        }
+        let mut links = encoder.encode_descriptor(
+            "link_up",
+            "1 when the link to a replica is up",
+            None,
+            MetricType::Gauge,
+        )?;
+        for peer in &status.peers {
+            let labels = [("replica", peer.replica.as_str())];
+            ConstGauge::new(u64::from(peer.connected)).encode(links.encode_family(&labels)?)?;
+        }
+        let mut alarms = encoder.encode_descriptor(
+            "alarms",
+            "How often a replica gave cause for alarm",
+            None,
+            MetricType::Gauge,
+        )?;
+        for alarm in &status.alarms {
+            let labels = [("replica", alarm.replica.as_str()), ("kind", alarm.kind.as_str())];
+            ConstGauge::new(alarm.count).encode(alarms.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// `GET /metrics`.
+pub fn router(metrics: &Metrics, status: watch::Receiver<StatusSnapshot>) -> Router {
+    let mut registry = Registry::with_prefix("quorate");
+    metrics.register(&mut registry);
+    registry.register_collector(Box::new(StatusGauges(status)));
+    Router::new().route("/metrics", get(answer)).with_state(Arc::new(registry))
+}
+
+async fn answer(State(registry): State<Arc<Registry>>) -> Response {
+    let mut body = String::new();
+    match text::encode(&mut body, &registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], body).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request};
+    use http_body_util::BodyExt as _;
+    use tokio::sync::watch;
+    use tower::ServiceExt as _;
+
+    use super::{Metrics, router};
+    use crate::{
+        knowledge::change::{Change, PlanRefusal, ReportRefusal},
+        service::status::{AlarmKind, tests::snapshot},
+        types::{Height, Millis, ReplicaIndex, UnixMillis},
+    };
+
+    #[tokio::test]
+    async fn counters_count_changes_and_gauges_show_the_status_of_the_moment() {
+        let metrics = Metrics::new();
+        let (sender, status) = watch::channel(snapshot());
+        let app = router(&metrics, status);
+        metrics.changed(&Change::PlanRefused { plan: None, why: PlanRefusal::Late });
+        let replica = ReplicaIndex::new(1);
+        let refused = Change::ReportRefused { replica, why: ReportRefusal::BadSignature };
+        metrics.changed(&refused);
+        metrics.changed(&refused);
+        metrics.points(2_000, 3);
+        metrics.committed(Millis::new(4));
+        sender.send_modify(|status| {
+            status.height = Height::new(42);
+            status.raise(AlarmKind::OtherPlan, "r3", String::new(), UnixMillis::ZERO);
+        });
+
+        let request = Request::get("/metrics").body(Body::empty()).expect("a valid request");
+        let response = app.oneshot(request).await.expect("a router does not fail");
+        let body = response.into_body().collect().await.expect("the body is in memory").to_bytes();
+        let text = String::from_utf8(body.to_vec()).expect("it is text");
+        for line in [
+            "quorate_plans_refused_total{kind=\"late\"} 1",
+            "quorate_reports_refused_total{kind=\"bad_signature\"} 2",
+            "quorate_points_total{kind=\"accepted\"} 2000",
+            "quorate_points_total{kind=\"rejected\"} 3",
+            "quorate_commit_seconds_bucket{le=\"0.005\"} 1",
+            "quorate_commit_seconds_bucket{le=\"0.002\"} 0",
+            "quorate_height 42",
+            "quorate_ready 1",
+            "quorate_link_up{replica=\"r1\"} 1",
+            "quorate_link_up{replica=\"r3\"} 0",
+            "quorate_alarms{replica=\"r3\",kind=\"other_plan\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

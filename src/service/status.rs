@@ -1,0 +1,295 @@
+//! What a replica says of itself: [`StatusSnapshot`], and `GET /v1/status` that serves it as JSON.
+//!
+//! The snapshot is this replica's own word, unsigned: it is for operators, and no decision rests on it. The
+//! wiring makes it and publishes it through a `watch` channel; `/metrics`, `/readyz` and the console read
+//! the same one. Invariant: a snapshot's size is bounded by the committee and the targets.
+
+use axum::{Json, Router, extract::State, routing::get};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::{
+    knowledge::head::Mode,
+    types::{Cycle, Digest, Epoch, HeadNumber, Height, Millis, TargetId, UnixMillis, View, WindowIndex},
+};
+
+/// A replica's state at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusSnapshot {
+    /// The product's version.
+    pub version: String,
+    /// The replica's name: its place in the committee, such as `r0`.
+    pub replica: String,
+    /// The cluster.
+    pub cluster: Digest,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// How many replicas the committee has.
+    pub replicas: usize,
+    /// How many of them decide.
+    pub quorum: usize,
+    /// The consensus view.
+    pub view: View,
+    /// The newest committed height.
+    pub height: Height,
+    /// Agreed time; zero before the first report was ordered.
+    pub agreed_time_ms: UnixMillis,
+    /// The newest control cycle.
+    pub cycle: Cycle,
+    /// How far the windows are.
+    pub windows: WindowStatus,
+    /// The links to the other replicas.
+    pub peers: Vec<PeerStatus>,
+    /// The Postgres store.
+    pub store: StoreStatus,
+    /// The newest head of the first shard.
+    pub head: Option<HeadStatus>,
+    /// The newest logged plan of each target.
+    pub targets: Vec<TargetStatus>,
+    /// Why the replica is not ready; empty when it is.
+    pub not_ready: Vec<NotReady>,
+    /// What operators should look at.
+    pub alarms: Vec<Alarm>,
+}
+
+/// How far the windows are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowStatus {
+    /// The newest window that this replica reported.
+    pub reported: Option<WindowIndex>,
+    /// The newest window that closed.
+    pub closed: Option<WindowIndex>,
+    /// How far that one's end lies behind agreed time.
+    pub lag_ms: Millis,
+}
+
+/// A link to another replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The other replica.
+    pub replica: String,
+    /// Whether the link is up.
+    pub connected: bool,
+}
+
+/// The Postgres store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// The newest height that it holds.
+    pub applied_height: Height,
+    /// How many committed heights it lacks.
+    pub lag_heights: u64,
+    /// Why it does not answer; none when it does.
+    pub failure: Option<String>,
+}
+
+/// The newest certified head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadStatus {
+    /// Its number.
+    pub number: HeadNumber,
+    /// Its agreed time.
+    pub time_ms: UnixMillis,
+}
+
+/// A target's newest logged plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// The target.
+    pub target: TargetId,
+    /// The plan's sequence number; zero when there is none.
+    pub seq: Cycle,
+    /// SHA-256 of its body; zeros when there is none.
+    pub plan: Digest,
+    /// What agents may do with it.
+    pub mode: Mode,
+}
+
+/// Why a replica does not take part fully.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotReady {
+    /// The kind of reason.
+    pub reason: NotReadyReason,
+    /// The particulars, for people.
+    pub detail: String,
+}
+
+/// The kinds of reasons for which a replica is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotReadyReason {
+    /// It recovers its journal.
+    Starting,
+    /// It fetches blocks that a quorum has committed.
+    CatchingUp,
+    /// Fewer than a quorum of replicas, itself counted, are linked.
+    NoQuorum,
+    /// Its journal is refused: it does not vote.
+    JournalRefused,
+    /// The store is down, or further behind than it may be.
+    StoreBehind,
+    /// Its clock differs from the others' by more than the grace: it does not report.
+    ClockOff,
+    /// It is stopping.
+    Stopping,
+}
+
+/// Something that operators should look at. Equal alarms are counted, not repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// What kind.
+    pub kind: AlarmKind,
+    /// The replica that it names.
+    pub replica: String,
+    /// The newest occurrence, for people.
+    pub detail: String,
+    /// When it was first seen, by this replica's clock.
+    pub first_ms: UnixMillis,
+    /// When it was last seen.
+    pub last_ms: UnixMillis,
+    /// How often it was seen.
+    pub count: u64,
+}
+
+/// The kinds of alarms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlarmKind {
+    /// The replica signed another plan than this one derived.
+    OtherPlan,
+    /// The replica's report differs from the quorum's.
+    OtherReport,
+    /// The replica sent something whose signature does not verify.
+    BadSignature,
+    /// The replica signed two statements that exclude each other.
+    Equivocation,
+}
+
+impl AlarmKind {
+    /// Its name in JSON and as a label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherPlan => "other_plan",
+            Self::OtherReport => "other_report",
+            Self::BadSignature => "bad_signature",
+            Self::Equivocation => "equivocation",
+        }
+    }
+}
+
+impl StatusSnapshot {
+    /// Whether the replica takes part fully.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.not_ready.is_empty()
+    }
+
+    /// Raises an alarm, or counts it once more.
+    pub fn raise(&mut self, kind: AlarmKind, replica: &str, detail: String, now: UnixMillis) {
+        match self.alarms.iter_mut().find(|alarm| alarm.kind == kind && alarm.replica == replica) {
+            Some(alarm) => {
+                alarm.detail = detail;
+                alarm.last_ms = now;
+                alarm.count = alarm.count.saturating_add(1);
+            }
+            None => self.alarms.push(Alarm {
+                kind,
+                replica: replica.to_owned(),
+                detail,
+                first_ms: now,
+                last_ms: now,
+                count: 1,
+            }),
+        }
+    }
+}
+
+/// `GET /v1/status`.
+pub fn router(status: watch::Receiver<StatusSnapshot>) -> Router {
+    Router::new().route("/v1/status", get(answer)).with_state(status)
+}
+
+async fn answer(State(status): State<watch::Receiver<StatusSnapshot>>) -> Json<StatusSnapshot> {
+    Json(status.borrow().clone())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use axum::{body::Body, http::Request};
+    use http_body_util::BodyExt as _;
+    use tokio::sync::watch;
+    use tower::ServiceExt as _;
+
+    use super::{
+        AlarmKind, HeadStatus, PeerStatus, StatusSnapshot, StoreStatus, TargetStatus, WindowStatus, router,
+    };
+    use crate::{
+        knowledge::head::Mode,
+        types::{Cycle, Digest, Epoch, HeadNumber, Height, Millis, TargetId, UnixMillis, View, WindowIndex},
+    };
+
+    pub(in crate::service) fn snapshot() -> StatusSnapshot {
+        let peer = |replica: &str, connected| PeerStatus { replica: replica.to_owned(), connected };
+        StatusSnapshot {
+            version: "0.1.0".to_owned(),
+            replica: "r0".to_owned(),
+            cluster: Digest::ZERO,
+            epoch: Epoch::new(1),
+            replicas: 4,
+            quorum: 3,
+            view: View::new(9),
+            height: Height::new(7),
+            agreed_time_ms: UnixMillis::new(1_000_500),
+            cycle: Cycle::new(5),
+            windows: WindowStatus {
+                reported: Some(WindowIndex::new(100)),
+                closed: Some(WindowIndex::new(99)),
+                lag_ms: Millis::new(500),
+            },
+            peers: vec![peer("r1", true), peer("r2", true), peer("r3", false)],
+            store: StoreStatus { applied_height: Height::new(6), lag_heights: 1, failure: None },
+            head: Some(HeadStatus { number: HeadNumber::new(3), time_ms: UnixMillis::new(1_000_000) }),
+            targets: vec![TargetStatus {
+                target: TargetId::new("pool").expect("it is a valid name"),
+                seq: Cycle::new(4),
+                plan: Digest::ZERO,
+                mode: Mode::Act,
+            }],
+            not_ready: Vec::new(),
+            alarms: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_is_the_newest_snapshot() {
+        let (sender, receiver) = watch::channel(snapshot());
+        let app = router(receiver);
+        sender.send_modify(|status| status.height = Height::new(8));
+        let request = Request::get("/v1/status").body(Body::empty()).expect("a valid request");
+        let response = app.oneshot(request).await.expect("a router does not fail");
+        let body = response.into_body().collect().await.expect("the body is in memory").to_bytes();
+        let status: StatusSnapshot = serde_json::from_slice(&body).expect("it reads its own form");
+        assert_eq!(status, StatusSnapshot { height: Height::new(8), ..snapshot() });
+    }
+
+    #[test]
+    fn an_alarm_that_comes_again_is_counted() {
+        let mut status = snapshot();
+        for (kind, replica, at) in [
+            (AlarmKind::OtherPlan, "r3", 10),
+            (AlarmKind::OtherPlan, "r3", 20),
+            (AlarmKind::OtherPlan, "r2", 30),
+            (AlarmKind::BadSignature, "r3", 40),
+        ] {
+            status.raise(kind, replica, format!("at {at}"), UnixMillis::new(at));
+        }
+        assert_eq!(status.alarms.len(), 3);
+        let first = &status.alarms[0];
+        assert_eq!(
+            (first.count, first.first_ms, first.last_ms),
+            (2, UnixMillis::new(10), UnixMillis::new(20))
+        );
+        assert_eq!(first.detail, "at 20");
+    }
+}
