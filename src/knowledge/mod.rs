@@ -12,6 +12,7 @@ pub mod finding;
 pub(crate) mod fixtures;
 pub mod genesis;
 pub mod head;
+pub mod log_tree;
 pub mod observation;
 pub mod plan;
 pub mod policy;
