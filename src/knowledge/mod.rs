@@ -13,6 +13,7 @@ pub(crate) mod fixtures;
 pub mod genesis;
 pub mod head;
 pub mod log_tree;
+pub mod merge;
 pub mod observation;
 pub mod plan;
 pub mod policy;

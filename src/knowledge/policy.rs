@@ -35,6 +35,11 @@ pub enum Statistic {
     Increase,
 }
 
+impl Statistic {
+    /// Every statistic, in order.
+    pub const ALL: [Self; 5] = [Self::Last, Self::Min, Self::Max, Self::Mean, Self::Increase];
+}
+
 /// How several matching series become one value, within one report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub enum Combine {
