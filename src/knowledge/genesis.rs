@@ -2,8 +2,24 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use super::policy::{Policy, Target};
-use crate::types::{Digest, Millis};
+use super::{
+    head::SHARD_TARGETS,
+    policy::{Action, Change, Condition, Policy, Side, Target, TargetKind},
+};
+use crate::types::{Digest, MAX_DOCUMENT_BYTES, Millis, TargetId};
+
+/// The most targets a genesis may have: all shards that a shard's number can name, of 16 bits.
+pub const MAX_TARGETS: usize = SHARD_TARGETS << 16;
+/// The most policies a genesis may have: each is read from every report of every window.
+pub const MAX_POLICIES: usize = 1024;
+/// The most plans an hour that a target may allow: one a second, more than any window's length gives.
+pub const MAX_PLANS_PER_HOUR: u32 = 3600;
+/// A head's line without the target's name: field names, a digest, a sequence number, a mode.
+const HEAD_LINE_BYTES: usize = 140;
+/// A head without its lines: field names, two digests, numbers.
+const HEAD_FRAME_BYTES: usize = 512;
+/// How far back plans are remembered. No cooldown may be longer, because nothing would remember its start.
+pub const REMEMBERED: Millis = Millis::from_secs(3600);
 
 /// Everything that all replicas must hold equally before the first command.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -21,6 +37,178 @@ impl Genesis {
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of_value(self)
+    }
+
+    /// The target with this name.
+    #[must_use]
+    pub fn target(&self, id: &TargetId) -> Option<&Target> {
+        let place = self.targets.binary_search_by(|target| target.id.cmp(id)).ok()?;
+        self.targets.get(place)
+    }
+
+    /// Checks everything that the stages of the control loop rely on.
+    ///
+    /// # Errors
+    /// The first [`GenesisError`], in the order parameters, targets, policies.
+    pub fn check(&self) -> Result<(), GenesisError> {
+        self.parameters.check()?;
+        check_targets(&self.targets)?;
+        if self.policies.len() > MAX_POLICIES {
+            return Err(GenesisError::TooMany {
+                what: "policies",
+                got: self.policies.len(),
+                most: MAX_POLICIES,
+            });
+        }
+        for (place, policy) in self.policies.iter().enumerate() {
+            if policy.name.is_empty() || self.policies[..place].iter().any(|other| other.name == policy.name)
+            {
+                return Err(GenesisError::PolicyName { name: policy.name.clone() });
+            }
+            let refused = |why| GenesisError::Policy { name: policy.name.clone(), why };
+            check_condition(&policy.condition).map_err(refused)?;
+            if let Some(action) = &policy.action {
+                let target = self.target(&action.target).ok_or_else(|| GenesisError::UnknownTarget {
+                    policy: policy.name.clone(),
+                    target: action.target.clone(),
+                })?;
+                check_action(action, &target.kind).map_err(refused)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a genesis is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GenesisError {
+    /// A parameter is out of its bounds.
+    #[error("parameters: {0}")]
+    Parameters(&'static str),
+    /// There are more targets or policies than the loop can carry.
+    #[error("{got} {what}; at most {most} are allowed")]
+    TooMany {
+        /// Targets or policies.
+        what: &'static str,
+        /// How many there are.
+        got: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// Targets are not sorted by name, or one stands twice.
+    #[error("targets must be sorted by name, each once: {later} stands after {earlier}")]
+    TargetOrder {
+        /// The target that stands first.
+        earlier: TargetId,
+        /// The one after it.
+        later: TargetId,
+    },
+    /// A target's limits contradict each other.
+    #[error("target {target}: {why}")]
+    Target {
+        /// Which target.
+        target: TargetId,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A policy has no name, or another has it too.
+    #[error("policy {name:?}: a policy's name is not empty and stands only once")]
+    PolicyName {
+        /// The name.
+        name: String,
+    },
+    /// A policy acts on a target that does not exist.
+    #[error("policy {policy:?}: there is no target {target}")]
+    UnknownTarget {
+        /// Which policy.
+        policy: String,
+        /// What it names.
+        target: TargetId,
+    },
+    /// A policy's condition or action cannot be.
+    #[error("policy {name:?}: {why}")]
+    Policy {
+        /// Which policy.
+        name: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+}
+
+fn check_targets(targets: &[Target]) -> Result<(), GenesisError> {
+    if targets.len() > MAX_TARGETS {
+        return Err(GenesisError::TooMany { what: "targets", got: targets.len(), most: MAX_TARGETS });
+    }
+    for pair in targets.windows(2) {
+        if let [earlier, later] = pair
+            && earlier.id >= later.id
+        {
+            return Err(GenesisError::TargetOrder { earlier: earlier.id.clone(), later: later.id.clone() });
+        }
+    }
+    for shard in targets.chunks(SHARD_TARGETS) {
+        let bytes: usize = shard.iter().map(|target| target.id.as_str().len() + HEAD_LINE_BYTES).sum();
+        if bytes + HEAD_FRAME_BYTES > MAX_DOCUMENT_BYTES
+            && let Some(first) = shard.first()
+        {
+            let why = "the names from here on are too long for one head of 64 KiB";
+            return Err(GenesisError::Target { target: first.id.clone(), why });
+        }
+    }
+    for target in targets {
+        let refused = |why| Err(GenesisError::Target { target: target.id.clone(), why });
+        match target.kind {
+            TargetKind::Pool { initial, min, max, .. } if !(min..=max).contains(&initial) => {
+                return refused("min <= initial <= max must hold");
+            }
+            TargetKind::Pool { max_step: 0, .. } => return refused("max_step must be at least 1"),
+            TargetKind::Pool { .. } | TargetKind::Switch { .. } => {}
+        }
+        if !(1..=MAX_PLANS_PER_HOUR).contains(&target.plans_per_hour) {
+            return refused("plans_per_hour must be 1 to 3600");
+        }
+        if target.cooldown > REMEMBERED {
+            return refused("cooldown must be at most 1 hour");
+        }
+    }
+    Ok(())
+}
+
+fn check_condition(condition: &Condition) -> Result<(), &'static str> {
+    match condition {
+        Condition::Threshold { side: Side::Above, enter, leave, .. } if leave > enter => {
+            Err("leave must be at most enter, because the symptom is above")
+        }
+        Condition::Threshold { side: Side::Below, enter, leave, .. } if leave < enter => {
+            Err("leave must be at least enter, because the symptom is below")
+        }
+        Condition::Absence { after_milli_intervals } if *after_milli_intervals < 1000 => {
+            Err("absence must be at least 1 interval (1000 thousandths)")
+        }
+        Condition::Threshold { .. } | Condition::Absence { .. } => Ok(()),
+    }
+}
+
+fn check_action(action: &Action, kind: &TargetKind) -> Result<(), &'static str> {
+    if action.cooldown > REMEMBERED {
+        return Err("cooldown must be at most 1 hour");
+    }
+    if action.expiry == Millis::ZERO {
+        return Err("expiry must not be zero");
+    }
+    match (action.change, kind) {
+        (Change::AddSlots(0), TargetKind::Pool { .. }) => Err("adding no slots changes nothing"),
+        (Change::SetSlots(slots), TargetKind::Pool { min, max, .. }) if !(*min..=*max).contains(&slots) => {
+            Err("set_slots lies outside the target's min and max")
+        }
+        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Pool { .. })
+        | (Change::Pause | Change::Resume, TargetKind::Switch { .. }) => Ok(()),
+        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Switch { .. }) => {
+            Err("only a pool has slots, and the target is a switch")
+        }
+        (Change::Pause | Change::Resume, TargetKind::Pool { .. }) => {
+            Err("only a switch is paused or resumed, and the target is a pool")
+        }
     }
 }
 
@@ -68,4 +256,32 @@ impl Parameters {
             series_limit: 10_000,
         }
     }
+
+    /// Checks the times against each other.
+    ///
+    /// # Errors
+    /// [`GenesisError::Parameters`] names the bound that does not hold.
+    pub fn check(&self) -> Result<(), GenesisError> {
+        let finality = self.grace.plus(self.settle);
+        let bounds = [
+            (self.window > Millis::ZERO, "window must not be zero"),
+            (self.grace <= self.window, "grace must be at most one window"),
+            (
+                self.deadline >= finality.plus(self.window),
+                "deadline must be at least grace + settle + window",
+            ),
+            (self.activation_limit >= self.window, "activation_limit must be at least one window"),
+            (self.head_slot >= self.window, "head_slot must be at least one window"),
+            (self.head_slot.times(3) <= self.stale_after, "head_slot must be at most a third of stale_after"),
+            (self.longest_hold >= self.window, "longest_hold must be at least one window"),
+            (self.series_limit > 0, "series_limit must not be zero"),
+        ];
+        match bounds.iter().find(|(holds, _)| !holds) {
+            Some((_, why)) => Err(GenesisError::Parameters(why)),
+            None => Ok(()),
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

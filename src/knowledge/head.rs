@@ -10,6 +10,9 @@ use crate::types::{Cycle, Digest, Epoch, HeadNumber, Shard, TargetId, UnixMillis
 /// The DSSE type of a head.
 pub const HEAD_TYPE: &str = "application/vnd.quorate.head.v1+json";
 
+/// The most targets that share one head, so that a head fits into a document's 64 KiB.
+pub const SHARD_TARGETS: usize = 256;
+
 /// What an agent may do with a target's newest plan.
 #[derive(
     Clone,
