@@ -41,6 +41,8 @@ pub enum PlanRefusal {
     NotCertified(String),
     /// The target is not in the genesis.
     UnknownTarget,
+    /// The policy that it names is not in the genesis.
+    UnknownPolicy,
     /// The plan's `prev` is no longer the target's newest logged plan.
     Superseded,
     /// Agreed time is past the activation limit.
@@ -73,6 +75,17 @@ pub enum ReceiptRefusal {
     UnknownPlan,
     /// The agent's counter did not rise.
     Replayed,
+}
+
+/// What became of a logged plan's symptom, as the quorum's merged metrics show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum Effect {
+    /// The symptom has ended.
+    Better,
+    /// The symptom is still there.
+    Worse,
+    /// The metrics do not say, the plan was not applied, or a newer plan came before.
+    Inconclusive,
 }
 
 /// One thing that a committed command changed.
@@ -122,6 +135,17 @@ pub enum Change {
         target: Option<TargetId>,
         /// Why.
         why: ReceiptRefusal,
+    },
+    /// The time by which a logged plan had to help has come.
+    EffectSettled {
+        /// The plan's target.
+        target: TargetId,
+        /// The plan's sequence number.
+        seq: Cycle,
+        /// SHA-256 of the plan's body.
+        plan: Digest,
+        /// The judgement.
+        effect: Effect,
     },
     /// A report or a tick was refused.
     ReportRefused {

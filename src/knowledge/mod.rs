@@ -10,6 +10,7 @@ pub mod command;
 pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod fold;
 pub mod genesis;
 pub mod head;
 pub mod log_tree;

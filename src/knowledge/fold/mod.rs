@@ -1,0 +1,119 @@
+//! The fold: committed commands, one by one, become the replicated state. It is a pure, total function.
+//!
+//! It never reads a clock, a file or Postgres, knows nothing of blocks, and derives no findings and no plans.
+//! Invariant: equal logs give equal states, equal changes and equal state roots, wherever blocks end.
+//!
+//! n is the committee's size, f its fault bound, quorum its quorum. A window's close is the first moment
+//! after it. Two points in time decide about a window: it is *settled* at close + grace + settle, and *due*
+//! at close + deadline; agreed time has passed a point when it is at or after it.
+//!
+//! # Commands
+//!
+//! - **C1** Bytes that are no command change nothing ([`Change::Malformed`]). Any other command that is
+//!   refused says why, and changes at most what the rules below name.
+//! - **C2** A report's or a tick's signature must verify under the key of the replica that it names, in the
+//!   committee's domain with protocol 0; else it changes nothing.
+//! - **C3** For a report, first its time is taken (T1), then its body is checked: the body's digest must be
+//!   the header's, its size and its number of series within their limits; then its window is (W2 to W5).
+//! - **C4** After every report and tick, windows are closed (W6 to W9).
+//!
+//! # Agreed time
+//!
+//! - **T1** Of each replica, the largest time of a logged report or tick is kept. A report's time counts even
+//!   when its body or its window is refused.
+//! - **T2** Agreed time is max(previous, min((f+1)-th largest, quorum-th largest + two windows)) over these
+//!   times. While fewer than a quorum of replicas have one, there is no agreed time.
+//!   The (f+1)-th largest was reached by an honest clock; the second bound keeps f+1 fast clocks from
+//!   running away from the rest.
+//! - **T3** When agreed time moves, [`Change::TimeMoved`] is given, and heads follow from H2.
+//!
+//! # Windows
+//!
+//! - **W1** The first window is the one that contains the first agreed time. Windows close in order.
+//! - **W2** A report is refused when there is no agreed time yet, when its window is closed, or when agreed
+//!   time has passed the window's due point: nobody reports windows past their deadline.
+//! - **W3** A report that was signed before its window's close is refused: nobody can have seen all of it.
+//! - **W4** A replica's second report on a window is refused, whatever it says.
+//! - **W5** Of each replica the newest 8 open windows are kept: a report on an older one is refused, and a
+//!   newer one displaces the replica's oldest. There is no other limit ahead: after a long outage the first
+//!   reports lie far ahead of agreed time, which only they can move.
+//! - **W6** A window with reports is final when (a) all n replicas' reports are logged; or (b) a quorum's
+//!   are, and agreed time has passed its settled point; or (c) agreed time has passed its due point.
+//! - **W7** The newest final window closes, and before it, in order, every older window with reports. A
+//!   window that closes is *confirmed* when a quorum's reports are logged, else *unconfirmed*.
+//! - **W8** A range of windows without reports closes as one gap, just before the next window with reports
+//!   closes, however long ago the range was due: it then is one finding, whatever agreed time did meanwhile.
+//! - **W9** Every closed window takes the next cycle number; so does a gap, which is no cycle. A replica's
+//!   partial report counts for W6 and W7, but not for the merge (M1 in [`super::merge`]).
+//! - **W10** A replica submits a tick when some open window has a quorum of reports but not all, is settled
+//!   by the replica's clock but not by agreed time, and the replica's own time in the state is before it.
+//!
+//! # Readings
+//!
+//! For each policy's indicator, from the merged reports of a closed window (M1 to M7 in [`super::merge`]):
+//!
+//! - **R1** A merged value is the reading `Fresh`; nothing to be said is `Unknown`.
+//! - **R2** "No samples" reads `Held` with the last value while its age, from that window's close to this
+//!   one's, is at most 1.5 learned intervals and at most the longest hold; else `NoSamples`.
+//! - **R3** The learned interval is the lower median of the newest 8 distances between successive windows
+//!   with samples. A distance longer than the longest hold teaches nothing: it is an outage, not a cadence.
+//!   Before the first distance the learned interval is 0, so that nothing is held and no absence is measured.
+//! - **R4** Only confirmed windows are remembered and teach. A gap, an unconfirmed or an `Unknown` window
+//!   between two windows with samples makes their distance teach nothing.
+//!
+//! # Plans
+//!
+//! - **P1** A `Certified` command is refused unless its certificate verifies in this epoch's committee, its
+//!   target is in the genesis, and its policy too.
+//! - **P2** It is refused as a duplicate when it is the target's newest logged plan, and as superseded unless
+//!   its `prev` is that plan and its sequence number is above that plan's.
+//! - **P3** It is refused as late when agreed time is more than the activation limit after its issue.
+//! - **P4** Otherwise it is logged, once: it is the target's newest plan, and its body is the next leaf of
+//!   the log tree. A head follows (H2). Which quorum signed it changes nothing in the state.
+//! - **P5** Plans of the last hour of agreed time are remembered for each target, with their policies' names.
+//!
+//! # Heads
+//!
+//! - **H1** Targets, sorted by name, are cut into shards of 256.
+//! - **H2** A head is derived for every shard when agreed time enters a new slot (agreed time / slot length),
+//!   and for the target's shard when a plan is logged. Its number is one above the shard's last.
+//!
+//! # Receipts
+//!
+//! - **A1** A receipt is refused unless its target is in the genesis, it is signed by that target's agent for
+//!   this cluster, and the state it reports is of the target's kind.
+//! - **A2** It is refused unless it names one of the target's newest 16 logged plans.
+//! - **A3** It is refused unless its counter is above the last one logged for the target.
+//! - **A4** Otherwise the target's state is what the agent saw afterwards. Nothing else changes.
+//!
+//! # Effect
+//!
+//! - **E1** A logged plan is judged once: with the first closed window that ends at or after the plan's
+//!   `verify.by`, or, as inconclusive, when a newer plan for its target is logged before.
+//! - **E2** It is inconclusive unless the window is confirmed and a logged receipt says that the plan is
+//!   applied (or that the target already was as desired).
+//! - **E3** Then its policy's reading decides. Threshold: better when the whole interval is past `leave`,
+//!   worse when none of it is. Absence: better with samples, fresh or held, worse with none. All else is
+//!   inconclusive.
+//!
+//! # What does not depend on the order of the log
+//!
+//! A window's reports decide what is merged, not their order. So a closed window's readings and series are
+//! equal in every order of the commands in which the same reports are logged before it closes, after equal
+//! earlier windows. Which reports those are, and the agreed time at which it closes, may depend on the
+//! order: a report that is ordered after the window's closing is refused.
+//!
+//! [`Change::Malformed`]: super::change::Change::Malformed
+//! [`Change::TimeMoved`]: super::change::Change::TimeMoved
+
+mod agreed_time;
+mod effect;
+mod readings;
+mod state;
+mod targets;
+mod windows;
+
+#[cfg(test)]
+mod tests;
+
+pub use state::{Applied, MAX_REPORT_BODY_BYTES, State};

@@ -1,0 +1,355 @@
+//! The replicated state and the one function that changes it: [`State::apply`] (rules C1 to C4).
+//!
+//! It routes commands to the parts that hold the rules, and puts their changes in order. Invariant: a
+//! refused command changes nothing but what the rules name, and no input makes it panic.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use borsh::BorshSerialize;
+
+use super::{
+    agreed_time::AgreedTime,
+    readings::IndicatorMemory,
+    targets::Targets,
+    windows::{Closing, HeldReport, OpenWindows, counted},
+};
+use crate::{
+    knowledge::{
+        certified::Certified,
+        change::{Change, ClosedWindow, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        command::Command,
+        genesis::{Genesis, GenesisError},
+        merge::CountedReports,
+        observation::{SignedReport, SignedTick, WindowSummary},
+        plan::Plan,
+        receipt::{VerifiedReceipt, claimed_target},
+        snapshot::{Finality, Snapshot},
+    },
+    types::{Committee, Cycle, Digest, ReplicaIndex, TargetId, UnixMillis},
+};
+
+/// The most bytes that a report's body may have: the default limit of 10,000 series at 800 bytes each. With
+/// 8 open windows a replica, this bounds what the state holds of reports.
+pub const MAX_REPORT_BODY_BYTES: usize = 8 * 1024 * 1024;
+
+/// The protocol number of statements that are no consensus messages.
+const NO_PROTOCOL: u8 = 0;
+
+/// The replicated state: equal at all replicas that have applied the same commands.
+#[derive(Clone, Debug)]
+pub struct State {
+    genesis: Genesis,
+    committee: Committee,
+    /// Places of policies in the genesis, by the digest that plans name.
+    policies: BTreeMap<Digest, usize>,
+    agreed: AgreedTime,
+    windows: OpenWindows,
+    /// One for each policy, in the order of the genesis.
+    memories: Vec<IndicatorMemory>,
+    /// The newest cycle's number.
+    cycle: Cycle,
+    targets: Targets,
+}
+
+/// What one command changed, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The changes, in the order in which they happened.
+    pub changes: Vec<Change>,
+}
+
+impl Applied {
+    /// The windows that closed, oldest first. Detectors see every one of them.
+    pub fn closed(&self) -> impl Iterator<Item = &ClosedWindow> {
+        self.changes.iter().filter_map(as_closed)
+    }
+
+    /// The newest window that closed: the only one that may plan.
+    #[must_use]
+    pub fn newest_closed(&self) -> Option<&ClosedWindow> {
+        self.changes.iter().rev().find_map(as_closed)
+    }
+}
+
+const fn as_closed(change: &Change) -> Option<&ClosedWindow> {
+    match change {
+        Change::WindowClosed(closed) => Some(closed),
+        Change::TimeMoved(_)
+        | Change::Gap { .. }
+        | Change::Found { .. }
+        | Change::PlanLogged(_)
+        | Change::PlanRefused { .. }
+        | Change::HeadDerived(_)
+        | Change::ReceiptLogged { .. }
+        | Change::ReceiptRefused { .. }
+        | Change::EffectSettled { .. }
+        | Change::ReportRefused { .. }
+        | Change::Malformed => None,
+    }
+}
+
+impl State {
+    /// The state before the first command.
+    ///
+    /// # Errors
+    /// [`GenesisError`] when the genesis does not pass its check.
+    pub fn new(genesis: Genesis, committee: Committee) -> Result<Self, GenesisError> {
+        genesis.check()?;
+        let policies = genesis.policies.iter().enumerate();
+        Ok(Self {
+            policies: policies.map(|(place, policy)| (Digest::of_value(policy), place)).collect(),
+            agreed: AgreedTime::new(committee.size()),
+            windows: OpenWindows::default(),
+            memories: vec![IndicatorMemory::default(); genesis.policies.len()],
+            cycle: Cycle::ZERO,
+            targets: Targets::new(&genesis),
+            genesis,
+            committee,
+        })
+    }
+
+    /// Applies one committed command, given as the two byte strings that consensus carried.
+    pub fn apply(&mut self, head: &[u8], body: &[u8]) -> Applied {
+        let mut changes = Vec::new();
+        match Command::decode(head, body) {
+            Ok(Command::Report { report, summary }) => {
+                self.report(&report, summary, body, &mut changes);
+            }
+            Ok(Command::Tick(tick)) => self.tick(&tick, &mut changes),
+            Ok(Command::Certified { envelope }) => self.certified(&envelope, &mut changes),
+            Ok(Command::Receipt { envelope }) => self.receipt(envelope, &mut changes),
+            Err(_) => changes.push(Change::Malformed), // C1
+        }
+        Applied { changes }
+    }
+
+    /// What a control cycle may read after this window: of the windows that one command closed, the newest
+    /// plans; detectors see a snapshot of each.
+    #[must_use]
+    pub fn snapshot(&self, closed: &ClosedWindow) -> Snapshot<'_> {
+        let ids = self.genesis.targets.iter().map(|target| target.id.clone());
+        Snapshot {
+            cluster: self.committee.cluster(),
+            epoch: self.committee.epoch(),
+            cycle: closed.cycle,
+            now: closed.closed_at,
+            window: closed.window,
+            finality: closed.finality,
+            readings: closed.readings.clone(),
+            targets: ids.zip(self.targets.states(closed.closed_at)).collect(),
+            genesis: &self.genesis,
+        }
+    }
+
+    /// Whether this replica should submit a tick now, by its own clock (rule W10).
+    #[must_use]
+    pub fn wants_tick(&self, replica: ReplicaIndex, clock: UnixMillis) -> bool {
+        let (size, parameters) = (self.committee.size(), &self.genesis.parameters);
+        self.windows.wants_tick(replica, clock, size, &self.agreed, parameters)
+    }
+
+    /// The digest of the whole state's canonical bytes.
+    #[must_use]
+    pub fn root(&self) -> Digest {
+        Digest::of_value(self)
+    }
+
+    /// Agreed time; `None` until a quorum of replicas has said what time it is.
+    #[must_use]
+    pub const fn now(&self) -> Option<UnixMillis> {
+        self.agreed.now()
+    }
+
+    /// The newest cycle's number; zero before the first.
+    #[must_use]
+    pub const fn cycle(&self) -> Cycle {
+        self.cycle
+    }
+
+    /// Parameters, targets and policies.
+    #[must_use]
+    pub const fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The committee of the epoch.
+    #[must_use]
+    pub const fn committee(&self) -> &Committee {
+        &self.committee
+    }
+
+    fn report(
+        &mut self,
+        report: &SignedReport,
+        summary: WindowSummary,
+        body: &[u8],
+        changes: &mut Vec<Change>,
+    ) {
+        let header = &report.header;
+        let replica = header.replica;
+        let statement = header.statement(&self.committee.domain(NO_PROTOCOL));
+        let key = self.committee.key(replica);
+        if key.is_none_or(|key| key.verify(&statement, &report.signature).is_err()) {
+            changes.push(Change::ReportRefused { replica, why: ReportRefusal::BadSignature }); // C2
+            return;
+        }
+        self.take_time(replica, header.signed_at, changes); // C3, T1
+        let series_limit = self.genesis.parameters.series_limit as usize;
+        let kept = if body.len() > MAX_REPORT_BODY_BYTES
+            || summary.series.len() > series_limit
+            || Digest::of(body) != header.body
+        {
+            Err(ReportRefusal::BadBody)
+        } else {
+            let held = HeldReport { header: header.clone(), summary: Arc::new(summary) };
+            self.windows.keep(held, &self.agreed, &self.genesis.parameters)
+        };
+        if let Err(why) = kept {
+            changes.push(Change::ReportRefused { replica, why });
+        }
+        self.close_windows(changes); // C4
+    }
+
+    fn tick(&mut self, signed: &SignedTick, changes: &mut Vec<Change>) {
+        let replica = signed.tick.replica;
+        let statement = signed.tick.statement(&self.committee.domain(NO_PROTOCOL));
+        let key = self.committee.key(replica);
+        if key.is_none_or(|key| key.verify(&statement, &signed.signature).is_err()) {
+            changes.push(Change::ReportRefused { replica, why: ReportRefusal::BadSignature }); // C2
+            return;
+        }
+        self.take_time(replica, signed.tick.signed_at, changes);
+        self.close_windows(changes); // C4
+    }
+
+    fn take_time(&mut self, replica: ReplicaIndex, time: UnixMillis, changes: &mut Vec<Change>) {
+        let length = self.genesis.parameters.window;
+        let Some(now) = self.agreed.take(replica, time, length) else { return };
+        changes.push(Change::TimeMoved(now)); // T3
+        self.windows.begin(crate::types::WindowIndex::containing(now, length)); // W1
+        let heads = self.targets.enter_slot(&self.genesis, &self.committee, now); // H2
+        changes.extend(heads.into_iter().map(|head| Change::HeadDerived(Box::new(head))));
+    }
+
+    fn close_windows(&mut self, changes: &mut Vec<Change>) {
+        let Some(now) = self.agreed.now() else { return };
+        let size = self.committee.size();
+        for closing in self.windows.close(size, &self.agreed, &self.genesis.parameters) {
+            if let Some((first, last)) = closing.gap {
+                self.cycle = self.cycle.next(); // W9
+                self.memories.iter_mut().for_each(IndicatorMemory::interrupt); // R4
+                changes.push(Change::Gap { first, last, cycle: self.cycle });
+            }
+            let closed = self.merge(&closing, now);
+            let effects = self.targets.settle_effects(&closed, &self.genesis); // E1
+            changes.push(Change::WindowClosed(closed));
+            changes.extend(effects);
+        }
+    }
+
+    fn merge(&mut self, closing: &Closing, now: UnixMillis) -> ClosedWindow {
+        let size = self.committee.size();
+        self.cycle = self.cycle.next(); // W9
+        let finality = if closing.reports.len() >= size.quorum() {
+            Finality::Confirmed // W7
+        } else {
+            Finality::Unconfirmed // W7
+        };
+        let counted = CountedReports::new(size, counted(&closing.reports));
+        let parameters = &self.genesis.parameters;
+        let readings = self.genesis.policies.iter().zip(&mut self.memories).map(|(policy, memory)| {
+            memory.read(closing.window, finality, counted.indicator(&policy.indicator), parameters)
+        });
+        ClosedWindow {
+            window: closing.window,
+            cycle: self.cycle,
+            closed_at: now,
+            finality,
+            reporters: closing
+                .reports
+                .values()
+                .map(|held| (held.header.replica, held.header.partial))
+                .collect(),
+            readings: readings.collect(),
+            series: counted.all_series(),
+        }
+    }
+
+    fn certified(&mut self, envelope: &[u8], changes: &mut Vec<Change>) {
+        let certified = match Certified::<Plan>::verify(envelope, &self.committee) {
+            Ok(certified) => certified,
+            Err(error) => {
+                let why = PlanRefusal::NotCertified(error.to_string());
+                changes.push(Change::PlanRefused { plan: None, why }); // P1
+                return;
+            }
+        };
+        let digest = certified.digest();
+        match self.log_plan(&certified) {
+            Ok((place, now, superseded)) => {
+                changes.push(Change::PlanLogged(Box::new(certified))); // P4
+                changes.extend(superseded); // E1
+                let shard = place / crate::knowledge::head::SHARD_TARGETS;
+                let head = self.targets.derive_head(shard, &self.genesis, &self.committee, now); // H2
+                changes.extend(head.map(|head| Change::HeadDerived(Box::new(head))));
+            }
+            Err(why) => changes.push(Change::PlanRefused { plan: Some(digest), why }),
+        }
+    }
+
+    /// P1 to P5; the target's place, agreed time, and the effect of the plan before.
+    fn log_plan(
+        &mut self,
+        certified: &Certified<Plan>,
+    ) -> Result<(usize, UnixMillis, Option<Change>), PlanRefusal> {
+        let plan = certified.document();
+        let place = self.place_of(&plan.target).ok_or(PlanRefusal::UnknownTarget)?;
+        let policy = *self.policies.get(&plan.policy).ok_or(PlanRefusal::UnknownPolicy)?;
+        // A plan is derived from a closed window, so a certified one implies that there is agreed time.
+        let now = self.agreed.now().ok_or(PlanRefusal::Superseded)?;
+        let superseded = self.targets.log_plan(place, policy, certified, &self.genesis, now)?;
+        Ok((place, now, superseded))
+    }
+
+    fn receipt(&mut self, envelope: Vec<u8>, changes: &mut Vec<Change>) {
+        let target = match claimed_target(&envelope) {
+            Ok(target) => target,
+            Err(error) => {
+                let why = ReceiptRefusal::NotVerified(error.to_string());
+                changes.push(Change::ReceiptRefused { target: None, why }); // A1
+                return;
+            }
+        };
+        match self.log_receipt(&target, &envelope) {
+            Ok(verified) => {
+                let receipt = Box::new(verified.receipt().clone());
+                changes.push(Change::ReceiptLogged { receipt, envelope }); // A4
+            }
+            Err(why) => changes.push(Change::ReceiptRefused { target: Some(target), why }),
+        }
+    }
+
+    fn log_receipt(&mut self, id: &TargetId, envelope: &[u8]) -> Result<VerifiedReceipt, ReceiptRefusal> {
+        let place = self.place_of(id).ok_or(ReceiptRefusal::UnknownTarget)?; // A1
+        let target = self.genesis.targets.get(place).ok_or(ReceiptRefusal::UnknownTarget)?;
+        let verified = VerifiedReceipt::verify(envelope, &target.agent, self.committee.cluster())
+            .map_err(|error| ReceiptRefusal::NotVerified(error.to_string()))?; // A1
+        self.targets.log_receipt(place, target, verified.receipt())?;
+        Ok(verified)
+    }
+
+    fn place_of(&self, target: &TargetId) -> Option<usize> {
+        self.genesis.targets.binary_search_by(|known| known.id.cmp(target)).ok()
+    }
+}
+
+/// The canonical bytes under the state root. What follows from genesis and committee stands by digest.
+impl BorshSerialize for State {
+    fn serialize<W: borsh::io::Write>(&self, writer: &mut W) -> borsh::io::Result<()> {
+        let committee = self.committee.iter().map(|(_, key)| *key).collect::<Vec<_>>();
+        (self.committee.cluster(), self.committee.epoch(), committee).serialize(writer)?;
+        self.genesis.digest().serialize(writer)?;
+        (&self.agreed, self.windows.canonical(), &self.memories).serialize(writer)?;
+        (self.cycle, &self.targets).serialize(writer)
+    }
+}

@@ -1,0 +1,232 @@
+//! Targets: their newest logged plans, their observed states and the heads that tell agents of them (rules
+//! P2 to P5, H1, H2, A2 to A4, E1). It verifies no signature: what reaches it is verified by its type.
+
+use borsh::BorshSerialize;
+use std::collections::VecDeque;
+
+use super::effect::Pending;
+use crate::{
+    knowledge::{
+        certified::Certified,
+        change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal},
+        genesis::{Genesis, MAX_PLANS_PER_HOUR, REMEMBERED},
+        head::{Head, HeadEntry, Mode, SHARD_TARGETS},
+        log_tree::LogTree,
+        plan::{DesiredState, Plan},
+        policy::{Target, TargetKind},
+        receipt::{Outcome, Receipt},
+        snapshot::TargetState,
+    },
+    types::{Committee, Cycle, Digest, HeadNumber, Millis, Shard, TargetId, UnixMillis},
+};
+
+/// How many of a target's newest plans a receipt may be about (A2): an agent that was away answers for its
+/// last few plans; older ones no longer tell what the target is.
+const ANSWERABLE_PLANS: usize = 16;
+
+/// What the fold knows of one target.
+#[derive(Clone, Debug, BorshSerialize)]
+pub(super) struct TargetRecord {
+    state: TargetState,
+    /// The newest logged plans, oldest first.
+    answerable: VecDeque<(Cycle, Digest)>,
+    /// The counter of the newest logged receipt.
+    counter: u64,
+    pending: Option<Pending>,
+}
+
+/// All targets, in the genesis' order, with the log of plans and the heads' numbers.
+#[derive(Clone, Debug, BorshSerialize)]
+pub(super) struct Targets {
+    records: Vec<TargetRecord>,
+    log: LogTree,
+    /// The newest head's number, by shard.
+    numbers: Vec<HeadNumber>,
+    /// The slot that agreed time was in when it last moved.
+    slot: Option<u64>,
+}
+
+impl Targets {
+    pub(super) fn new(genesis: &Genesis) -> Self {
+        let records: Vec<TargetRecord> = genesis.targets.iter().map(first_record).collect();
+        let shards = records.len().div_ceil(SHARD_TARGETS);
+        Self { records, log: LogTree::default(), numbers: vec![HeadNumber::ZERO; shards], slot: None }
+    }
+
+    /// Each target with its limits and what is known of it at a point of agreed time (P5).
+    pub(super) fn states(&self, now: UnixMillis) -> impl Iterator<Item = TargetState> {
+        self.records.iter().map(move |record| {
+            let mut state = record.state.clone();
+            forget(&mut state.recent_plans, now);
+            state
+        })
+    }
+
+    /// H2: agreed time has moved.
+    pub(super) fn enter_slot(
+        &mut self,
+        genesis: &Genesis,
+        committee: &Committee,
+        now: UnixMillis,
+    ) -> Vec<Head> {
+        let slot = slot_of(now, genesis.parameters.head_slot);
+        if self.slot == Some(slot) {
+            return Vec::new();
+        }
+        self.slot = Some(slot);
+        (0..self.numbers.len()).filter_map(|shard| self.derive_head(shard, genesis, committee, now)).collect()
+    }
+
+    /// H1 and H2: the next head of a shard.
+    pub(super) fn derive_head(
+        &mut self,
+        shard: usize,
+        genesis: &Genesis,
+        committee: &Committee,
+        now: UnixMillis,
+    ) -> Option<Head> {
+        let number = self.numbers.get_mut(shard)?;
+        *number = number.next();
+        let first = shard * SHARD_TARGETS;
+        let lines = genesis.targets.iter().zip(&self.records).skip(first).take(SHARD_TARGETS);
+        let targets = lines.map(|(target, record)| HeadEntry {
+            target: target.id.clone(),
+            seq: record.state.newest_seq,
+            plan: record.state.newest_plan,
+            mode: Mode::Act,
+        });
+        Some(Head {
+            v: 1,
+            cluster: committee.cluster(),
+            epoch: committee.epoch(),
+            shard: Shard::new(u16::try_from(shard).ok()?),
+            number: *number,
+            time: now,
+            targets: targets.collect(),
+            log_size: self.log.size(),
+            log_root: self.log.root(),
+        })
+    }
+
+    /// P2 to P5. The plan's target stands at `place`, its policy at `policy` in the genesis. Gives the effect
+    /// of the plan that this one supersedes, when it was not settled (E1).
+    pub(super) fn log_plan(
+        &mut self,
+        place: usize,
+        policy: usize,
+        certified: &Certified<Plan>,
+        genesis: &Genesis,
+        now: UnixMillis,
+    ) -> Result<Option<Change>, PlanRefusal> {
+        let record = self.records.get_mut(place).ok_or(PlanRefusal::UnknownTarget)?;
+        let name = &genesis.policies.get(policy).ok_or(PlanRefusal::UnknownPolicy)?.name;
+        let (plan, digest) = (certified.document(), certified.digest());
+        if digest == record.state.newest_plan {
+            return Err(PlanRefusal::Duplicate); // P2
+        }
+        if plan.prev != record.state.newest_plan || plan.seq <= record.state.newest_seq {
+            return Err(PlanRefusal::Superseded); // P2
+        }
+        if now > plan.issued_at.plus(genesis.parameters.activation_limit) {
+            return Err(PlanRefusal::Late); // P3
+        }
+        self.log.append(certified.envelope().unverified_body()); // P4
+        let superseded =
+            record.pending.take().map(|pending| settled(&plan.target, &pending, Effect::Inconclusive));
+        record.state.newest_plan = digest;
+        record.state.newest_seq = plan.seq;
+        record.pending =
+            Some(Pending { seq: plan.seq, plan: digest, by: plan.verify.by, policy, applied: false });
+        push_bounded(&mut record.answerable, (plan.seq, digest), ANSWERABLE_PLANS);
+        forget(&mut record.state.recent_plans, now);
+        record.state.recent_plans.push((now, name.clone())); // P5
+        let surplus = record.state.recent_plans.len().saturating_sub(MAX_PLANS_PER_HOUR as usize);
+        record.state.recent_plans.drain(..surplus);
+        Ok(superseded)
+    }
+
+    /// A2 to A4. The receipt's target stands at `place` in the genesis and is this one.
+    pub(super) fn log_receipt(
+        &mut self,
+        place: usize,
+        target: &Target,
+        receipt: &Receipt,
+    ) -> Result<(), ReceiptRefusal> {
+        let record = self.records.get_mut(place).ok_or(ReceiptRefusal::UnknownTarget)?;
+        let fits = match (target.kind, receipt.after) {
+            (TargetKind::Pool { .. }, DesiredState::Slots { .. })
+            | (TargetKind::Switch { .. }, DesiredState::Paused {} | DesiredState::Running {}) => true,
+            (TargetKind::Pool { .. }, DesiredState::Paused {} | DesiredState::Running {})
+            | (TargetKind::Switch { .. }, DesiredState::Slots { .. }) => false,
+        };
+        if !fits {
+            let why = "the state after is not one of the target's kind".to_owned();
+            return Err(ReceiptRefusal::NotVerified(why)); // A1
+        }
+        if !record.answerable.contains(&(receipt.seq, receipt.plan)) {
+            return Err(ReceiptRefusal::UnknownPlan); // A2
+        }
+        if receipt.counter <= record.counter {
+            return Err(ReceiptRefusal::Replayed); // A3
+        }
+        record.counter = receipt.counter;
+        record.state.state = receipt.after; // A4
+        if let Some(pending) = record.pending.as_mut().filter(|pending| pending.plan == receipt.plan) {
+            pending.applied = match receipt.outcome {
+                Outcome::Applied {} | Outcome::Noop {} => true,
+                Outcome::Refused { .. } | Outcome::Reverted {} => false,
+            };
+        }
+        Ok(())
+    }
+
+    /// E1: the plans whose effect this window settles.
+    pub(super) fn settle_effects(&mut self, closed: &ClosedWindow, genesis: &Genesis) -> Vec<Change> {
+        let end = closed.window.close(genesis.parameters.window);
+        let mut changes = Vec::new();
+        for (record, target) in self.records.iter_mut().zip(&genesis.targets) {
+            let Some(pending) = record.pending.take_if(|pending| end >= pending.by) else { continue };
+            let effect = genesis
+                .policies
+                .get(pending.policy)
+                .map_or(Effect::Inconclusive, |policy| pending.judge(closed, &policy.condition));
+            changes.push(settled(&target.id, &pending, effect));
+        }
+        changes
+    }
+}
+
+fn first_record(target: &Target) -> TargetRecord {
+    let state = match target.kind {
+        TargetKind::Pool { initial, .. } => DesiredState::Slots { slots: initial },
+        TargetKind::Switch { initially_paused: true } => DesiredState::Paused {},
+        TargetKind::Switch { initially_paused: false } => DesiredState::Running {},
+    };
+    let state =
+        TargetState { state, newest_plan: Digest::ZERO, newest_seq: Cycle::ZERO, recent_plans: Vec::new() };
+    TargetRecord { state, answerable: VecDeque::new(), counter: 0, pending: None }
+}
+
+fn settled(target: &TargetId, pending: &Pending, effect: Effect) -> Change {
+    Change::EffectSettled { target: target.clone(), seq: pending.seq, plan: pending.plan, effect }
+}
+
+/// The slot of agreed time; slots are counted from 1970 so that all replicas enter them together.
+const fn slot_of(now: UnixMillis, slot: Millis) -> u64 {
+    match now.as_millis().checked_div(slot.as_millis()) {
+        Some(number) => number,
+        None => 0,
+    }
+}
+
+/// P5: what was logged an hour ago or longer is not remembered.
+fn forget(plans: &mut Vec<(UnixMillis, String)>, now: UnixMillis) {
+    plans.retain(|(logged_at, _)| now.since(*logged_at) < REMEMBERED);
+}
+
+fn push_bounded<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
+    queue.push_back(item);
+    if queue.len() > most {
+        queue.pop_front();
+    }
+}
