@@ -15,8 +15,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::types::{Committee, Digest, Envelope, KeyId, PublicKey, ReplicaIndex, SecretKey, Signature, pae};
 
-/// How many subjects are collected at once: heads of all shards and plans of several cycles. The oldest goes.
-const MAX_OPEN_SUBJECTS: usize = 1_024;
+/// How many subjects of a kind are collected at once: heads of all shards, plans of several cycles. The oldest
+/// goes.
+const MAX_OPEN_PER_KIND: usize = 512;
 
 /// How many endorsements of subjects that are not derived here yet wait per peer.
 const MAX_EARLY_PER_PEER: usize = 256;
@@ -24,10 +25,10 @@ const MAX_EARLY_PER_PEER: usize = 256;
 /// What a signature is about: a kind of document and its place in that kind's order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub struct Subject {
-    /// The place in time: a plan's control cycle, a head's number. Larger is newer.
-    pub number: u64,
     /// The document's kind.
     pub kind: SubjectKind,
+    /// The place in the kind's order: a plan's control cycle, a head's number. Larger is newer.
+    pub number: u64,
     /// Of what: a target or a shard.
     pub of: String,
 }
@@ -72,8 +73,8 @@ pub enum Certification {
         by: ReplicaIndex,
         /// The digest that it names.
         theirs: Digest,
-        /// The digest of what was derived here.
-        ours: Digest,
+        /// The digest of what was derived here; `None` when nothing was derived for the subject.
+        ours: Option<Digest>,
     },
 }
 
@@ -110,13 +111,15 @@ pub struct Collector {
     me: ReplicaIndex,
     open: BTreeMap<Subject, Open>,
     early: BTreeMap<ReplicaIndex, BTreeMap<Subject, Endorsement>>,
+    /// Up to which control cycle this replica has derived all its plans.
+    settled_cycle: u64,
 }
 
 impl Collector {
     /// An empty collector of this replica.
     #[must_use]
     pub const fn new(committee: Arc<Committee>, me: ReplicaIndex) -> Self {
-        Self { committee, me, open: BTreeMap::new(), early: BTreeMap::new() }
+        Self { committee, me, open: BTreeMap::new(), early: BTreeMap::new(), settled_cycle: 0 }
     }
 
     /// Endorses a document that was derived here (rule E1): gives the signature to broadcast, once the journal
@@ -147,9 +150,7 @@ impl Collector {
             contradicted_by: BTreeMap::new(),
             certified: false,
         });
-        if self.open.len() > MAX_OPEN_SUBJECTS {
-            self.open.pop_first();
-        }
+        self.close_oldest(subject.kind);
         let waiting: Vec<Endorsement> =
             self.early.values_mut().filter_map(|of_peer| of_peer.remove(subject)).collect();
         let mut said = Vec::new();
@@ -179,6 +180,9 @@ impl Collector {
             said.extend(self.certify(&subject));
             return Ok(said);
         }
+        if self.is_unfounded(&endorsement.subject) {
+            return Ok(vec![Self::unfounded(endorsement)]);
+        }
         let early = self.early.entry(from).or_default();
         early.insert(endorsement.subject.clone(), endorsement);
         if early.len() > MAX_EARLY_PER_PEER {
@@ -187,23 +191,60 @@ impl Collector {
         Ok(Vec::new())
     }
 
+    /// All plans up to this control cycle were derived: whoever endorses another one has derived something else.
+    pub fn settle_plans(&mut self, cycle: u64) -> Vec<Certification> {
+        self.settled_cycle = self.settled_cycle.max(cycle);
+        let mut said = Vec::new();
+        for of_peer in self.early.values_mut() {
+            let (settled, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(of_peer)
+                .into_iter()
+                .partition(|(subject, _)| subject.kind == SubjectKind::Plan && subject.number <= cycle);
+            *of_peer = waiting;
+            said.extend(settled.into_values().map(Self::unfounded));
+        }
+        said
+    }
+
+    fn is_unfounded(&self, subject: &Subject) -> bool {
+        // Subjects that were derived but are no longer open cannot be told from those that never were.
+        let forgotten = self.of_kind(subject.kind).count() >= MAX_OPEN_PER_KIND
+            && self.of_kind(subject.kind).next().is_some_and(|oldest| subject < oldest);
+        subject.kind == SubjectKind::Plan && subject.number <= self.settled_cycle && !forgotten
+    }
+
+    /// The open subjects of a kind, oldest first.
+    fn of_kind(&self, kind: SubjectKind) -> impl Iterator<Item = &Subject> {
+        self.open.keys().filter(move |subject| subject.kind == kind)
+    }
+
+    fn close_oldest(&mut self, kind: SubjectKind) {
+        if self.of_kind(kind).count() > MAX_OPEN_PER_KIND
+            && let Some(oldest) = self.of_kind(kind).next().cloned()
+        {
+            self.open.remove(&oldest);
+        }
+    }
+
+    fn unfounded(endorsement: Endorsement) -> Certification {
+        let Endorsement { subject, signer, digest, .. } = endorsement;
+        Certification::Contradicted { subject, by: signer, theirs: digest, ours: None }
+    }
+
     /// This replica's own endorsements of subjects that are not certified here yet, and of the newest that are:
     /// what a peer that comes back may lack.
     #[must_use]
     pub fn own(&self) -> Vec<Endorsement> {
-        const NEWEST: usize = 64;
-        self.open
-            .iter()
-            .rev()
-            .take(NEWEST)
+        const NEWEST_PER_KIND: usize = 32;
+        let newest = |kind| {
+            let of_kind = self.open.iter().rev().filter(move |(subject, _)| subject.kind == kind);
+            of_kind.take(NEWEST_PER_KIND)
+        };
+        newest(SubjectKind::Plan)
+            .chain(newest(SubjectKind::Head))
             .filter_map(|(subject, open)| {
                 let signature = *open.signatures.get(&self.me)?;
-                Some(Endorsement {
-                    subject: subject.clone(),
-                    digest: open.digest,
-                    signer: self.me,
-                    signature,
-                })
+                let subject = subject.clone();
+                Some(Endorsement { subject, digest: open.digest, signer: self.me, signature })
             })
             .collect()
     }
@@ -219,7 +260,7 @@ impl Collector {
                 subject: endorsement.subject,
                 by: signer,
                 theirs: endorsement.digest,
-                ours: open.digest,
+                ours: Some(open.digest),
             }]);
         }
         if open.certified || open.signatures.contains_key(&signer) {
