@@ -5,5 +5,6 @@ pub mod clock;
 pub mod health;
 pub mod http_client;
 pub mod metrics;
+pub mod postgres;
 pub mod status;
 pub mod telemetry;

@@ -1,0 +1,606 @@
+//! A private Postgres for `quorate dev` and for tests: the installed binaries over a folder of our own, on a
+//! unix socket only.
+//!
+//! It is not how a replica in production gets its database: that one is given a URL. Invariant: the server
+//! ends when the process that started it ends, however that ends. A helper process holds one end of a pipe;
+//! when this process closes the other end, by [`PrivatePostgres::stop`], by dropping it or by dying, the
+//! helper shuts the server down.
+//!
+//! The socket's folder belongs to the server's user and nobody else may enter it; whoever may (that user and
+//! root) is trusted without a password.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::types::Digest;
+
+/// What to run when the binaries are missing.
+const INSTALL_COMMAND: &str = "apt-get install -y postgresql";
+
+/// The server's superuser: the name in every URL.
+const SUPERUSER: &str = "quorate";
+
+/// A socket's path must fit `sockaddr_un` with its final NUL: 107 bytes, of which the file's name takes 14.
+const SOCKET_FOLDER_BYTES_MAX: usize = 107 - "/.s.PGSQL.5432".len();
+
+/// A store's pool has at most 8 connections: this serves some 20 replicas with dashboards beside them.
+const MAX_CONNECTIONS: u16 = 200;
+
+/// Starting waits so long for the first connection: recovery after a crash replays at most `max_wal_size`.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long between two attempts to connect while the server starts.
+const START_POLL: Duration = Duration::from_millis(20);
+
+/// How much of the server's log an error repeats.
+const LOG_TAIL_LINES: usize = 8;
+
+/// Reads until the pipe ends, then stops the server, first politely, and removes the folder when `$3` names
+/// one. `pg_ctl` finds the server by the process id in its folder, so a server that has ended is left alone.
+const LIFELINE: &str = r#"
+read -r _
+"$1" stop --pgdata "$2" --mode fast --timeout 20 --silent ||
+    "$1" stop --pgdata "$2" --mode immediate --timeout 10 --silent
+[ -z "$3" ] || rm -rf "$3"
+"#;
+
+/// A running private server.
+#[derive(Debug)]
+pub struct PrivatePostgres {
+    socket_folder: PathBuf,
+    processes: Processes,
+    _lock: File,
+}
+
+/// Why there is no private server.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// Nothing is installed.
+    #[error(
+        "no Postgres server is installed (looked with pg_config, in PATH and in /usr/lib/postgresql); \
+         install it with: {INSTALL_COMMAND}"
+    )]
+    NotInstalled,
+    /// The server's user cannot reach the folder.
+    #[error(
+        "Postgres refuses to run as root, and the user it runs as instead (uid {uid}) may not enter {folder}; \
+         choose a data directory elsewhere, or allow it with: chmod o+x {folder}"
+    )]
+    Unreachable {
+        /// The folder that shuts it out.
+        folder: PathBuf,
+        /// The server's user.
+        uid: u32,
+    },
+    /// Another process runs a server over this folder.
+    #[error("another process is already running the Postgres in {0}")]
+    InUse(PathBuf),
+    /// A folder of the server belongs to somebody else.
+    #[error("{folder} does not belong to the user that Postgres runs as (uid {uid})")]
+    ForeignFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The server's user.
+        uid: u32,
+    },
+    /// A file or a process could not be made, read or removed.
+    #[error("cannot {doing} {path}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A program of Postgres failed.
+    #[error("{program} failed ({status}): {output}")]
+    Failed {
+        /// Which.
+        program: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what it said.
+        output: String,
+    },
+    /// The server runs but does not answer.
+    #[error("Postgres did not accept a connection within {} s; its log ends: {log}", START_TIMEOUT.as_secs())]
+    NotReady {
+        /// The end of its log.
+        log: String,
+        /// The last attempt's failure.
+        source: sqlx::Error,
+    },
+}
+
+/// Why a database could not be made sure of.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureDatabaseError {
+    /// The name would need quoting.
+    #[error("{0:?} is no database name: 1 to 63 characters of a-z 0-9 _ are allowed, a letter first")]
+    Name(String),
+    /// The server refused or did not answer.
+    #[error("cannot create the database {name}")]
+    Database {
+        /// Which.
+        name: String,
+        /// Why.
+        source: sqlx::Error,
+    },
+}
+
+impl PrivatePostgres {
+    /// Starts a server over `data_dir`, which is made when it is missing. What an earlier run left there is
+    /// kept; a server that outlived its run is stopped first.
+    ///
+    /// # Errors
+    /// [`PostgresError`] says what is missing and what to do.
+    pub async fn start(data_dir: &Path) -> Result<Self, PostgresError> {
+        Self::start_in(data_dir, Lifetime::Kept).await
+    }
+
+    /// Starts a server over a new folder in the system's temporary one. The folder goes when the server ends.
+    ///
+    /// # Errors
+    /// [`PostgresError`] says what is missing and what to do.
+    pub async fn temporary() -> Result<Self, PostgresError> {
+        let mut suffix = [0; 8];
+        getrandom::fill(&mut suffix).map_err(|error| PostgresError::Io {
+            doing: "draw a random name for",
+            path: std::env::temp_dir(),
+            source: io::Error::other(error),
+        })?;
+        let name = format!("quorate-postgres-{:016x}", u64::from_ne_bytes(suffix));
+        Self::start_in(&std::env::temp_dir().join(name), Lifetime::Temporary).await
+    }
+
+    async fn start_in(data_dir: &Path, lifetime: Lifetime) -> Result<Self, PostgresError> {
+        let binaries = Binaries::find()?;
+        let user = ServerUser::choose();
+        let folder = Folder::prepare(data_dir, user)?;
+        let lock = folder.lock()?;
+        folder.end_orphan(&binaries).await?;
+        folder.initialise(&binaries).await?;
+        let processes = Processes::spawn(&folder, &binaries, lifetime)?;
+        let mut server = Self { socket_folder: folder.socket.clone(), processes, _lock: lock };
+        server.wait_until_ready(&folder).await?;
+        Ok(server)
+    }
+
+    async fn wait_until_ready(&mut self, folder: &Folder) -> Result<(), PostgresError> {
+        let url = self.url("postgres");
+        let attempts = START_TIMEOUT.as_millis() / START_POLL.as_millis();
+        let mut attempt = 0;
+        loop {
+            let refused = match PgConnection::connect(&url).await {
+                Ok(connection) => {
+                    // The server notices a closed socket by itself; a failure to say goodbye harms nothing.
+                    let _ = connection.close().await;
+                    return Ok(());
+                }
+                Err(refused) => refused,
+            };
+            if let Some(status) = self.processes.server_status() {
+                return Err(PostgresError::Failed { program: "postgres", status, output: folder.log_tail() });
+            }
+            attempt += 1;
+            if attempt >= attempts {
+                return Err(PostgresError::NotReady { log: folder.log_tail(), source: refused });
+            }
+            tokio::time::sleep(START_POLL).await;
+        }
+    }
+
+    /// The URL of one of its databases.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        let folder = percent_encoded(self.socket_folder.as_os_str().as_bytes());
+        format!("postgres:///{database}?host={folder}&port=5432&user={SUPERUSER}&sslmode=disable")
+    }
+
+    /// Creates the database unless it exists.
+    ///
+    /// # Errors
+    /// [`EnsureDatabaseError`] for a name that would need quoting, and when the server refuses.
+    pub async fn ensure_database(&self, name: &str) -> Result<(), EnsureDatabaseError> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        if !starts_well || name.len() > 63 || !name.bytes().all(allowed) {
+            return Err(EnsureDatabaseError::Name(name.to_owned()));
+        }
+        self.create_database(name)
+            .await
+            .map_err(|source| EnsureDatabaseError::Database { name: name.to_owned(), source })
+    }
+
+    async fn create_database(&self, name: &str) -> Result<(), sqlx::Error> {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        let known: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
+            .bind(name)
+            .fetch_optional(&mut connection)
+            .await?;
+        if known.is_none() {
+            let statement =
+                AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"));
+            sqlx::raw_sql(statement).execute(&mut connection).await?;
+        }
+        connection.close().await
+    }
+
+    /// Shuts the server down and waits until its processes are gone.
+    ///
+    /// # Errors
+    /// [`PostgresError::Io`] when a process cannot be waited for.
+    pub async fn stop(self) -> Result<(), PostgresError> {
+        let Self { socket_folder, processes, _lock } = self;
+        let waited = tokio::task::spawn_blocking(move || processes.stop()).await;
+        waited.map_err(io::Error::from).flatten().map_err(|source| PostgresError::Io {
+            doing: "wait for the Postgres at",
+            path: socket_folder,
+            source,
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lifetime {
+    Kept,
+    Temporary,
+}
+
+/// The server and the helper that ends it. Dropping this closes the pipe, and so ends both.
+#[derive(Debug)]
+struct Processes {
+    lifeline: ChildStdin,
+    helper: Child,
+    server: Child,
+}
+
+impl Processes {
+    fn spawn(folder: &Folder, binaries: &Binaries, lifetime: Lifetime) -> Result<Self, PostgresError> {
+        let removed = match lifetime {
+            Lifetime::Kept => Path::new(""),
+            Lifetime::Temporary => &folder.data_dir,
+        };
+        // The helper comes first, so that no server is ever without one. It is the server's user, because
+        // `pg_ctl` refuses root as the server does.
+        let mut helper = folder
+            .user
+            .command_as(Path::new("/bin/sh"), &folder.data_dir)
+            .args(["-c", LIFELINE, "quorate-postgres-lifeline"])
+            .args([&binaries.program("pg_ctl"), &folder.cluster])
+            .arg(removed)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(io_error("run", Path::new("/bin/sh")))?;
+        let lifeline = helper.stdin.take().expect("the helper was given a pipe");
+        let server = folder.server_command(binaries)?.spawn();
+        let server = server.map_err(io_error("run", &binaries.program("postgres")))?;
+        Ok(Self { lifeline, helper, server })
+    }
+
+    fn server_status(&mut self) -> Option<ExitStatus> {
+        self.server.try_wait().ok().flatten()
+    }
+
+    fn stop(self) -> io::Result<()> {
+        let Self { lifeline, mut helper, mut server } = self;
+        drop(lifeline);
+        helper.wait()?;
+        server.wait()?;
+        Ok(())
+    }
+}
+
+/// Where the installed programs are.
+#[derive(Debug)]
+struct Binaries(PathBuf);
+
+impl Binaries {
+    fn find() -> Result<Self, PostgresError> {
+        let candidates = [pg_config_folder(), path_folder()].into_iter().flatten().chain(debian_folders());
+        let complete = |folder: &PathBuf| {
+            ["postgres", "initdb", "pg_ctl"].iter().all(|program| folder.join(program).is_file())
+        };
+        candidates.into_iter().find(complete).map(Self).ok_or(PostgresError::NotInstalled)
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+fn pg_config_folder() -> Option<PathBuf> {
+    let output = Command::new("pg_config").arg("--bindir").stdin(Stdio::null()).output().ok()?;
+    let folder = String::from_utf8(output.stdout).ok()?;
+    Some(PathBuf::from(folder.trim_end()))
+}
+
+fn path_folder() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).find(|folder| folder.join("postgres").is_file())
+}
+
+/// Debian keeps every major version in a folder of its own; the newest comes first.
+fn debian_folders() -> Vec<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    versions.sort_unstable();
+    versions.into_iter().rev().map(|(_, folder)| folder).collect()
+}
+
+/// Whose process the server is. Postgres refuses to be root's.
+#[derive(Clone, Copy, Debug)]
+enum ServerUser {
+    /// The user of this process.
+    Same { uid: u32 },
+    /// This process is root's, and the server gives root up.
+    Other { uid: u32, gid: u32 },
+}
+
+impl ServerUser {
+    fn choose() -> Self {
+        let uid = rustix::process::geteuid().as_raw();
+        if uid != 0 {
+            return Self::Same { uid };
+        }
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let ids = ["postgres", "nobody"].iter().find_map(|name| passwd_ids(&users, name));
+        // 65534 is nobody's number wherever there is one.
+        let (uid, gid) = ids.unwrap_or((65534, 65534));
+        Self::Other { uid, gid }
+    }
+
+    const fn uid(self) -> u32 {
+        match self {
+            Self::Same { uid } | Self::Other { uid, .. } => uid,
+        }
+    }
+
+    /// A command that runs as this user, in a folder it may enter, outside the terminal's process group: an
+    /// interrupt from the keyboard must reach the server only once its clients are done.
+    fn command_as(self, program: &Path, folder: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(folder).stdin(Stdio::null()).process_group(0);
+        match self {
+            Self::Same { .. } => {}
+            Self::Other { uid, gid } => {
+                command.uid(uid).gid(gid);
+            }
+        }
+        command
+    }
+
+    fn may_enter(self, folder: &fs::Metadata) -> bool {
+        match self {
+            Self::Same { .. } => true,
+            Self::Other { uid, .. } if folder.uid() == uid => folder.mode() & 0o100 != 0,
+            Self::Other { gid, .. } if folder.gid() == gid => folder.mode() & 0o010 != 0,
+            Self::Other { .. } => folder.mode() & 0o001 != 0,
+        }
+    }
+}
+
+/// User and group of a name in the text of `/etc/passwd`.
+fn passwd_ids(users: &str, name: &str) -> Option<(u32, u32)> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.next() == Some(name);
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        found.then_some((uid, gid))
+    })
+}
+
+/// The folder of one private server. It, `cluster/` and, where the path is short enough, `socket/` belong to
+/// the server's user; `lock` and `postgres.log` to this process's.
+#[derive(Debug)]
+struct Folder {
+    data_dir: PathBuf,
+    cluster: PathBuf,
+    socket: PathBuf,
+    user: ServerUser,
+}
+
+impl Folder {
+    fn prepare(data_dir: &Path, user: ServerUser) -> Result<Self, PostgresError> {
+        if !data_dir.exists() {
+            fs::create_dir_all(data_dir).map_err(io_error("create", data_dir))?;
+            hand_over(data_dir, user, 0o711)?;
+        }
+        let data_dir = data_dir.canonicalize().map_err(io_error("resolve", data_dir))?;
+        for folder in data_dir.ancestors() {
+            let metadata = folder.metadata().map_err(io_error("look at", folder))?;
+            if !user.may_enter(&metadata) {
+                return Err(PostgresError::Unreachable { folder: folder.to_owned(), uid: user.uid() });
+            }
+        }
+        let socket = socket_folder(&data_dir);
+        private_folder(&socket, user)?;
+        Ok(Self { cluster: data_dir.join("cluster"), data_dir, socket, user })
+    }
+
+    fn lock(&self) -> Result<File, PostgresError> {
+        let path = self.data_dir.join("lock");
+        let file =
+            OpenOptions::new().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(PostgresError::InUse(self.data_dir.clone())),
+            Err(TryLockError::Error(source)) => Err(PostgresError::Io { doing: "lock", path, source }),
+        }
+    }
+
+    /// Ends a server that outlived the process that started it, and removes the traces of one whose process
+    /// number now belongs to something else: Postgres would take that process for a living server. Both are
+    /// safe because this process holds the folder's lock.
+    async fn end_orphan(&self, binaries: &Binaries) -> Result<(), PostgresError> {
+        let pid_file = self.cluster.join("postmaster.pid");
+        let Ok(text) = fs::read_to_string(&pid_file) else { return Ok(()) };
+        let pid = text.lines().next().unwrap_or_default().trim().to_owned();
+        let process = Path::new("/proc").join(&pid);
+        if pid.is_empty() || !process.exists() {
+            return Ok(());
+        }
+        // A server works inside its data folder, and a process of another user does not show where it works.
+        let is_ours = fs::read_link(process.join("cwd")).is_ok_and(|folder| folder == self.cluster);
+        if is_ours {
+            let mut command = self.user.command_as(&binaries.program("pg_ctl"), &self.data_dir);
+            command.args(["stop", "--mode", "fast", "--silent", "--pgdata"]).arg(&self.cluster);
+            return run("pg_ctl", command).await;
+        }
+        for path in [pid_file, self.socket.join(".s.PGSQL.5432.lock")] {
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(PostgresError::Io { doing: "remove", path, source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a new database cluster unless there is one. It gets its name only when it is complete.
+    async fn initialise(&self, binaries: &Binaries) -> Result<(), PostgresError> {
+        if self.cluster.exists() {
+            return private_folder(&self.cluster, self.user);
+        }
+        let unfinished = self.data_dir.join("cluster.unfinished");
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished).map_err(io_error("remove", &unfinished))?;
+        }
+        private_folder(&unfinished, self.user)?;
+        let mut command = self.user.command_as(&binaries.program("initdb"), &self.data_dir);
+        command
+            .args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"])
+            .args(["--data-checksums", "--no-instructions", "--pgdata"])
+            .arg(&unfinished);
+        run("initdb", command).await?;
+        fs::rename(&unfinished, &self.cluster).map_err(io_error("rename", &unfinished))
+    }
+
+    fn server_command(&self, binaries: &Binaries) -> Result<Command, PostgresError> {
+        let log = self.log_path();
+        if log.exists() {
+            // Two runs' logs are kept: enough to see why the last one ended.
+            fs::rename(&log, self.data_dir.join("postgres.log.previous"))
+                .map_err(io_error("rename", &log))?;
+        }
+        let output = File::create(&log).map_err(io_error("create", &log))?;
+        let errors = output.try_clone().map_err(io_error("open", &log))?;
+        let mut command = self.user.command_as(&binaries.program("postgres"), &self.data_dir);
+        command.arg("-D").arg(&self.cluster).arg("-k").arg(&self.socket).args(["-p", "5432"]);
+        let max_connections = format!("max_connections={MAX_CONNECTIONS}");
+        let settings = [
+            "listen_addresses=",
+            "unix_socket_permissions=0700",
+            &max_connections,
+            "shared_buffers=32MB",
+            "max_wal_size=256MB",
+            "wal_level=minimal",
+            "max_wal_senders=0",
+            "log_checkpoints=off",
+            "timezone=UTC",
+            "log_timezone=UTC",
+        ];
+        for setting in settings {
+            command.args(["-c", setting]);
+        }
+        command.stdout(output).stderr(errors);
+        Ok(command)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.data_dir.join("postgres.log")
+    }
+
+    fn log_tail(&self) -> String {
+        tail(&fs::read(self.log_path()).unwrap_or_default())
+    }
+}
+
+/// A short folder for the socket: beside the data, or in the temporary folder where that path is too long.
+fn socket_folder(data_dir: &Path) -> PathBuf {
+    let beside = data_dir.join("socket");
+    if beside.as_os_str().len() <= SOCKET_FOLDER_BYTES_MAX {
+        return beside;
+    }
+    let digest = Digest::of(data_dir.as_os_str().as_bytes()).to_string();
+    PathBuf::from("/tmp").join(format!("quorate-{}", &digest[..16]))
+}
+
+/// Makes a folder that only the server's user may enter, and refuses one that is somebody else's: in the
+/// temporary folder anybody may have made it first.
+fn private_folder(folder: &Path, user: ServerUser) -> Result<(), PostgresError> {
+    match fs::create_dir(folder) {
+        Ok(()) => hand_over(folder, user, 0o700)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(PostgresError::Io { doing: "create", path: folder.to_owned(), source }),
+    }
+    let metadata = folder.symlink_metadata().map_err(io_error("look at", folder))?;
+    if metadata.is_dir() && metadata.uid() == user.uid() {
+        Ok(())
+    } else {
+        Err(PostgresError::ForeignFolder { folder: folder.to_owned(), uid: user.uid() })
+    }
+}
+
+fn hand_over(folder: &Path, user: ServerUser, mode: u32) -> Result<(), PostgresError> {
+    match user {
+        ServerUser::Same { .. } => {}
+        ServerUser::Other { uid, gid } => {
+            chown(folder, Some(uid), Some(gid)).map_err(io_error("change the owner of", folder))?;
+        }
+    }
+    fs::set_permissions(folder, Permissions::from_mode(mode))
+        .map_err(io_error("set the permissions of", folder))
+}
+
+async fn run(program: &'static str, command: Command) -> Result<(), PostgresError> {
+    let path = PathBuf::from(command.get_program());
+    let output = tokio::process::Command::from(command).output().await.map_err(io_error("run", &path))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    Err(PostgresError::Failed { program, status: output.status, output: tail(&said) })
+}
+
+fn tail(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("; ")
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PostgresError + use<> {
+    let path = path.to_owned();
+    move |source| PostgresError::Io { doing, path, source }
+}
+
+fn percent_encoded(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
