@@ -21,3 +21,5 @@ pub mod policy;
 pub mod receipt;
 pub mod root;
 pub mod snapshot;
+#[cfg(feature = "service")]
+pub mod store;
