@@ -1,0 +1,545 @@
+//! The store against a real Postgres: what is stored exactly once, what comes back, what is refused.
+#![cfg(feature = "service")]
+
+#[path = "support/postgres.rs"]
+mod postgres;
+
+use std::collections::BTreeMap;
+
+use postgres::fresh_database;
+use quorate::{
+    knowledge::{
+        certified::Certified,
+        change::{Change, ClosedWindow, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        finding::{Finding, Interval, Symptom},
+        head::{HEAD_TYPE, Head, HeadEntry, Mode},
+        observation::{AttributeValue, SeriesKey},
+        plan::{
+            DesiredState, Limits, Measure, OnStale, PLAN_TYPE, Plan, Preconditions, Reason, RiskClass,
+            Verify, VerifyElse, VerifyOp,
+        },
+        policy::Statistic,
+        receipt::{Outcome, RECEIPT_TYPE, Receipt, Refusal},
+        snapshot::{Finality, Reading},
+        store::{
+            AppliedBlock, ApplyError, ApplyOutcome, BlockHeader, ConnectError, PlanState, RecordHeadError,
+            Store, StoreIdentity, StoredFinding,
+        },
+    },
+    types::{
+        Committee, Cycle, Digest, Envelope, Epoch, HeadNumber, Height, Millis, Quantity, ReplicaIndex,
+        SecretKey, Shard, SourceId, TargetId, UnixMillis, View, WindowIndex, pae,
+    },
+};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+const WINDOW: Millis = Millis::from_secs(10);
+/// 2026-11-20 00:00:00 UTC.
+const MIDNIGHT: UnixMillis = UnixMillis::new(1_795_132_800_000);
+
+fn identity() -> StoreIdentity {
+    StoreIdentity { cluster: Digest::of(b"cluster"), epoch: Epoch::new(2), replica: ReplicaIndex::new(1) }
+}
+
+async fn store_at(url: &str) -> Store {
+    Store::connect(url, identity(), WINDOW).await.expect("the store opens")
+}
+
+async fn fresh_store() -> (Store, String) {
+    let url = fresh_database().await;
+    (store_at(&url).await, url)
+}
+
+async fn count(url: &str, table: &str) -> i64 {
+    let mut connection = PgConnection::connect(url).await.expect("the server answers");
+    sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+        .fetch_one(&mut connection)
+        .await
+        .expect("the table is there")
+}
+
+fn digest_at(height: u64) -> Digest {
+    Digest::of(format!("block {height}").as_bytes())
+}
+
+fn block(height: u64, changes: Vec<Change>) -> AppliedBlock {
+    let header = BlockHeader {
+        height: Height::new(height),
+        view: View::new(height + 3),
+        digest: digest_at(height),
+        parent: digest_at(height - 1),
+        proposer: ReplicaIndex::new(2),
+        commands: changes.len() as u64,
+    };
+    AppliedBlock { header, changes }
+}
+
+fn replica_keys() -> Vec<SecretKey> {
+    (1..=4).map(|seed| SecretKey::from_seed(&[seed; 32])).collect()
+}
+
+fn seal(document_type: &str, body: Vec<u8>, signers: &[SecretKey]) -> Envelope {
+    let bytes = pae(document_type, &body);
+    let signatures = signers.iter().map(|key| (key.public().id(), key.sign(&bytes))).collect();
+    Envelope::new(document_type, body, signatures)
+}
+
+fn committee() -> Committee {
+    let keys = replica_keys().iter().map(SecretKey::public).collect();
+    Committee::new(identity().cluster, identity().epoch, keys).expect("four keys are a committee")
+}
+
+fn target() -> TargetId {
+    TargetId::new("extract_pool").expect("a valid name")
+}
+
+fn plan(seq: u64) -> Plan {
+    Plan {
+        v: 1,
+        cluster: identity().cluster,
+        epoch: identity().epoch,
+        target: target(),
+        seq: Cycle::new(seq),
+        prev: Digest::ZERO,
+        issued_at: MIDNIGHT,
+        not_before: MIDNIGHT,
+        expires_at: MIDNIGHT.plus(Millis::from_secs(900)),
+        desired: DesiredState::Slots { slots: 8 },
+        preconditions: Preconditions { state: DesiredState::Slots { slots: 4 } },
+        limits: Limits::Slots { min: 1, max: 16, max_step: 4 },
+        verify: Verify {
+            series: "queued".to_owned(),
+            op: VerifyOp::AtMost,
+            value: Measure { value: 20, scale: 0, unit: String::new() },
+            by: MIDNIGHT,
+            otherwise: VerifyElse::Finding,
+        },
+        rollback: DesiredState::Slots { slots: 4 },
+        on_stale: OnStale::Hold,
+        evidence: Digest::of(b"evidence"),
+        policy: Digest::of(b"policy"),
+        risk: RiskClass::Low,
+        reason: Reason::Threshold,
+    }
+}
+
+fn certified_plan(seq: u64) -> Certified<Plan> {
+    let envelope = seal(PLAN_TYPE, plan(seq).to_bytes(), &replica_keys()[1..]);
+    Certified::verify_envelope(envelope, &committee()).expect("three of four signed")
+}
+
+fn head(number: u64, mode: Mode) -> Head {
+    Head {
+        v: 1,
+        cluster: identity().cluster,
+        epoch: identity().epoch,
+        shard: Shard::new(0),
+        number: HeadNumber::new(number),
+        time: MIDNIGHT.plus(Millis::from_secs(number)),
+        targets: vec![HeadEntry { target: target(), seq: Cycle::new(7), plan: Digest::of(b"plan"), mode }],
+        log_size: 1,
+        log_root: Digest::of(b"log"),
+    }
+}
+
+fn certified_head(number: u64, mode: Mode) -> Certified<Head> {
+    let envelope = seal(HEAD_TYPE, head(number, mode).to_bytes(), &replica_keys()[..3]);
+    Certified::verify_envelope(envelope, &committee()).expect("three of four signed")
+}
+
+fn receipt(plan: Digest, outcome: Outcome, counter: u64) -> (Receipt, Vec<u8>) {
+    let receipt = Receipt {
+        v: 1,
+        cluster: identity().cluster,
+        target: target(),
+        seq: Cycle::new(7),
+        plan,
+        outcome,
+        before: DesiredState::Slots { slots: 4 },
+        after: DesiredState::Running {},
+        at: MIDNIGHT,
+        counter,
+        refused_documents: 0,
+    };
+    let envelope = seal(RECEIPT_TYPE, receipt.to_bytes(), &[SecretKey::from_seed(&[9; 32])]).to_json();
+    (receipt, envelope)
+}
+
+fn logged((receipt, envelope): (Receipt, Vec<u8>)) -> Change {
+    Change::ReceiptLogged { receipt: Box::new(receipt), envelope }
+}
+
+fn interval(low: i128, median: i128, high: i128) -> Interval {
+    Interval {
+        low: Quantity::from_nanos(low),
+        median: Quantity::from_nanos(median),
+        high: Quantity::from_nanos(high),
+    }
+}
+
+fn series(name: &str) -> SeriesKey {
+    let attributes = [
+        ("pool", AttributeValue::Text("extract".to_owned())),
+        ("nul\0", AttributeValue::Text("a\0b".to_owned())),
+        ("deep", AttributeValue::Other(r#"{"x":"\u0000","y":1e999999}"#.to_owned())),
+        ("ok", AttributeValue::Bool(true)),
+        ("n", AttributeValue::Integer(i64::MIN)),
+    ];
+    SeriesKey {
+        source: SourceId::new("airflow").expect("a valid name"),
+        name: name.to_owned(),
+        attributes: attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        resource: BTreeMap::new(),
+    }
+}
+
+/// A window in which every reading, every statistic and the ends of the range of values occur.
+fn closed_window(start: UnixMillis, cycle: u64) -> ClosedWindow {
+    let value = interval(-1, 0, 1_500_000_000);
+    let widest = interval(i128::MIN, -1_000_000_001, i128::MAX);
+    ClosedWindow {
+        window: WindowIndex::containing(start, WINDOW),
+        cycle: Cycle::new(cycle),
+        closed_at: start.plus(Millis::from_secs(15)),
+        finality: Finality::Confirmed,
+        reporters: vec![
+            (ReplicaIndex::new(0), false),
+            (ReplicaIndex::new(1), true),
+            (ReplicaIndex::new(3), false),
+        ],
+        readings: vec![
+            Reading::Fresh(value),
+            Reading::Held { value, since: start },
+            Reading::NoSamples { since: None, learned_interval_ms: 0 },
+            Reading::NoSamples { since: Some(start), learned_interval_ms: 10_000 },
+            Reading::Unknown,
+        ],
+        series: BTreeMap::from([
+            (series("queued"), BTreeMap::from([(Statistic::Last, value), (Statistic::Mean, widest)])),
+            (series(&"long".repeat(10_000)), BTreeMap::from([(Statistic::Increase, value)])),
+            (series("nul\0name"), BTreeMap::from([(Statistic::Min, value), (Statistic::Max, widest)])),
+        ]),
+    }
+}
+
+#[tokio::test]
+async fn a_block_is_stored_once_however_often_it_comes() {
+    let (store, url) = fresh_store().await;
+    let first = block(1, vec![Change::TimeMoved(MIDNIGHT), Change::WindowClosed(closed_window(MIDNIGHT, 1))]);
+    assert_eq!(store.apply(&first).await.expect("it is next"), ApplyOutcome::Applied);
+    assert_eq!(store.apply(&first).await.expect("it is known"), ApplyOutcome::AlreadyApplied);
+    assert_eq!(store.apply(&block(2, vec![])).await.expect("it is next"), ApplyOutcome::Applied);
+    assert_eq!(store.apply(&first).await.expect("it is known"), ApplyOutcome::AlreadyApplied);
+    let applied = store.applied_height().await.expect("it is there");
+    assert_eq!((applied.height, applied.digest), (Height::new(2), digest_at(2)));
+    assert_eq!(applied.agreed_time, MIDNIGHT);
+    assert_eq!(count(&url, "block_headers").await, 2);
+    assert_eq!(count(&url, "merged_windows").await, 1);
+    assert_eq!(count(&url, "window_values").await, 5);
+}
+
+#[tokio::test]
+async fn of_two_attempts_at_once_one_stores_the_block() {
+    let (store, url) = fresh_store().await;
+    let first = block(1, vec![Change::WindowClosed(closed_window(MIDNIGHT, 1))]);
+    let (one, other) = tokio::join!(store.apply(&first), store.apply(&first));
+    let mut outcomes = [one.expect("it is next"), other.expect("it is next")];
+    outcomes.sort_by_key(|outcome| *outcome == ApplyOutcome::AlreadyApplied);
+    assert_eq!(outcomes, [ApplyOutcome::Applied, ApplyOutcome::AlreadyApplied]);
+    assert_eq!(count(&url, "merged_windows").await, 1);
+}
+
+#[tokio::test]
+async fn a_block_above_the_next_height_is_out_of_order() {
+    let (store, url) = fresh_store().await;
+    for (height, parent) in [(2, 1), (7, 6)] {
+        let refused = store.apply(&block(height, vec![])).await.expect_err("block 1 is missing");
+        let ApplyError::OutOfOrder { expected, got } = refused else { panic!("{refused:?} for {parent}") };
+        assert_eq!((expected, got), (Height::new(1), Height::new(height)));
+    }
+    assert_eq!(count(&url, "block_headers").await, 0);
+}
+
+#[tokio::test]
+async fn another_block_of_an_applied_height_and_a_block_on_another_parent_diverge() {
+    let (store, url) = fresh_store().await;
+    store.apply(&block(1, vec![])).await.expect("it is next");
+    store.apply(&block(2, vec![])).await.expect("it is next");
+    for height in [1, 2] {
+        let mut other = block(height, vec![]);
+        other.header.digest = Digest::of(b"another");
+        let refused = store.apply(&other).await.expect_err("the stored digest differs");
+        let ApplyError::Diverged { stored, got, .. } = refused else { panic!("{refused:?}") };
+        assert_eq!((stored, got), (digest_at(height), Digest::of(b"another")));
+    }
+    let mut orphan = block(3, vec![]);
+    orphan.header.parent = Digest::of(b"another");
+    let refused = store.apply(&orphan).await.expect_err("the parent is not the newest block");
+    assert!(matches!(refused, ApplyError::Diverged { .. }), "{refused:?}");
+    assert!(!refused.is_transient());
+    assert_eq!(count(&url, "block_headers").await, 2);
+}
+
+#[tokio::test]
+async fn a_block_that_fails_halfway_leaves_nothing() {
+    let (store, url) = fresh_store().await;
+    let window = Change::WindowClosed(closed_window(MIDNIGHT, 1));
+    let plan = || Change::PlanLogged(Box::new(certified_plan(7)));
+    let refused = store.apply(&block(1, vec![window.clone(), plan(), plan()])).await;
+    let refused = refused.expect_err("one plan is logged twice");
+    assert!(refused.to_string().contains("plans"), "{refused}");
+    assert!(!refused.is_transient());
+    for table in
+        ["block_headers", "merged_windows", "window_values", "readings", "series", "plans", "certificates"]
+    {
+        assert_eq!(count(&url, table).await, 0, "{table}");
+    }
+    assert_eq!(partitions(&url).await, Vec::<String>::new());
+    assert_eq!(
+        store.apply(&block(1, vec![window, plan()])).await.expect("it is next"),
+        ApplyOutcome::Applied
+    );
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_the_middle_leaves_nothing_and_the_block_can_be_stored_again() {
+    let (store, url) = fresh_store().await;
+    let mut other = PgConnection::connect(&url).await.expect("the server answers");
+    let mut blocking = other.begin().await.expect("the server answers");
+    sqlx::query("LOCK TABLE series IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *blocking)
+        .await
+        .expect("it is free");
+    let first = block(1, vec![Change::WindowClosed(closed_window(MIDNIGHT, 1))]);
+    let attempt = tokio::spawn({
+        let (store, first) = (store.clone(), first.clone());
+        async move { store.apply(&first).await }
+    });
+    terminate_waiting_backend(&url).await;
+    let refused = attempt.await.expect("the task ends").expect_err("its connection was cut");
+    assert!(refused.is_transient(), "{refused:?}");
+    blocking.rollback().await.expect("the server answers");
+    for table in ["block_headers", "merged_windows", "series"] {
+        assert_eq!(count(&url, table).await, 0, "{table}");
+    }
+    assert_eq!(partitions(&url).await, Vec::<String>::new());
+    assert_eq!(store.apply(&first).await.expect("it is next"), ApplyOutcome::Applied);
+}
+
+/// Waits until a session of this database waits for a lock, then cuts its connection.
+async fn terminate_waiting_backend(url: &str) {
+    let mut connection = PgConnection::connect(url).await.expect("the server answers");
+    for _ in 0..1_000 {
+        let cut: Option<bool> = sqlx::query_scalar(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_optional(&mut connection)
+        .await
+        .expect("the server answers");
+        if cut == Some(true) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("no session came to wait for the lock");
+}
+
+async fn partitions(url: &str) -> Vec<String> {
+    let mut connection = PgConnection::connect(url).await.expect("the server answers");
+    sqlx::query_scalar("SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE c.relkind = 'r' ORDER BY 1")
+        .fetch_all(&mut connection)
+        .await
+        .expect("the catalogue answers")
+}
+
+#[tokio::test]
+async fn windows_come_back_exactly_from_their_days_partitions() {
+    let (store, url) = fresh_store().await;
+    let evening = closed_window(MIDNIGHT.minus(WINDOW), 1);
+    let morning = closed_window(MIDNIGHT, 2);
+    let changes = vec![
+        Change::WindowClosed(evening.clone()),
+        Change::WindowClosed(morning.clone()),
+        Change::Gap { first: WindowIndex::new(5), last: WindowIndex::new(9), cycle: Cycle::new(3) },
+    ];
+    store.apply(&block(1, changes)).await.expect("it is next");
+    assert_eq!(
+        partitions(&url).await,
+        [
+            "merged_windows_20261119",
+            "merged_windows_20261120",
+            "readings_20261119",
+            "readings_20261120",
+            "window_values_20261119",
+            "window_values_20261120",
+        ]
+    );
+    assert_eq!(count(&url, "ONLY merged_windows_20261119").await, 1);
+    assert_eq!(count(&url, "series").await, 3);
+    assert_eq!(count(&url, "window_gaps").await, 1);
+    assert_eq!(count(&url, "dashboard_values").await, 10);
+    for window in [&evening, &morning] {
+        let start = window.window.start(WINDOW);
+        let stored = store.windows(start, start.plus(WINDOW)).await.expect("it is there");
+        let [stored] = stored.as_slice() else { panic!("{stored:?}") };
+        assert_eq!((stored.window, stored.start, stored.cycle), (window.window, start, window.cycle));
+        assert_eq!((stored.closed_at, stored.finality), (window.closed_at, window.finality));
+        assert_eq!(stored.reporters, window.reporters);
+        assert_eq!(stored.readings, window.readings);
+        assert_eq!(store.window_values(window.window).await.expect("it is there"), window.series);
+    }
+    let both = store.windows(MIDNIGHT.minus(WINDOW), MIDNIGHT.plus(WINDOW)).await.expect("they are there");
+    assert_eq!(both.len(), 2);
+}
+
+#[tokio::test]
+async fn plans_come_back_byte_for_byte_and_their_state_follows_the_receipts() {
+    let (store, url) = fresh_store().await;
+    let (first, second) = (certified_plan(7), certified_plan(9));
+    let logged_plan = |plan: &Certified<Plan>| Change::PlanLogged(Box::new(plan.clone()));
+    let changes = vec![Change::TimeMoved(MIDNIGHT), logged_plan(&first), logged_plan(&second)];
+    store.apply(&block(1, changes)).await.expect("it is next");
+    let stored = store.plan(first.digest()).await.expect("it answers").expect("it is there");
+    assert_eq!(stored.body, first.envelope().unverified_body());
+    assert_eq!(stored.envelope, first.envelope().to_json());
+    assert_eq!((stored.state, stored.logged_at), (PlanState::Logged, MIDNIGHT));
+    assert_eq!(count(&url, "certificate_signatures").await, 6);
+
+    let applied = receipt(first.digest(), Outcome::Applied {}, 1);
+    let refused = receipt(second.digest(), Outcome::Refused { why: Refusal::Precondition }, 2);
+    let changes = vec![logged(applied.clone()), logged(refused.clone())];
+    store.apply(&block(2, changes)).await.expect("it is next");
+    let plans = store.plans(&target(), Cycle::ZERO, 10).await.expect("it answers");
+    let states: Vec<_> = plans.iter().map(|plan| (plan.seq.number(), plan.state)).collect();
+    assert_eq!(states, [(7, PlanState::Applied), (9, PlanState::Refused)]);
+    assert_eq!(store.plans(&target(), Cycle::new(7), 10).await.expect("it answers"), plans[1..]);
+    assert_eq!(store.plans(&target(), Cycle::ZERO, 1).await.expect("it answers"), plans[..1]);
+    let receipts = store.receipts(second.digest()).await.expect("it answers");
+    let [stored] = receipts.as_slice() else { panic!("{receipts:?}") };
+    assert_eq!((&stored.outcome, &stored.envelope), (&refused.0.outcome, &refused.1));
+    assert_eq!((stored.before, stored.after, stored.at), (refused.0.before, refused.0.after, MIDNIGHT));
+    assert_eq!(store.plan(Digest::of(b"none")).await.expect("it answers"), None);
+}
+
+#[tokio::test]
+async fn what_an_agent_or_a_stranger_claims_never_makes_a_block_unstorable() {
+    let (store, url) = fresh_store().await;
+    let plan = certified_plan(7);
+    let (mut wild, envelope) = receipt(plan.digest(), Outcome::Noop {}, u64::MAX);
+    wild.at = UnixMillis::new(u64::MAX);
+    wild.refused_documents = u64::MAX;
+    let detail = "\0".repeat(100_000);
+    let changes = vec![
+        Change::PlanLogged(Box::new(plan.clone())),
+        logged((wild, envelope.clone())),
+        Change::PlanRefused { plan: None, why: PlanRefusal::NotCertified(detail.clone()) },
+        Change::PlanRefused { plan: Some(Digest::of(b"late")), why: PlanRefusal::Late },
+        Change::ReceiptRefused { target: Some(target()), why: ReceiptRefusal::NotVerified(detail) },
+        Change::ReportRefused { replica: ReplicaIndex::new(u16::MAX), why: ReportRefusal::BadBody },
+        Change::Malformed,
+    ];
+    store.apply(&block(1, changes)).await.expect("it is next");
+    assert_eq!(count(&url, "refusals").await, 5);
+    let receipts = store.receipts(plan.digest()).await.expect("it answers");
+    assert_eq!(receipts.first().map(|receipt| &receipt.envelope), Some(&envelope));
+}
+
+#[tokio::test]
+async fn findings_come_back_newest_first() {
+    let (store, _) = fresh_store().await;
+    let loud = Finding {
+        policy: Some("backlog".to_owned()),
+        symptom: Symptom::Threshold,
+        window: WindowIndex::containing(MIDNIGHT, WINDOW),
+        since: MIDNIGHT,
+        observed: Some(interval(-1_500_000_000, 0, i128::MAX)),
+        against: Some(Quantity::from_nanos(i128::MIN)),
+    };
+    let silent =
+        Finding { policy: None, symptom: Symptom::Gap, observed: None, against: None, ..loud.clone() };
+    let found =
+        |cycle, finding: &Finding| Change::Found { cycle: Cycle::new(cycle), finding: finding.clone() };
+    let stored =
+        |cycle, finding: &Finding| StoredFinding { cycle: Cycle::new(cycle), finding: finding.clone() };
+    store.apply(&block(1, vec![found(1, &loud), found(1, &silent)])).await.expect("it is next");
+    store.apply(&block(2, vec![found(2, &loud)])).await.expect("it is next");
+    let newest = store.findings(2).await.expect("it answers");
+    assert_eq!(newest, [stored(2, &loud), stored(1, &silent)]);
+    assert_eq!(store.findings(u32::MAX).await.expect("it answers").len(), 3);
+}
+
+#[tokio::test]
+async fn a_head_and_its_certificate_meet_in_either_order() {
+    let (store, url) = fresh_store().await;
+    let derived = |number| Change::HeadDerived(Box::new(head(number, Mode::Act)));
+    let certified = |number| certified_head(number, Mode::Act);
+    assert_eq!(store.head(Shard::new(0)).await.expect("it answers"), None);
+    store.apply(&block(1, vec![derived(1)])).await.expect("it is next");
+    assert_eq!(store.head(Shard::new(0)).await.expect("it answers"), None);
+    for number in [1, 1, 2] {
+        store.record_certified_head(&certified(number)).await.expect("the state agrees");
+    }
+    store.apply(&block(2, vec![derived(2), derived(3)])).await.expect("it is next");
+    let newest = store.head(Shard::new(0)).await.expect("it answers").expect("number 2 is certified");
+    assert_eq!((newest.number, newest.epoch), (HeadNumber::new(2), identity().epoch));
+    assert_eq!(newest.body, head(2, Mode::Act).to_bytes());
+    assert_eq!(newest.envelope, certified(2).envelope().to_json());
+    assert_eq!(count(&url, "heads").await, 3);
+}
+
+#[tokio::test]
+async fn a_head_that_differs_from_the_certified_one_is_a_divergence_in_either_order() {
+    let (store, url) = fresh_store().await;
+    store
+        .apply(&block(1, vec![Change::HeadDerived(Box::new(head(1, Mode::Act)))]))
+        .await
+        .expect("it is next");
+    let refused = store.record_certified_head(&certified_head(1, Mode::Hold)).await;
+    assert!(matches!(refused, Err(RecordHeadError::Diverged { .. })), "{refused:?}");
+    store.record_certified_head(&certified_head(2, Mode::Hold)).await.expect("nothing is derived yet");
+    let refused = store.apply(&block(2, vec![Change::HeadDerived(Box::new(head(2, Mode::Act)))])).await;
+    assert!(matches!(refused, Err(ApplyError::Diverged { .. })), "{refused:?}");
+    assert_eq!(count(&url, "block_headers").await, 1);
+}
+
+#[tokio::test]
+async fn a_database_serves_one_replica_of_one_cluster_and_never_an_earlier_epoch() {
+    let (store, url) = fresh_store().await;
+    let others = [
+        StoreIdentity { replica: ReplicaIndex::new(0), ..identity() },
+        StoreIdentity { cluster: Digest::of(b"other"), ..identity() },
+        StoreIdentity { epoch: Epoch::new(1), ..identity() },
+    ];
+    for other in others {
+        let refused = Store::connect(&url, other, WINDOW).await.expect_err("it belongs to another");
+        let ConnectError::WrongReplica { cluster, epoch, replica } = refused else { panic!("{refused:?}") };
+        assert_eq!(StoreIdentity { cluster, epoch, replica }, identity());
+    }
+    assert_eq!(store.apply(&block(1, vec![])).await.expect("it is next"), ApplyOutcome::Applied);
+}
+
+#[tokio::test]
+async fn a_second_start_keeps_everything_and_shuts_the_first_process_out() {
+    let (first, url) = fresh_store().await;
+    first.apply(&block(1, vec![Change::WindowClosed(closed_window(MIDNIGHT, 1))])).await.expect("it is next");
+    let second = store_at(&url).await;
+    assert_eq!(second.applied_height().await.expect("it is there").height, Height::new(1));
+    let refused = first.apply(&block(2, vec![])).await.expect_err("a newer process has the database");
+    assert!(matches!(refused, ApplyError::Superseded), "{refused:?}");
+    assert_eq!(second.apply(&block(2, vec![])).await.expect("it is next"), ApplyOutcome::Applied);
+}
+
+#[tokio::test]
+async fn a_row_that_the_store_cannot_have_written_is_named() {
+    let (store, url) = fresh_store().await;
+    store.apply(&block(1, vec![Change::PlanLogged(Box::new(certified_plan(7)))])).await.expect("it is next");
+    let mut connection = PgConnection::connect(&url).await.expect("the server answers");
+    sqlx::raw_sql("UPDATE plans SET target = 'not a name'")
+        .execute(&mut connection)
+        .await
+        .expect("it is text");
+    let target = certified_plan(7).digest();
+    let refused = store.plan(target).await.expect_err("the name is not valid").to_string();
+    assert!(refused.starts_with("table plans, row not a name seq 7, column target: "), "{refused}");
+}
