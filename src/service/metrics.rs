@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::status::StatusSnapshot;
 use crate::{
     knowledge::{
-        change::{Change, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        change::{Change, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
         finding::Symptom,
         receipt::Outcome,
         snapshot::Finality,
@@ -51,6 +51,7 @@ pub struct Metrics {
     heads_derived: Counter,
     receipts_logged: Family<By, Counter>,
     receipts_refused: Family<By, Counter>,
+    plan_effects: Family<By, Counter>,
     reports_refused: Family<By, Counter>,
     malformed_commands: Counter,
     points: Family<By, Counter>,
@@ -72,6 +73,7 @@ impl Metrics {
             heads_derived: Counter::default(),
             receipts_logged: Family::default(),
             receipts_refused: Family::default(),
+            plan_effects: Family::default(),
             reports_refused: Family::default(),
             malformed_commands: Counter::default(),
             points: Family::default(),
@@ -102,6 +104,7 @@ impl Metrics {
             }
             Change::ReceiptLogged { receipt, .. } => count(&self.receipts_logged, outcome(&receipt.outcome)),
             Change::ReceiptRefused { why, .. } => count(&self.receipts_refused, receipt_refusal(why)),
+            Change::EffectSettled { effect: settled, .. } => count(&self.plan_effects, effect(*settled)),
             Change::ReportRefused { why, .. } => count(&self.reports_refused, report_refusal(*why)),
             Change::Malformed => {
                 self.malformed_commands.inc();
@@ -137,6 +140,7 @@ impl Metrics {
         family("findings", "Findings, by symptom", &self.findings);
         family("plans_refused", "Certified plans that took no effect, by reason", &self.plans_refused);
         family("receipts_logged", "Receipts of agents, by outcome", &self.receipts_logged);
+        family("plan_effects", "Logged plans by their settled effect", &self.plan_effects);
         family("receipts_refused", "Receipts that took no effect, by reason", &self.receipts_refused);
         family("reports_refused", "Reports and ticks that took no effect, by reason", &self.reports_refused);
         family("points", "Data points at the OTLP door, accepted or rejected", &self.points);
@@ -185,9 +189,18 @@ const fn plan_refusal(why: &PlanRefusal) -> &'static str {
     match why {
         PlanRefusal::NotCertified(_) => "not_certified",
         PlanRefusal::UnknownTarget => "unknown_target",
+        PlanRefusal::UnknownPolicy => "unknown_policy",
         PlanRefusal::Superseded => "superseded",
         PlanRefusal::Late => "late",
         PlanRefusal::Duplicate => "duplicate",
+    }
+}
+
+const fn effect(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Better => "better",
+        Effect::Worse => "worse",
+        Effect::Inconclusive => "inconclusive",
     }
 }
 
