@@ -218,8 +218,9 @@ impl Collector {
     }
 
     fn close_oldest(&mut self, kind: SubjectKind) {
+        let oldest = self.of_kind(kind).next().cloned();
         if self.of_kind(kind).count() > MAX_OPEN_PER_KIND
-            && let Some(oldest) = self.of_kind(kind).next().cloned()
+            && let Some(oldest) = oldest
         {
             self.open.remove(&oldest);
         }

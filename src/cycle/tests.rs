@@ -1,0 +1,282 @@
+//! Four control cycles behind one log that the test orders by hand.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Alarm, Cycle, CycleConfig, Output, Seal};
+use crate::{
+    consensus::{Block, Command as Ordered, Payload, QuorumCertificate, certify::Endorsement},
+    knowledge::{
+        certified::Certified,
+        change::Change,
+        command::EncodedCommand,
+        fixtures::{agent_key, committee, replica_keys, target},
+        genesis::{Genesis, Parameters},
+        head::Head,
+        observation::{SeriesKey, SeriesSummary, WindowSummary},
+        plan::{DesiredState, OnStale, Plan},
+        policy::{
+            Action, Change as PolicyChange, Combine, Condition, Indicator, Policy, Risk, Selector, Side,
+            Statistic, Target, TargetKind,
+        },
+    },
+    types::{Committee, Millis, Quantity, ReplicaIndex, SourceId, UnixMillis, View, WindowIndex},
+};
+
+const WINDOW: Millis = Millis::from_secs(10);
+
+fn genesis() -> Genesis {
+    let pool = TargetKind::Pool { initial: 3, min: 1, max: 12, max_step: 4 };
+    let minute = Millis::from_secs(60);
+    Genesis {
+        parameters: Parameters::for_window(WINDOW),
+        targets: vec![Target {
+            id: target(),
+            kind: pool,
+            cooldown: minute,
+            plans_per_hour: 4,
+            agent: agent_key().public(),
+        }],
+        policies: vec![Policy {
+            name: "backlog".to_owned(),
+            indicator: Indicator {
+                selector: Selector { source: None, name: "backlog".to_owned(), attributes: BTreeMap::new() },
+                statistic: Statistic::Last,
+                combine: Combine::Sum,
+            },
+            condition: Condition::Threshold {
+                side: Side::Above,
+                enter: Quantity::from_i64(20),
+                leave: Quantity::from_i64(5),
+                hold: Millis::ZERO,
+            },
+            action: Some(Action {
+                target: target(),
+                change: PolicyChange::AddSlots(3),
+                cooldown: minute,
+                expiry: Millis::from_secs(900),
+                risk: Risk::Low,
+                on_stale: OnStale::Hold,
+                verify_within: minute,
+            }),
+        }],
+    }
+}
+
+fn backlog(value: i64) -> WindowSummary {
+    let key = SeriesKey {
+        source: SourceId::new("engine").expect("a valid name"),
+        name: "backlog".to_owned(),
+        attributes: BTreeMap::new(),
+        resource: BTreeMap::new(),
+    };
+    let value = Quantity::from_i64(value);
+    let level = SeriesSummary::Level { last: value, min: value, max: value, sum: value, samples: 1 };
+    WindowSummary { series: BTreeMap::from([(key, level)]) }
+}
+
+/// What one replica put out, by kind.
+#[derive(Default)]
+struct Said {
+    seals: Vec<Seal>,
+    endorsements: Vec<Endorsement>,
+    submitted: Vec<EncodedCommand>,
+    changes: Vec<Change>,
+    plans: Vec<Plan>,
+    certified_plans: Vec<Certified<Plan>>,
+    certified_heads: Vec<Certified<Head>>,
+    alarms: Vec<Alarm>,
+}
+
+struct Cluster {
+    committee: Arc<Committee>,
+    cycles: Vec<Cycle>,
+    said: Vec<Said>,
+    tip: QuorumCertificate,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let committee = Arc::new(committee());
+        let tip = QuorumCertificate::genesis(&committee);
+        let cycles = (0..4).map(|place| cycle(&committee, place)).collect();
+        Self { committee, cycles, said: (0..4).map(|_| Said::default()).collect(), tip }
+    }
+
+    fn collect(&mut self, place: usize) {
+        let said = &mut self.said[place];
+        while let Some(output) = self.cycles[place].poll_output() {
+            match output {
+                Output::Seal(seal) => said.seals.push(seal),
+                Output::Endorse(endorsement) => said.endorsements.push(endorsement),
+                Output::Submit(command) => said.submitted.push(command),
+                Output::Folded(folded) => said.changes.extend(folded.changes),
+                Output::Decided(decided) => {
+                    said.plans.extend(decided.plans.into_iter().map(|(_, plan)| plan))
+                }
+                Output::PlanCertified(plan) => said.certified_plans.push(*plan),
+                Output::HeadCertified(head) => said.certified_heads.push(*head),
+                Output::Alarm(alarm) => said.alarms.push(alarm),
+            }
+        }
+    }
+
+    /// Every replica reports this window, and all reports are ordered in one block.
+    fn report(&mut self, window: u64, of: impl Fn(usize) -> WindowSummary) {
+        let window = WindowIndex::new(window);
+        let now = window.close(WINDOW).plus(Millis::from_secs(2));
+        for place in 0..4 {
+            self.cycles[place].report(window, of(place), false, now);
+            self.collect(place);
+        }
+        self.order();
+    }
+
+    /// Orders all that was submitted, each command once.
+    fn order(&mut self) {
+        let mut commands: Vec<EncodedCommand> = Vec::new();
+        for said in &mut self.said {
+            for command in said.submitted.drain(..) {
+                if !commands.contains(&command) {
+                    commands.push(command);
+                }
+            }
+        }
+        let commands =
+            commands.into_iter().map(|one| Ordered::new(one.head, one.body).expect("small")).collect();
+        let view = View::new(self.tip.view.number() + 1);
+        let block =
+            Arc::new(Block::new(view, ReplicaIndex::new(0), self.tip.clone(), Payload::new(commands)));
+        self.tip =
+            QuorumCertificate { view, height: block.height(), block: block.id(), signatures: Vec::new() };
+        for place in 0..4 {
+            self.cycles[place].commit(&block);
+            self.collect(place);
+        }
+    }
+
+    /// Delivers the endorsements of these replicas to all others.
+    fn endorse(&mut self, from: &[usize]) {
+        for sender in from.iter().copied() {
+            let endorsements = std::mem::take(&mut self.said[sender].endorsements);
+            for receiver in (0..4).filter(|receiver| *receiver != sender) {
+                for endorsement in endorsements.clone() {
+                    let from = ReplicaIndex::new(u16::try_from(sender).expect("four"));
+                    self.cycles[receiver].receive(from, endorsement).expect("honest endorsements are taken");
+                }
+                self.collect(receiver);
+            }
+        }
+    }
+}
+
+fn cycle(committee: &Arc<Committee>, place: u16) -> Cycle {
+    Cycle::new(CycleConfig {
+        genesis: genesis(),
+        committee: Arc::clone(committee),
+        me: ReplicaIndex::new(place),
+        key: replica_keys()[usize::from(place)].clone(),
+    })
+    .expect("the genesis is sound")
+}
+
+const FIRST: u64 = 1000;
+
+#[test]
+fn a_backlog_becomes_one_logged_plan_that_every_replica_derived_alone() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    cluster.report(FIRST + 1, |_| backlog(37));
+    for said in &cluster.said {
+        let [plan] = said.plans.as_slice() else { panic!("one plan, not {:?}", said.plans) };
+        assert_eq!(plan.desired, DesiredState::Slots { slots: 6 });
+        assert!(said.certified_plans.is_empty(), "nobody else's signature is here yet");
+    }
+    cluster.endorse(&[0, 1, 2, 3]);
+    assert!(cluster.said.iter().all(|said| said.certified_plans.len() == 1));
+    let late = UnixMillis::new((FIRST + 2) * WINDOW.as_millis() + 4_000);
+    for place in 0..4 {
+        cluster.cycles[place].tick(late);
+        cluster.collect(place);
+    }
+    cluster.order();
+    for said in &cluster.said {
+        let logged = said.changes.iter().filter(|change| matches!(change, Change::PlanLogged(_)));
+        assert_eq!(logged.count(), 1, "a plan is logged once, however many submit it");
+        assert!(said.alarms.is_empty());
+    }
+    let roots: Vec<_> = cluster.cycles.iter().map(Cycle::root).collect();
+    assert!(roots.windows(2).all(|pair| pair[0] == pair[1]), "equal logs give equal state");
+}
+
+#[test]
+fn nothing_that_is_sent_before_the_certificate_holds_the_plans_bytes() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    cluster.report(FIRST + 1, |_| backlog(37));
+    for said in &cluster.said {
+        let [plan] = said.plans.as_slice() else { panic!("one plan, not {:?}", said.plans) };
+        let body = plan.to_bytes();
+        let mut sent: Vec<Vec<u8>> =
+            said.endorsements.iter().map(|one| borsh::to_vec(one).expect("in memory")).collect();
+        sent.extend(said.submitted.iter().map(|one| [one.head.clone(), one.body.clone()].concat()));
+        assert!(!sent.is_empty());
+        // Any run of bytes that only the plan has, such as its opening fields.
+        let telling = &body[..64];
+        assert!(sent.iter().all(|bytes| !bytes.windows(telling.len()).any(|run| run == telling)));
+    }
+}
+
+#[test]
+fn a_replica_that_lies_about_what_it_saw_changes_no_plan_and_is_named_when_it_endorses_another() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    cluster.report(FIRST + 1, |place| backlog(if place == 3 { 1_000_000 } else { 2 }));
+    assert!(cluster.said.iter().all(|said| said.plans.is_empty()), "one liar moves nothing");
+    cluster.report(FIRST + 2, |place| backlog(if place == 3 { 0 } else { 40 }));
+    assert!(cluster.said.iter().all(|said| said.plans.len() == 1), "and hides nothing");
+    for endorsement in &mut cluster.said[3].endorsements {
+        endorsement.digest = crate::types::Digest::of(b"forged");
+    }
+    cluster.endorse(&[0, 1, 2, 3]);
+    for said in &cluster.said[..3] {
+        assert_eq!(said.certified_plans.len(), 1, "the certificate forms without it");
+        let named = |alarm: &Alarm| matches!(alarm, Alarm::Disagreement { by, .. } if by.place() == 3);
+        assert!(said.alarms.iter().any(named), "{:?}", said.alarms);
+    }
+}
+
+#[test]
+fn a_replica_that_starts_again_signs_what_it_signed_before() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    let mut again = cycle(&cluster.committee, 0);
+    for seal in cluster.said[0].seals.clone() {
+        again.restore(seal);
+    }
+    assert_eq!(again.newest_report(), Some(WindowIndex::new(FIRST)));
+    again.report(WindowIndex::new(FIRST), backlog(99), true, UnixMillis::new(99_999_999));
+    assert!(again.poll_output().is_none(), "a window is reported once, whatever the summary says");
+    again.resubmit_newest_report();
+    let Some(Output::Submit(command)) = again.poll_output() else {
+        panic!("the sealed bytes are sent again")
+    };
+    let sealed = cluster.said[0].seals.iter().find_map(|seal| match seal {
+        Seal::Report { head, .. } => Some(head.clone()),
+        Seal::Endorsed { .. } => None,
+    });
+    assert_eq!(Some(command.head), sealed);
+}
+
+#[test]
+fn heads_are_certified_for_every_slot() {
+    let mut cluster = Cluster::new();
+    for window in FIRST..FIRST + 4 {
+        cluster.report(window, |_| backlog(2));
+        cluster.endorse(&[0, 1, 2, 3]);
+    }
+    for said in &cluster.said {
+        let numbers: Vec<_> =
+            said.certified_heads.iter().map(|head| head.document().number.number()).collect();
+        assert!(numbers.len() >= 3 && numbers.is_sorted(), "{numbers:?}");
+    }
+}
