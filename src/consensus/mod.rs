@@ -63,6 +63,7 @@
 //!   here, each block certified by the next one's verified justification and the last by a QC of its own.
 //! - **F2** Nobody stops voting to fetch; requests go to the QC's signers in turn and have a deadline.
 
+mod archive;
 mod block;
 mod certificate;
 mod core;
@@ -80,6 +81,7 @@ pub mod journal;
 pub mod limits;
 
 pub use self::core::{Config, Core, Input, Output, Recovery, RecoveryError, Rejected};
+pub use archive::{Archive, ArchiveError};
 pub use block::{Block, BlockId, Command, CommandError, Payload};
 pub use certificate::{CertificateError, QuorumCertificate, SignedTimeoutView, TimeoutCertificate, Verified};
 pub use message::{BlockRequest, BlockResponse, Certificates, Message, Proposal, Timeout, Vote};

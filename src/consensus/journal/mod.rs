@@ -38,7 +38,7 @@ mod format;
 mod log;
 mod recovery;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use disk::{Disk, DiskError};
 #[cfg(feature = "service")]

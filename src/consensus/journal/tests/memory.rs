@@ -10,7 +10,7 @@ use crate::consensus::journal::{Disk, DiskError};
 
 /// A handle to one disk; clones see the same one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct MemoryDisk(Rc<RefCell<State>>);
+pub(in crate::consensus) struct MemoryDisk(Rc<RefCell<State>>);
 
 #[derive(Debug, Default)]
 struct State {

@@ -3,14 +3,14 @@
 mod crash;
 #[cfg(feature = "service")]
 mod files;
-mod memory;
+pub(in crate::consensus) mod memory;
 
 use super::{Disk, Entry, Identity, Journal, JournalConfig, OpenError, Recovery, Salt};
 use crate::types::Digest;
 
 pub(super) type Entries = Vec<(u8, Vec<u8>)>;
 
-pub(super) fn config(segment_bytes: u64) -> JournalConfig {
+pub(in crate::consensus) fn config(segment_bytes: u64) -> JournalConfig {
     let identity = Identity { cluster: Digest::of(b"cluster"), key: Digest::of(b"key") };
     JournalConfig { identity, salt: Salt::new([7; 16]), segment_bytes }
 }

@@ -1,0 +1,189 @@
+//! The archive: where the committed blocks lie in the journal, so that a fetch of blocks that memory no longer
+//! holds is answered (rule F1).
+//!
+//! It holds places, never blocks, and neither writes nor decides who is answered. Invariant: the n-th place
+//! is that of the block that was committed at height n.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    block::{Block, BlockId},
+    journal::{Disk, EntryLocation, Journal, JournalError},
+    limits::{MAX_FETCHED_BLOCKS, MAX_FETCHED_BYTES},
+    message::{BlockRequest, BlockResponse},
+    record::Record,
+};
+use crate::types::Height;
+
+/// The places of all committed blocks of one journal.
+#[derive(Debug, Default)]
+pub struct Archive {
+    committed: Vec<EntryLocation>,
+    /// Blocks that are stored and may be committed yet.
+    uncommitted: BTreeMap<BlockId, (Height, EntryLocation)>,
+}
+
+/// Why a fetch cannot be answered from the journal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArchiveError {
+    /// The entry cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The entry is not the block that was committed.
+    #[error("the journal's entry for height {0} is not the block that was committed there")]
+    NotTheBlock(Height),
+}
+
+impl Archive {
+    /// Takes note of a record that was appended, or that was read back at the start, in the order of the
+    /// journal.
+    pub fn note(&mut self, record: &Record, location: EntryLocation) {
+        match record {
+            Record::Block(block) => {
+                self.uncommitted.insert(block.id(), (block.height(), location));
+            }
+            Record::Committed { height, block, .. } => {
+                let place = self.uncommitted.get(block).map(|(_, location)| *location);
+                if let Some(place) = place.filter(|_| height.number() == self.committed.len() as u64 + 1) {
+                    self.committed.push(place);
+                }
+                self.uncommitted.retain(|_, (of, _)| *of > *height);
+            }
+            Record::Proposal { .. } | Record::Vote { .. } | Record::Timeout(_) => {}
+        }
+    }
+
+    /// The blocks asked for, lowest first and within the limits of an answer; `None` when there is nothing
+    /// to say. The journal's entries of the noted places are the records' canonical bytes.
+    ///
+    /// A block is given out with the justification of the next one as its certificate. So the newest
+    /// committed block is never given out from here: memory has it.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]: the journal's disk is at fault, not the asker.
+    pub fn answer<D: Disk>(
+        &self,
+        journal: &Journal<D>,
+        request: &BlockRequest,
+    ) -> Result<Option<BlockResponse>, ArchiveError> {
+        let mut blocks: Vec<Arc<Block>> = Vec::new();
+        let mut bytes = 0;
+        let mut height = request.above;
+        let tip = loop {
+            height = height.next();
+            let Some(block) = self.read(journal, height)? else {
+                break blocks.pop().map(|last| last.justify().clone());
+            };
+            if blocks.last().is_some_and(|before| before.id() != block.parent()) {
+                return Err(ArchiveError::NotTheBlock(height));
+            }
+            let fits = blocks.is_empty() || bytes + block.size_bytes() <= MAX_FETCHED_BYTES;
+            if height > request.target_height || blocks.len() == MAX_FETCHED_BLOCKS || !fits {
+                break Some(block.justify().clone());
+            }
+            bytes += block.size_bytes();
+            blocks.push(block);
+        };
+        Ok(tip.filter(|_| !blocks.is_empty()).map(|tip| BlockResponse { blocks, tip }))
+    }
+
+    fn read<D: Disk>(
+        &self,
+        journal: &Journal<D>,
+        height: Height,
+    ) -> Result<Option<Arc<Block>>, ArchiveError> {
+        let place = height.previous().and_then(|below| usize::try_from(below.number()).ok());
+        let Some(location) = place.and_then(|place| self.committed.get(place)) else { return Ok(None) };
+        let (_, payload) = journal.read(*location)?;
+        match borsh::from_slice(&payload) {
+            Ok(Record::Block(block)) if block.height() == height => Ok(Some(block)),
+            Ok(_) | Err(_) => Err(ArchiveError::NotTheBlock(height)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Archive, BlockRequest};
+    use crate::consensus::{
+        Block, Command, Payload, QuorumCertificate, Record,
+        journal::{
+            Journal,
+            tests::{config, memory::MemoryDisk},
+        },
+        limits::{MAX_FETCHED_BLOCKS, MAX_FETCHED_BYTES},
+    };
+    use crate::types::{Committee, Digest, Epoch, Height, ReplicaIndex, SecretKey, View};
+    use std::sync::Arc;
+
+    /// An archive of a chain of blocks with one command of so many bytes each, all but the last committed.
+    fn chain(blocks: u64, command_bytes: usize) -> (Archive, Journal<MemoryDisk>, Vec<Arc<Block>>) {
+        let key = SecretKey::from_seed(&[1; 32]).public();
+        let committee = Committee::new(Digest::of(b"test"), Epoch::new(1), vec![key]).expect("one key");
+        let (mut journal, _) =
+            Journal::open(MemoryDisk::default(), config(1 << 20), |_| ()).expect("a new journal");
+        let mut archive = Archive::default();
+        let mut append = |record: &Record| {
+            let payload = borsh::to_vec(record).expect("in memory");
+            archive.note(record, journal.append(1, &payload).expect("the disk works"));
+        };
+        let mut chain = Vec::new();
+        let mut justify = QuorumCertificate::genesis(&committee);
+        for number in 1..=blocks {
+            let command = Command::new(number.to_le_bytes().to_vec(), vec![0; command_bytes]);
+            let payload = Payload::new(vec![command.expect("small")]);
+            let view = View::new(number);
+            let block = Arc::new(Block::new(view, ReplicaIndex::new(0), justify, payload));
+            append(&Record::Block(Arc::clone(&block)));
+            justify =
+                QuorumCertificate { view, height: block.height(), block: block.id(), signatures: Vec::new() };
+            if number < blocks {
+                let (height, block, certificate) = (block.height(), block.id(), justify.clone());
+                append(&Record::Committed { height, block, certificate });
+            }
+            chain.push(block);
+        }
+        (archive, journal, chain)
+    }
+
+    fn request(above: u64, target: u64) -> BlockRequest {
+        let target_height = Height::new(target);
+        BlockRequest { target: Digest::ZERO, target_height, above: Height::new(above) }
+    }
+
+    #[test]
+    fn a_fetch_is_answered_with_the_blocks_asked_for_and_a_certificate_of_the_last() {
+        let (archive, journal, chain) = chain(200, 0);
+        let most = MAX_FETCHED_BLOCKS as u64;
+        // Above, target, the heights of the answer.
+        let cases = [
+            (0, 10, Some((1, 10))),
+            (7, 8, Some((8, 8))),
+            (0, 190, Some((1, most))),
+            // Height 199 is the newest committed one.
+            (150, 300, Some((151, 198))),
+            (198, 300, None),
+            (500, 600, None),
+            (8, 8, None),
+        ];
+        for (above, target, expected) in cases {
+            let answer = archive.answer(&journal, &request(above, target)).expect("the disk works");
+            let heights = answer.as_ref().map(|answer| {
+                assert!(answer.blocks.windows(2).all(|pair| pair[0].id() == pair[1].parent()));
+                let (first, last) = (&answer.blocks[0], &answer.blocks[answer.blocks.len() - 1]);
+                assert_eq!(answer.tip.block, last.id());
+                assert_eq!(first.id(), chain[first.height().number() as usize - 1].id());
+                (first.height().number(), last.height().number())
+            });
+            assert_eq!(heights, expected, "above {above}, target {target}");
+        }
+    }
+
+    #[test]
+    fn an_answer_keeps_within_its_bytes_and_always_has_one_block() {
+        let command_bytes = MAX_FETCHED_BYTES / 5 * 2;
+        let (archive, journal, _) = chain(5, command_bytes);
+        let answer = archive.answer(&journal, &request(0, 4)).expect("the disk works");
+        assert_eq!(answer.map(|answer| answer.blocks.len()), Some(2));
+    }
+}
