@@ -10,7 +10,7 @@ use postgres::fresh_database;
 use quorate::{
     knowledge::{
         certified::Certified,
-        change::{Change, ClosedWindow, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
         finding::{Finding, Interval, Symptom},
         head::{HEAD_TYPE, Head, HeadEntry, Mode},
         observation::{AttributeValue, SeriesKey},
@@ -408,11 +408,17 @@ async fn plans_come_back_byte_for_byte_and_their_state_follows_the_receipts() {
 
     let applied = receipt(first.digest(), Outcome::Applied {}, 1);
     let refused = receipt(second.digest(), Outcome::Refused { why: Refusal::Precondition }, 2);
-    let changes = vec![logged(applied.clone()), logged(refused.clone())];
+    let settled = Change::EffectSettled {
+        target: target(),
+        seq: Cycle::new(7),
+        plan: first.digest(),
+        effect: Effect::Better,
+    };
+    let changes = vec![logged(applied.clone()), logged(refused.clone()), settled];
     store.apply(&block(2, changes)).await.expect("it is next");
     let plans = store.plans(&target(), Cycle::ZERO, 10).await.expect("it answers");
-    let states: Vec<_> = plans.iter().map(|plan| (plan.seq.number(), plan.state)).collect();
-    assert_eq!(states, [(7, PlanState::Applied), (9, PlanState::Refused)]);
+    let states: Vec<_> = plans.iter().map(|plan| (plan.seq.number(), plan.state, plan.effect)).collect();
+    assert_eq!(states, [(7, PlanState::Applied, Some(Effect::Better)), (9, PlanState::Refused, None)]);
     assert_eq!(store.plans(&target(), Cycle::new(7), 10).await.expect("it answers"), plans[1..]);
     assert_eq!(store.plans(&target(), Cycle::ZERO, 1).await.expect("it answers"), plans[..1]);
     let receipts = store.receipts(second.digest()).await.expect("it answers");

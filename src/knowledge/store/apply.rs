@@ -187,6 +187,9 @@ async fn insert_changes(
             Change::ReceiptLogged { receipt, envelope } => {
                 decisions::insert_receipt(connection, place, receipt, envelope).await?;
             }
+            Change::EffectSettled { target: _, seq: _, plan, effect } => {
+                decisions::settle_effect(connection, place, *plan, *effect).await?;
+            }
             Change::PlanRefused { plan, why } => refusals.push_plan(place, *plan, why),
             Change::ReceiptRefused { target, why } => refusals.push_receipt(place, target.as_ref(), why),
             Change::ReportRefused { replica, why } => refusals.push_report(place, *replica, *why),

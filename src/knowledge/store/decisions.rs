@@ -11,7 +11,7 @@ use super::{
 use crate::{
     knowledge::{
         certified::Certified,
-        change::{PlanRefusal, ReceiptRefusal, ReportRefusal},
+        change::{Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
         head::Head,
         plan::Plan,
         receipt::{Outcome, Receipt},
@@ -191,6 +191,25 @@ pub(super) async fn insert_receipt(
     Ok(())
 }
 
+/// Stores the quorum's judgement of a plan.
+pub(super) async fn settle_effect(
+    connection: &mut PgConnection,
+    place: Place,
+    plan: Digest,
+    effect: Effect,
+) -> Result<(), ApplyError> {
+    sqlx::query!(
+        "UPDATE plans SET effect = $2, settled_at = from_unix_ms($3) WHERE digest = $1",
+        plan.as_bytes().as_slice(),
+        effect.column_name(),
+        time_ms(place.agreed_time),
+    )
+    .execute(connection)
+    .await
+    .map_err(StatementError::on("plans"))?;
+    Ok(())
+}
+
 /// A block's refused commands, gathered for one statement.
 #[derive(Default)]
 pub(super) struct Refusals {
@@ -216,6 +235,7 @@ impl Refusals {
         let (reason, detail) = match why {
             PlanRefusal::NotCertified(detail) => ("not_certified", Some(detail)),
             PlanRefusal::UnknownTarget => ("unknown_target", None),
+            PlanRefusal::UnknownPolicy => ("unknown_policy", None),
             PlanRefusal::Superseded => ("superseded", None),
             PlanRefusal::Late => ("late", None),
             PlanRefusal::Duplicate => ("duplicate", None),

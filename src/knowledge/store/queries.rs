@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     knowledge::{
+        change::Effect,
         finding::{Finding, Interval},
         observation::SeriesKey,
         plan::DesiredState,
@@ -65,6 +66,8 @@ pub struct StoredPlan {
     pub envelope: Vec<u8>,
     /// What became of it.
     pub state: PlanState,
+    /// What the quorum's metrics say of it; `None` until its time has come.
+    pub effect: Option<Effect>,
     /// Agreed time at which it took effect.
     pub logged_at: UnixMillis,
     /// The block that logged it.
@@ -167,7 +170,7 @@ impl Store {
     ) -> Result<Vec<StoredPlan>, QueryError> {
         let rows = sqlx::query_as!(
             PlanRow,
-            r#"SELECT p.digest, p.target, p.seq, p.body, c.envelope, p.state,
+            r#"SELECT p.digest, p.target, p.seq, p.body, c.envelope, p.state, p.effect,
                       to_unix_ms(p.logged_at) AS "logged_at_ms!", p.height
                FROM plans p JOIN certificates c ON c.plan = p.digest
                WHERE p.target = $1 AND p.seq > $2 ORDER BY p.seq LIMIT $3"#,
@@ -188,7 +191,7 @@ impl Store {
     pub async fn plan(&self, digest: Digest) -> Result<Option<StoredPlan>, QueryError> {
         let row = sqlx::query_as!(
             PlanRow,
-            r#"SELECT p.digest, p.target, p.seq, p.body, c.envelope, p.state,
+            r#"SELECT p.digest, p.target, p.seq, p.body, c.envelope, p.state, p.effect,
                       to_unix_ms(p.logged_at) AS "logged_at_ms!", p.height
                FROM plans p JOIN certificates c ON c.plan = p.digest
                WHERE p.digest = $1"#,
@@ -355,6 +358,7 @@ struct PlanRow {
     body: Vec<u8>,
     envelope: Vec<u8>,
     state: String,
+    effect: Option<String>,
     logged_at_ms: i64,
     height: i64,
 }
@@ -369,6 +373,7 @@ impl PlanRow {
             body: self.body,
             envelope: self.envelope,
             state: row.named("state", &self.state)?,
+            effect: self.effect.map(|effect| row.named("effect", &effect)).transpose()?,
             logged_at: row.time("logged_at", self.logged_at_ms)?,
             height: Height::new(row.counter("height", self.height)?),
         })

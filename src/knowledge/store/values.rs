@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     knowledge::{
+        change::Effect,
         finding::{Interval, Symptom},
         observation::{AttributeValue, Attributes},
         plan::DesiredState,
@@ -119,6 +120,7 @@ named!(Refusal {
     TargetFailed = "target_failed",
     Limits = "limits",
 });
+named!(Effect { Better = "better", Worse = "worse", Inconclusive = "inconclusive" });
 named!(PlanState {
     Logged = "logged",
     Applied = "applied",
