@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod config;
 pub mod health;
 pub mod http_client;
 pub mod metrics;

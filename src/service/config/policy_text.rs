@@ -1,0 +1,157 @@
+//! A genesis as the text of a policy file: what a founded cluster keeps beside its root, for people to read and
+//! for replicas to load. Invariant: reading the text gives the genesis back, bit for bit.
+
+use std::fmt::Write as _;
+
+use super::values::span_text;
+use crate::knowledge::{
+    genesis::Genesis,
+    observation::AttributeValue,
+    plan::OnStale,
+    policy::{Action, Change, Combine, Condition, Policy, Risk, Side, Statistic, Target, TargetKind},
+};
+use crate::types::Quantity;
+
+/// The text of a policy file that gives this genesis.
+#[must_use]
+pub fn policy_text(genesis: &Genesis) -> String {
+    let mut lines = Lines::default();
+    let parameters = &genesis.parameters;
+    lines.put("[cycle]");
+    for (name, span) in [
+        ("window", parameters.window),
+        ("grace", parameters.grace),
+        ("settle", parameters.settle),
+        ("deadline", parameters.deadline),
+        ("activation_limit", parameters.activation_limit),
+        ("head_slot", parameters.head_slot),
+        ("stale_after", parameters.stale_after),
+        ("longest_hold", parameters.longest_hold),
+    ] {
+        lines.put(format_args!("{name} = \"{}\"", span_text(span)));
+    }
+    lines.put(format_args!("series_limit = {}", parameters.series_limit));
+    for target in &genesis.targets {
+        put_target(&mut lines, target);
+    }
+    for policy in &genesis.policies {
+        put_policy(&mut lines, policy);
+    }
+    lines.0
+}
+
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn put(&mut self, line: impl std::fmt::Display) {
+        writeln!(self.0, "{line}").expect("writing to memory does not fail");
+    }
+}
+
+fn put_target(lines: &mut Lines, target: &Target) {
+    lines.put("\n[[target]]");
+    lines.put(format_args!("id = \"{}\"", target.id));
+    match target.kind {
+        TargetKind::Pool { initial, min, max, max_step } => lines.put(format_args!(
+            "pool = {{ initial = {initial}, min = {min}, max = {max}, max_step = {max_step} }}"
+        )),
+        TargetKind::Switch { initially_paused } => {
+            let state = if initially_paused { "paused" } else { "running" };
+            lines.put(format_args!("switch = {{ initially = \"{state}\" }}"));
+        }
+    }
+    lines.put(format_args!("cooldown = \"{}\"", span_text(target.cooldown)));
+    lines.put(format_args!("plans_per_hour = {}", target.plans_per_hour));
+    lines.put(format_args!("agent = \"{}\"", crate::types::Digest::from_bytes(target.agent.to_bytes())));
+}
+
+fn put_policy(lines: &mut Lines, policy: &Policy) {
+    let indicator = &policy.indicator;
+    lines.put("\n[[policy]]");
+    lines.put(format_args!("name = {}", quoted(&policy.name)));
+    let source = indicator.selector.source.as_ref();
+    let source = source.map_or(String::new(), |source| format!("source = \"{source}\", "));
+    let attributes: Vec<String> = indicator
+        .selector
+        .attributes
+        .iter()
+        .map(|(name, value)| format!("{} = {}", quoted(name), attribute(value)))
+        .collect();
+    lines.put(format_args!(
+        "series = {{ {source}name = {}, attributes = {{ {} }} }}",
+        quoted(&indicator.selector.name),
+        attributes.join(", ")
+    ));
+    let statistic = match indicator.statistic {
+        Statistic::Last => "last",
+        Statistic::Min => "min",
+        Statistic::Max => "max",
+        Statistic::Mean => "mean",
+        Statistic::Increase => "increase",
+    };
+    let combine = match indicator.combine {
+        Combine::Sum => "sum",
+        Combine::Min => "min",
+        Combine::Max => "max",
+    };
+    lines.put(format_args!("statistic = \"{statistic}\""));
+    lines.put(format_args!("combine = \"{combine}\""));
+    match policy.condition {
+        Condition::Threshold { side, enter, leave, hold } => {
+            let side = match side {
+                Side::Above => "above",
+                Side::Below => "below",
+            };
+            let hold = span_text(hold);
+            lines.put(format_args!(
+                "when = {{ {side} = \"{enter}\", until = \"{leave}\", for = \"{hold}\" }}"
+            ));
+        }
+        Condition::Absence { after_milli_intervals } => {
+            let intervals = Quantity::from_nanos(i128::from(after_milli_intervals) * 1_000_000);
+            lines.put(format_args!("when = {{ absent = \"{intervals}\" }}"));
+        }
+    }
+    if let Some(action) = &policy.action {
+        put_action(lines, action);
+    }
+}
+
+fn put_action(lines: &mut Lines, action: &Action) {
+    lines.put("[policy.then]");
+    lines.put(format_args!("target = \"{}\"", action.target));
+    match action.change {
+        Change::AddSlots(slots) => lines.put(format_args!("add_slots = {slots}")),
+        Change::SetSlots(slots) => lines.put(format_args!("set_slots = {slots}")),
+        Change::Pause => lines.put("pause = true"),
+        Change::Resume => lines.put("resume = true"),
+    }
+    let risk = match action.risk {
+        Risk::Low => "low",
+        Risk::Medium => "medium",
+        Risk::High => "high",
+    };
+    let on_stale = match action.on_stale {
+        OnStale::Hold => "hold",
+        OnStale::Rollback => "rollback",
+    };
+    lines.put(format_args!("cooldown = \"{}\"", span_text(action.cooldown)));
+    lines.put(format_args!("expiry = \"{}\"", span_text(action.expiry)));
+    lines.put(format_args!("risk = \"{risk}\""));
+    lines.put(format_args!("on_stale = \"{on_stale}\""));
+    lines.put(format_args!("verify_within = \"{}\"", span_text(action.verify_within)));
+}
+
+fn attribute(value: &AttributeValue) -> String {
+    match value {
+        AttributeValue::Text(text) | AttributeValue::Other(text) => quoted(text),
+        AttributeValue::Bool(truth) => truth.to_string(),
+        AttributeValue::Integer(number) => number.to_string(),
+    }
+}
+
+/// A basic string of TOML: its escapes are JSON's, but it escapes the control character 0x7F as well.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
+}
