@@ -4,6 +4,7 @@
 //! returns an [`ExitCode`] or a [`Failure`]; `run` may be async. It writes through [`output`] alone. No decision of the control
 //! loop is made here.
 
+pub mod config;
 mod exit;
 pub mod output;
 
