@@ -79,6 +79,8 @@ mod votes;
 pub mod certify;
 pub mod journal;
 pub mod limits;
+#[cfg(feature = "service")]
+pub mod transport;
 
 pub use self::core::{Config, Core, Input, Output, Recovery, RecoveryError, Rejected};
 pub use archive::{Archive, ArchiveError};

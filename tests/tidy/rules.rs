@@ -19,8 +19,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Files and folders that may touch the world: the clock, files, sockets, threads, the environment.
-pub(crate) const IO: &[&str] =
-    &["src/main.rs", "src/cli/", "src/consensus/journal/files.rs", "src/service/", "sim/src/main.rs"];
+pub(crate) const IO: &[&str] = &[
+    "src/main.rs",
+    "src/cli/",
+    "src/consensus/journal/files.rs",
+    "src/consensus/journal/tests/files.rs",
+    "src/consensus/transport/",
+    "src/service/",
+    "sim/src/main.rs",
+];
 
 /// What only those may name.
 const WORLD: &[&[&str]] = &[
