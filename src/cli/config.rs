@@ -32,7 +32,7 @@ struct Example {
     /// A policy file: times, targets and policies of a cluster (the default)
     #[arg(long)]
     policy: bool,
-    /// A replica file: keys, addresses and limits of one replica
+    /// A replica file: keys and addresses of one replica
     #[arg(long)]
     replica: bool,
 }

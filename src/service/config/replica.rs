@@ -1,5 +1,6 @@
 //! One replica's own configuration: flag before environment before file before default. It says nothing that
-//! replicas must hold equally. Invariant: a [`ReplicaConfig`] is complete; paths in a file are relative to the
+//! replicas must hold equally; that is why the door's limits are no part of it: replicas that refuse different
+//! samples would report different windows. Invariant: a [`ReplicaConfig`] is complete; paths in a file are relative to the
 //! file's folder, those in flags and environment to the working folder.
 
 use serde::Deserialize;
@@ -10,10 +11,7 @@ use std::{
 };
 use toml::Spanned;
 
-use super::{
-    error::{ConfigError, Source},
-    values::SizeText,
-};
+use super::error::{ConfigError, Source};
 
 /// Everything that one replica needs to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,36 +30,12 @@ pub struct ReplicaConfig {
     pub peers: Vec<String>,
     /// Where the API and the door for telemetry listen.
     pub http: SocketAddr,
-    /// Limits of the door.
-    pub otlp: OtlpLimits,
     /// The replica's own database; without one, nothing is kept for queries.
     pub database: Option<DatabaseUrl>,
     /// Where the replica posts its own traces.
     pub otlp_traces: Option<String>,
     /// How it writes its log.
     pub log: LogFormat,
-}
-
-/// Limits of the door for telemetry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OtlpLimits {
-    /// The most bytes of a body as it arrives.
-    pub body_bytes: usize,
-    /// The most bytes of a body after decompression.
-    pub decompressed_bytes: usize,
-    /// The most requests that are read at the same time.
-    pub concurrent_requests: usize,
-}
-
-impl Default for OtlpLimits {
-    fn default() -> Self {
-        Self {
-            body_bytes: 4 << 20,
-            decompressed_bytes: 16 << 20,
-            // A small Airflow opens some 50 connections in ten seconds; each request may hold 16 MiB.
-            concurrent_requests: 32,
-        }
-    }
 }
 
 /// Where a database is. It may hold a password, so it does not print itself.
@@ -148,21 +122,11 @@ struct FileText {
     database_url_file: Option<PathBuf>,
     otlp_traces: Option<String>,
     log: Option<LogFormat>,
-    #[serde(default)]
-    otlp: OtlpText,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OtlpText {
-    body: Option<SizeText>,
-    decompressed: Option<SizeText>,
-    concurrent_requests: Option<Spanned<usize>>,
 }
 
 impl ReplicaConfig {
     /// The keys of which a replica file has at least one.
-    pub(super) const KEYS: [&str; 12] = [
+    pub(super) const KEYS: [&str; 11] = [
         "data_dir",
         "key_file",
         "root_file",
@@ -174,7 +138,6 @@ impl ReplicaConfig {
         "database_url_file",
         "otlp_traces",
         "log",
-        "otlp",
     ];
 
     /// The configuration that flags, environment and file give together. Reads the file and the database's
@@ -230,7 +193,6 @@ impl ReplicaConfig {
             }
             (url, url_file) => read_database(url, url_file),
         }?;
-        let defaults = OtlpLimits::default();
         Ok(Self {
             data_dir: path(flags.data_dir, file.data_dir, "data_dir")?,
             key_file: path(flags.key_file, file.key_file, "key_file")?,
@@ -239,14 +201,6 @@ impl ReplicaConfig {
             listen: flags.listen.or(file.listen).ok_or_else(|| missing("listen"))?,
             peers,
             http: flags.http.or(file.http).ok_or_else(|| missing("http"))?,
-            otlp: OtlpLimits {
-                body_bytes: file.otlp.body.map_or(defaults.body_bytes, |size| size.0),
-                decompressed_bytes: file.otlp.decompressed.map_or(defaults.decompressed_bytes, |size| size.0),
-                concurrent_requests: file
-                    .otlp
-                    .concurrent_requests
-                    .map_or(defaults.concurrent_requests, Spanned::into_inner),
-            },
             database,
             otlp_traces: flags.otlp_traces.or(file.otlp_traces),
             log: flags.log.or(file.log).unwrap_or_default(),
@@ -264,10 +218,6 @@ fn read_file(path: &Path, name: &str) -> Result<(String, FileText), ConfigError>
 fn check_file(file: &FileText, source: Source<'_>) -> Result<(), ConfigError> {
     if let (Some(url), Some(_)) = (&file.database_url, &file.database_url_file) {
         return Err(source.error(url.span(), "either database_url or database_url_file, not both"));
-    }
-    if let Some(requests) = file.otlp.concurrent_requests.as_ref().filter(|requests| *requests.get_ref() == 0)
-    {
-        return Err(source.error(requests.span(), "concurrent_requests must be at least 1"));
     }
     match &file.peers {
         Some(peers) => check_peers(peers.get_ref()).map_err(|message| source.error(peers.span(), message)),

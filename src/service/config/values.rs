@@ -1,4 +1,4 @@
-//! Values as people write them: spans of time and sizes with units, decimals, attributes. Invariant: what has
+//! Values as people write them: spans of time with units, decimals, attributes. Invariant: what has
 //! a unit is never written without one.
 
 use serde::{
@@ -13,10 +13,6 @@ use crate::types::{Millis, Quantity};
 /// A span of time, such as `"500ms"`, `"10s"`, `"15m"` or `"1h"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SpanText(pub(super) Millis);
-
-/// A number of bytes, such as `"64KiB"` or `"4MiB"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SizeText(pub(super) usize);
 
 /// A decimal number, as a TOML number or, where every digit counts, as a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,33 +60,6 @@ impl<'de> Deserialize<'de> for SpanText {
                 };
                 millis
                     .map(|millis| SpanText(Millis::new(millis)))
-                    .ok_or_else(|| E::custom(format!("{text:?} is not {FORM}")))
-            }
-        }
-        deserializer.deserialize_any(Text)
-    }
-}
-
-impl<'de> Deserialize<'de> for SizeText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const FORM: &str = "a size with its unit, such as \"512B\", \"64KiB\" or \"4MiB\"";
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = SizeText;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(FORM)
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<SizeText, E> {
-                let bytes = match number_and_unit(text) {
-                    Some((number, "B")) => Some(number),
-                    Some((number, "KiB")) => number.checked_mul(1 << 10),
-                    Some((number, "MiB")) => number.checked_mul(1 << 20),
-                    Some((number, "GiB")) => number.checked_mul(1 << 30),
-                    Some(_) | None => None,
-                };
-                bytes
-                    .and_then(|bytes| usize::try_from(bytes).ok())
-                    .map(SizeText)
                     .ok_or_else(|| E::custom(format!("{text:?} is not {FORM}")))
             }
         }
@@ -147,7 +116,7 @@ impl<'de> Deserialize<'de> for Attribute {
 
 #[cfg(test)]
 mod tests {
-    use super::{Attribute, Decimal, SizeText, SpanText, span_text};
+    use super::{Attribute, Decimal, SpanText, span_text};
     use crate::knowledge::observation::AttributeValue;
     use crate::types::{Millis, Quantity};
 
@@ -187,15 +156,6 @@ mod tests {
             assert_eq!(span_text(Millis::new(millis)), text);
             assert_eq!(read(&format!("{text:?}")), Some(SpanText(Millis::new(millis))));
         }
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(read("\"4MiB\""), Some(SizeText(4 << 20)));
-        assert_eq!(read("\"64KiB\""), Some(SizeText(64 << 10)));
-        assert_eq!(read("\"12B\""), Some(SizeText(12)));
-        assert_eq!(read::<SizeText>("\"4MB\""), None);
-        assert_eq!(read::<SizeText>("4"), None);
     }
 
     #[test]
