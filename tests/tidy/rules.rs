@@ -25,6 +25,7 @@ pub(crate) const IO: &[&str] = &[
     "src/consensus/journal/files.rs",
     "src/consensus/journal/tests/files.rs",
     "src/consensus/transport/",
+    "src/monitor/recording.rs",
     "src/service/",
     "sim/src/main.rs",
 ];

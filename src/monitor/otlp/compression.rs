@@ -1,0 +1,92 @@
+//! Content encodings, with a bound on what comes out: twenty kilobytes of gzip can hold twenty megabytes.
+
+use flate2::{Decompress, FlushDecompress, Status, bufread::MultiGzDecoder};
+use std::{borrow::Cow, io::Read};
+
+use super::DecodeError;
+
+/// The most bytes of a body as it arrives. One export of ten thousand series takes about two megabytes.
+pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// The most bytes of a body after decompression.
+pub const MAX_DECOMPRESSED_BYTES: usize = 16 * 1024 * 1024;
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Not at all.
+    Identity,
+    /// gzip, of one or more members.
+    Gzip,
+    /// A zlib stream.
+    Deflate,
+}
+
+impl Encoding {
+    /// The encoding that a `Content-Encoding` names; none means not at all.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnsupportedEncoding`] for any other encoding and for several at once.
+    pub fn of_header(header: Option<&str>) -> Result<Self, DecodeError> {
+        let given = header.unwrap_or_default().trim();
+        match given.to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(Self::Identity),
+            "gzip" | "x-gzip" => Ok(Self::Gzip),
+            "deflate" => Ok(Self::Deflate),
+            _ => Err(DecodeError::UnsupportedEncoding(given.chars().take(80).collect())),
+        }
+    }
+}
+
+/// The body without its compression, within both bounds. An empty body is empty in any encoding.
+pub(super) fn decompress(body: &[u8], encoding: Encoding) -> Result<Cow<'_, [u8]>, DecodeError> {
+    if body.len() > MAX_BODY_BYTES {
+        return Err(DecodeError::TooLarge { most: MAX_BODY_BYTES, decompressed: false });
+    }
+    match encoding {
+        _ if body.is_empty() => Ok(Cow::Borrowed(body)),
+        Encoding::Identity => Ok(Cow::Borrowed(body)),
+        Encoding::Gzip => gunzip(body).map(Cow::Owned),
+        Encoding::Deflate => inflate(body).map(Cow::Owned),
+    }
+}
+
+const TOO_LARGE: DecodeError = DecodeError::TooLarge { most: MAX_DECOMPRESSED_BYTES, decompressed: true };
+
+fn gunzip(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let mut plain = Vec::with_capacity(body.len() * 4);
+    MultiGzDecoder::new(body)
+        .take(MAX_DECOMPRESSED_BYTES as u64 + 1)
+        .read_to_end(&mut plain)
+        .map_err(|error| DecodeError::Compression { encoding: "gzip", why: error.to_string() })?;
+    if plain.len() > MAX_DECOMPRESSED_BYTES { Err(TOO_LARGE) } else { Ok(plain) }
+}
+
+/// The reader of flate2 takes a cut zlib stream for a whole one; its state machine tells them apart.
+fn inflate(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let refused = |why: String| DecodeError::Compression { encoding: "deflate", why };
+    let mut stream = Decompress::new(true);
+    let mut plain = Vec::with_capacity((body.len() * 4).max(1024));
+    loop {
+        let consumed = usize::try_from(stream.total_in()).map_or(body.len(), |read| read.min(body.len()));
+        let before = (stream.total_in(), stream.total_out());
+        let status = stream
+            .decompress_vec(&body[consumed..], &mut plain, FlushDecompress::None)
+            .map_err(|error| refused(error.to_string()))?;
+        if plain.len() > MAX_DECOMPRESSED_BYTES {
+            return Err(TOO_LARGE);
+        }
+        match status {
+            Status::StreamEnd if stream.total_in() == body.len() as u64 => return Ok(plain),
+            Status::StreamEnd => return Err(refused("bytes follow the end of the stream".to_owned())),
+            Status::Ok | Status::BufError => {
+                let moved = before != (stream.total_in(), stream.total_out());
+                if plain.len() == plain.capacity() {
+                    plain.reserve(plain.capacity());
+                } else if !moved || stream.total_in() == body.len() as u64 {
+                    return Err(refused("the stream is cut short".to_owned()));
+                }
+            }
+        }
+    }
+}

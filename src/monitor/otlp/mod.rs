@@ -1,0 +1,24 @@
+//! OTLP metrics as bytes: what came in a request's body becomes a [`Batch`](super::Batch) of points.
+//!
+//! Protobuf is read in place, since most of a body (histograms' buckets, descriptions, exemplars) is not
+//! counted; JSON is read leniently, since clients write numbers as strings and enumerations as names. Both
+//! feed one assembler, so that a body counts the same in either form. Nothing here keeps state or knows HTTP.
+//! Invariant: a body that is malformed anywhere is refused whole; a point that cannot be counted is refused
+//! alone, with a reason.
+
+mod assemble;
+mod compression;
+mod decode;
+mod json;
+mod nested;
+mod protobuf;
+mod rewrite;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use assemble::{MAX_ATTRIBUTES, MAX_IDENTITY_BYTES, MAX_NAME_BYTES};
+pub use compression::{Encoding, MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
+pub use decode::{DecodeError, Format, decode};
+pub use rewrite::{Rename, RewriteError, map_times, rewrite};

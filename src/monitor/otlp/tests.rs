@@ -1,0 +1,224 @@
+//! Both forms of a body count the same, and every point that cannot be counted says why.
+
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use prost::Message as _;
+use std::{collections::BTreeMap, io::Write};
+
+use super::{DecodeError, Format, MAX_DECOMPRESSED_BYTES, decode};
+use crate::{
+    knowledge::observation::{AttributeValue, SeriesKey},
+    monitor::{Amount, Batch, Kind, Measure, Reason, Sample, Temporality, UnixNanos, recording},
+    types::{Quantity, SourceId},
+};
+
+const PROTOBUF: Option<&str> = Some("application/x-protobuf");
+const JSON: Option<&str> = Some("application/json");
+
+fn metrics(metrics: &serde_json::Value) -> Vec<u8> {
+    let service = serde_json::json!({"key": "service.name", "value": {"stringValue": "airflow"}});
+    let instance = serde_json::json!({"key": "service.instance.id", "value": {"stringValue": "7f"}});
+    let lab = serde_json::json!({"key": "deployment", "value": {"stringValue": "lab"}});
+    let resource = serde_json::json!({"attributes": [service, instance, lab]});
+    let groups = serde_json::json!([{"resource": resource, "scopeMetrics": [{"metrics": metrics}]}]);
+    serde_json::json!({"resourceMetrics": groups}).to_string().into_bytes()
+}
+
+fn only_sum(point: &serde_json::Value) -> Vec<u8> {
+    let sum = serde_json::json!({"dataPoints": [point], "aggregationTemporality": 2, "isMonotonic": true});
+    metrics(&serde_json::json!([{"name": "runs", "unit": "1", "sum": sum}]))
+}
+
+fn decoded(body: &[u8]) -> Batch {
+    decode(body, JSON, None).expect("the body is well-formed")
+}
+
+fn points(batch: &Batch) -> Vec<(SeriesKey, Sample)> {
+    batch.points().map(|point| (point.series_key(), point.sample)).collect()
+}
+
+#[test]
+fn a_point_keeps_its_identity_without_what_names_its_process() {
+    let attributes = serde_json::json!([
+        {"key": "pool", "value": {"stringValue": "extract"}},
+        {"key": "eager", "value": {"boolValue": false}},
+        {"key": "cpu", "value": {"intValue": "1"}},
+        {"key": "share", "value": {"doubleValue": 0.5}},
+        {"key": "nodes", "value": {"arrayValue": {"values": [{"intValue": 1}, {"stringValue": "a\"b"}]}}},
+    ]);
+    let point = serde_json::json!({
+        "attributes": attributes, "startTimeUnixNano": "5", "timeUnixNano": 9, "asInt": "12",
+    });
+    let batch = decoded(&only_sum(&point));
+    let [pool, eager, cpu, share, nodes] = [
+        ("pool", AttributeValue::Text("extract".to_owned())),
+        ("eager", AttributeValue::Bool(false)),
+        ("cpu", AttributeValue::Integer(1)),
+        ("share", AttributeValue::Other("0.5".to_owned())),
+        ("nodes", AttributeValue::Other(r#"[1,"a\"b"]"#.to_owned())),
+    ]
+    .map(|(key, value)| (key.to_owned(), value));
+    let key = SeriesKey {
+        source: SourceId::new("airflow").expect("it is a valid name"),
+        name: "runs".to_owned(),
+        attributes: BTreeMap::from([pool, eager, cpu, share, nodes]),
+        resource: BTreeMap::from([("deployment".to_owned(), AttributeValue::Text("lab".to_owned()))]),
+    };
+    let amount = Amount { value: Quantity::from_i64(12), sum: Quantity::ZERO };
+    let sample = Sample {
+        kind: Kind::RisingSum,
+        start: UnixNanos::new(5),
+        time: UnixNanos::new(9),
+        measure: Measure::Growth(Temporality::Cumulative, amount),
+    };
+    assert_eq!(points(&batch), [(key.clone(), sample)]);
+    let identity = batch.points().next().map(|point| point.identity.to_vec());
+    assert_eq!(identity, Some(borsh::to_vec(&key).expect("memory can be written")));
+}
+
+#[test]
+fn a_point_that_cannot_be_counted_says_why() {
+    let good = serde_json::json!({"startTimeUnixNano": 5, "timeUnixNano": 9, "asInt": 12});
+    let with = |field: &str, value: serde_json::Value| {
+        let mut point = good.clone();
+        point[field] = value;
+        only_sum(&point)
+    };
+    let many: Vec<_> = (0..65).map(|n| serde_json::json!({"key": n.to_string()})).collect();
+    let long = serde_json::json!([{"key": "k", "value": {"stringValue": "x".repeat(5_000)}}]);
+    let gauge = |value: serde_json::Value| {
+        let point = serde_json::json!({"timeUnixNano": 9, "asDouble": value});
+        metrics(&serde_json::json!([{"name": "g", "gauge": {"dataPoints": [point]}}]))
+    };
+    let shaped =
+        |kind: &str, data: serde_json::Value| metrics(&serde_json::json!([{"name": "h", kind: data}]));
+    let histogram = |point: serde_json::Value| {
+        shaped("histogram", serde_json::json!({"dataPoints": [point], "aggregationTemporality": 1}))
+    };
+    let table = [
+        (with("timeUnixNano", 0.into()), Reason::NoTime),
+        (with("timeUnixNano", serde_json::json!({})), Reason::NoTime),
+        (with("startTimeUnixNano", 10.into()), Reason::StartAfterTime),
+        (with("asInt", serde_json::Value::Null), Reason::NoValue),
+        (with("asInt", serde_json::json!([1])), Reason::NoValue),
+        (with("asInt", (-1).into()), Reason::Negative),
+        (with("flags", 1.into()), Reason::NoRecordedValue),
+        (with("attributes", many.into()), Reason::TooManyAttributes),
+        (with("attributes", long), Reason::IdentityTooLarge),
+        (gauge("NaN".into()), Reason::NotFinite),
+        (gauge("-Infinity".into()), Reason::NotFinite),
+        (gauge(1e300.into()), Reason::OutOfRange),
+        (
+            shaped("sum", serde_json::json!({"dataPoints": [good], "aggregationTemporality": 0})),
+            Reason::NoTemporality,
+        ),
+        (
+            shaped("sum", serde_json::json!({"dataPoints": [good], "aggregationTemporality": 1})),
+            Reason::ChangeOfLevel,
+        ),
+        (shaped("summary", serde_json::json!({"dataPoints": [good]})), Reason::Summary),
+        (shaped("sketch", serde_json::json!({"dataPoints": [good]})), Reason::UnknownKind),
+        (histogram(serde_json::json!({"timeUnixNano": 9, "count": 2})), Reason::NoSum),
+        (
+            histogram(
+                serde_json::json!({"timeUnixNano": 9, "count": 2, "sum": 3, "bucketCounts": [1, 1, 0], "explicitBounds": [5]}),
+            ),
+            Reason::BadBuckets,
+        ),
+        (
+            metrics(
+                &serde_json::json!([{"name": "", "gauge": {"dataPoints": [{"timeUnixNano": 9, "asInt": 1}]}}]),
+            ),
+            Reason::BadName,
+        ),
+    ];
+    for (body, reason) in table {
+        let batch = decoded(&body);
+        let text = String::from_utf8_lossy(&body);
+        assert_eq!(batch.refused(), &BTreeMap::from([(reason, 1)]), "{text}");
+        assert!(batch.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn enumerations_by_name_and_numbers_of_any_form_count() {
+    for temporality in ["2".into(), 2.into(), serde_json::json!("AGGREGATION_TEMPORALITY_CUMULATIVE")] {
+        let point = serde_json::json!({"timeUnixNano": 9, "count": "2", "sum": 3, "min": null});
+        let data = serde_json::json!({"dataPoints": [point], "aggregationTemporality": temporality});
+        let body = metrics(&serde_json::json!([{"name": "h", "exponentialHistogram": data}]));
+        let amount = Amount { value: Quantity::from_i64(2), sum: Quantity::from_i64(3) };
+        let measures: Vec<_> = decoded(&body).points().map(|point| point.sample.measure).collect();
+        assert_eq!(measures, [Measure::Growth(Temporality::Cumulative, amount)]);
+    }
+}
+
+/// Bodies of a real engine, decoded by the reference decoder, written as JSON and decoded again.
+#[test]
+fn a_body_counts_the_same_in_either_form() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/airflow-incident.otlp.gz");
+    let requests = recording::read(&file).expect("the recording is there");
+    for request in requests.iter().step_by(40) {
+        let batch = decode(&request.body, PROTOBUF, None).expect("the engine's bodies are well-formed");
+        let reference = ExportMetricsServiceRequest::decode(&*request.body).expect("the reference reads it");
+        let json = serde_json::to_vec(&reference).expect("the reference writes it");
+        assert_eq!(points(&batch), points(&decoded(&json)), "request {}", request.n);
+        assert!(!batch.is_empty(), "request {}", request.n);
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused_whole() {
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).expect("memory can be written");
+        encoder.finish().expect("memory can be written")
+    };
+    let zlib = |bytes: &[u8]| {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).expect("memory can be written");
+        encoder.finish().expect("memory can be written")
+    };
+    let body = only_sum(&serde_json::json!({"timeUnixNano": 9, "asInt": 1}));
+    let two_members = [gzip(&body[..20]), gzip(&body[20..])].concat();
+    for (encoding, bytes) in [
+        (None, body.clone()),
+        (Some("identity"), body.clone()),
+        (Some("GZIP"), gzip(&body)),
+        (Some("gzip"), two_members),
+        (Some("deflate"), zlib(&body)),
+    ] {
+        assert_eq!(decode(&bytes, JSON, encoding).map(|batch| batch.len()), Ok(1), "{encoding:?}");
+        let empty = decode(&[], JSON, encoding).map(|batch| batch.len());
+        assert_eq!(empty, Ok(0), "{encoding:?}");
+        if bytes != body {
+            let cut = decode(&bytes[..bytes.len() - 9], JSON, encoding);
+            assert!(matches!(cut, Err(DecodeError::Compression { .. })), "{encoding:?} {cut:?}");
+        }
+    }
+    let bomb = vec![b' '; MAX_DECOMPRESSED_BYTES + 1];
+    for (encoding, bytes) in [("gzip", gzip(&bomb)), ("deflate", zlib(&bomb))] {
+        let refused = decode(&bytes, JSON, Some(encoding)).map(|batch| batch.len());
+        let expected = DecodeError::TooLarge { most: MAX_DECOMPRESSED_BYTES, decompressed: true };
+        assert_eq!(refused, Err(expected));
+    }
+    for (content_type, body) in
+        [(PROTOBUF, &body[..]), (JSON, &b"[1]"[..]), (JSON, &b"{"[..]), (PROTOBUF, &[10, 5][..])]
+    {
+        let refused = decode(body, content_type, None);
+        assert!(matches!(refused, Err(DecodeError::Malformed { .. })), "{content_type:?} {refused:?}");
+    }
+}
+
+#[test]
+fn content_types_are_told_apart() {
+    let table = [
+        ("application/x-protobuf", Some(Format::Protobuf)),
+        ("Application/X-Protobuf", Some(Format::Protobuf)),
+        ("application/json; charset=utf-8", Some(Format::Json)),
+        ("application/protobuf", None),
+        ("text/plain", None),
+    ];
+    for (content_type, format) in table {
+        assert_eq!(Format::of_content_type(Some(content_type)).ok(), format, "{content_type}");
+    }
+    assert!(Format::of_content_type(None).is_err());
+}
