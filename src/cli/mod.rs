@@ -6,6 +6,7 @@
 
 pub mod config;
 mod exit;
+pub mod inspect_otlp;
 pub mod output;
 
 pub use exit::{ExitCode, Failure};
