@@ -6,8 +6,10 @@
 
 pub mod config;
 mod exit;
+pub mod init;
 pub mod inspect_otlp;
 pub mod output;
+pub mod run;
 
 pub use exit::{ExitCode, Failure};
 
@@ -31,7 +33,12 @@ struct CommandLine {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Init(init::Arguments),
+    Run(Box<run::Arguments>),
+    InspectOtlp(inspect_otlp::Arguments),
+    Config(config::Arguments),
+}
 
 /// Runs the command line of this process and says how it ended.
 #[must_use]
@@ -43,7 +50,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
         }
     };
-    match dispatch(&line.command, Output::new(line.output)) {
+    match dispatch(line.command, Output::new(line.output)) {
         Ok(code) => code,
         Err(failure) => {
             if let Failure::Told { .. } = &failure {
@@ -54,6 +61,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: &Command, _: Output) -> Result<ExitCode, Failure> {
-    match *command {}
+fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Init(arguments) => init::run(&arguments, output),
+        Command::Run(arguments) => wait_for(run::run(*arguments, output)),
+        Command::InspectOtlp(arguments) => inspect_otlp::run(&arguments, output),
+        Command::Config(arguments) => config::run(&arguments, output),
+    }
+}
+
+/// Runs a subcommand that waits for the world on a runtime of its own.
+fn wait_for(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
+    runtime.block_on(work)
 }

@@ -80,6 +80,8 @@ pub mod certify;
 pub mod journal;
 pub mod limits;
 #[cfg(feature = "service")]
+pub mod task;
+#[cfg(feature = "service")]
 pub mod transport;
 
 pub use self::core::{Config, Core, Input, Output, Recovery, RecoveryError, Rejected};

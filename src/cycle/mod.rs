@@ -153,6 +153,8 @@ pub struct Cycle {
     submissions: BTreeMap<Subject, Submission>,
     /// The newest time that the driver told; it only spaces submissions.
     clock: UnixMillis,
+    /// Whether plans are derived but not endorsed.
+    holds: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -170,6 +172,7 @@ impl Cycle {
             seals: Seals::default(),
             submissions: BTreeMap::new(),
             clock: UnixMillis::ZERO,
+            holds: false,
             outputs: VecDeque::new(),
             committee,
             me,
@@ -232,6 +235,12 @@ impl Cycle {
             self.outputs.push_back(Output::Submit(Command::Tick(signed).encode()));
         }
         self.submit_due();
+    }
+
+    /// Stops endorsing plans, or goes on: a replica whose knowledge base is too far behind keeps ordering, and
+    /// leaves the judgement of plans to the others.
+    pub const fn hold_endorsements(&mut self, hold: bool) {
+        self.holds = hold;
     }
 
     /// This replica's newest endorsements, for a peer that comes back.
@@ -343,7 +352,9 @@ impl Cycle {
             plans: plans.iter().map(|(digest, plan, ..)| (*digest, plan.clone())).collect(),
         }));
         for (_, _, subject, body) in plans {
-            self.endorse(subject, PLAN_TYPE, body);
+            if !self.holds {
+                self.endorse(subject, PLAN_TYPE, body);
+            }
         }
         let unfounded = self.collector.settle_plans(closed.cycle.number());
         self.take(unfounded);

@@ -3,9 +3,14 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod founding;
 pub mod health;
 pub mod http_client;
+pub mod http_server;
+pub mod key_file;
+pub mod lifecycle;
 pub mod metrics;
 pub mod postgres;
+pub mod replica;
 pub mod status;
 pub mod telemetry;

@@ -60,7 +60,9 @@ pub struct LinkStatus {
 }
 
 impl LinkStatus {
-    pub(super) const fn new(peer: ReplicaIndex) -> Self {
+    /// A link of which nothing is known yet.
+    #[must_use]
+    pub const fn new(peer: ReplicaIndex) -> Self {
         Self {
             peer,
             sending_since: None,

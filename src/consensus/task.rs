@@ -1,0 +1,510 @@
+//! [I/O] The task that owns a replica's consensus: the core, its journal and its links.
+//!
+//! It carries the core's outputs out in order and decides nothing. Invariant: what the core or the
+//! application wants durable is synced before anything that was put out after it leaves the replica; one
+//! sync serves all that came together.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use super::{
+    Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected,
+    archive::Archive,
+    certify::Endorsement,
+    journal::{
+        FileDisk, FileDiskError, Identity, Journal, JournalConfig, JournalError, OpenError, SEGMENT_BYTES,
+        Salt, TornTail,
+    },
+    message::BlockResponse,
+    transport::{Class, Inbox, LinkSender},
+    tree::CommittedBlock,
+};
+use crate::types::{Height, Millis, ReplicaIndex, View};
+
+/// How many requests wait for the task: enough for a burst of a client, small enough to push back soon.
+const REQUEST_QUEUE: usize = 1_024;
+
+/// How many events wait for the application before the task keeps them itself.
+const EVENT_QUEUE: usize = 256;
+
+/// How many inputs are taken before their outputs are carried out together, with one sync.
+const BATCH: usize = 256;
+
+/// How often links are looked at and the status is published.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// The kind of a consensus record in the journal.
+const RECORD: u8 = 1;
+
+/// The kind of an application's note in the journal.
+const NOTE: u8 = 2;
+
+/// What travels between two replicas in one frame.
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Frame {
+    /// For consensus.
+    Consensus(Message),
+    /// For certification.
+    Endorsement(Endorsement),
+}
+
+/// What the application asks of the task.
+#[derive(Debug)]
+pub enum Request {
+    /// Have a command ordered.
+    Submit {
+        /// The command.
+        command: Command,
+        /// Where to say that it waits now, or why not.
+        answer: Option<oneshot::Sender<Result<(), Rejected>>>,
+    },
+    /// Write these notes to the journal, and when they are durable, send these endorsements to all.
+    Endorse {
+        /// The application's notes, in order.
+        notes: Vec<Vec<u8>>,
+        /// What may leave once they are durable.
+        then: Vec<Endorsement>,
+        /// Commands that may leave once they are durable.
+        submit: Vec<Command>,
+    },
+    /// Send these endorsements to one peer, which has just come back.
+    Remind {
+        /// The peer.
+        to: ReplicaIndex,
+        /// What it may lack.
+        endorsements: Vec<Endorsement>,
+    },
+}
+
+/// What the task tells the application.
+#[derive(Debug)]
+pub enum Event {
+    /// A block is committed; heights rise by one, each comes once.
+    Committed(CommittedBlock),
+    /// A peer endorses a document.
+    Endorsement {
+        /// Whose link it came over.
+        from: ReplicaIndex,
+        /// What it says.
+        endorsement: Endorsement,
+    },
+    /// A link to a peer came up.
+    PeerConnected(ReplicaIndex),
+}
+
+/// Where consensus stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConsensusStatus {
+    /// The current view.
+    pub view: View,
+    /// The newest committed height.
+    pub height: Height,
+    /// Commands that wait to be committed.
+    pub pending: usize,
+    /// The height that is being fetched, while this replica is behind.
+    pub fetching: Option<Height>,
+    /// Syncs of the journal since the start.
+    pub syncs: u64,
+    /// Events that wait for the application beyond its queue.
+    pub backlog: usize,
+    /// Messages and commands that were refused since the start.
+    pub rejected: u64,
+    /// The last of them: whose, and why.
+    pub last_rejection: Option<(ReplicaIndex, String)>,
+}
+
+/// Why a replica's consensus cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal's folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FileDiskError),
+    /// The journal is refused: the replica must not vote.
+    #[error("the journal in {} is refused, so this replica does not vote: {error}", folder.display())]
+    Journal {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        error: OpenError,
+    },
+    /// The journal is sound and does not tell one replica's history.
+    #[error("the journal in {} contradicts itself, so this replica does not vote: {error}", folder.display())]
+    History {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        error: RecoveryError,
+    },
+    /// A record of the journal is of no known form.
+    #[error("the journal in {} holds a record that this version does not know", folder.display())]
+    UnknownRecord {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+/// What was read back from the journal.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The application's notes, in order.
+    pub notes: Vec<Vec<u8>>,
+    /// All committed blocks, lowest first.
+    pub blocks: Vec<CommittedBlock>,
+    /// A torn tail that was cut off.
+    pub torn: Option<TornTail>,
+}
+
+/// A replica's consensus, read back and ready to run.
+#[derive(Debug)]
+pub struct Opened {
+    core: Core,
+    journal: Journal<FileDisk>,
+    archive: Archive,
+}
+
+/// Opens the journal in the folder and reads a replica's consensus back from it.
+///
+/// # Errors
+/// [`StartError`] says why this replica must not take part.
+pub fn open(config: super::Config, folder: &Path, salt: Salt) -> Result<(Opened, Recovered), StartError> {
+    let disk = FileDisk::open(folder)?;
+    let key = config.key.public().id();
+    let identity = Identity { cluster: config.committee.cluster(), key };
+    let mut recovery = Recovery::new(config);
+    let mut archive = Archive::default();
+    let mut recovered = Recovered { notes: Vec::new(), blocks: Vec::new(), torn: None };
+    let mut failed: Option<StartError> = None;
+    let journal_config = JournalConfig { identity, salt, segment_bytes: SEGMENT_BYTES };
+    let opened = Journal::open(disk, journal_config, |entry| {
+        if failed.is_some() {
+            return;
+        }
+        match (entry.kind, borsh::from_slice::<Record>(entry.payload)) {
+            (NOTE, _) => recovered.notes.push(entry.payload.to_vec()),
+            (RECORD, Ok(record)) => {
+                archive.note(&record, entry.location);
+                match recovery.record(record) {
+                    Ok(committed) => recovered.blocks.extend(committed),
+                    Err(error) => failed = Some(StartError::History { folder: folder.to_owned(), error }),
+                }
+            }
+            (_, _) => failed = Some(StartError::UnknownRecord { folder: folder.to_owned() }),
+        }
+    });
+    let (journal, read) = opened.map_err(|error| StartError::Journal { folder: folder.to_owned(), error })?;
+    if let Some(failed) = failed {
+        return Err(failed);
+    }
+    recovered.torn = read.torn;
+    Ok((Opened { core: recovery.finish(), journal, archive }, recovered))
+}
+
+/// The application's ends of the task's channels.
+#[derive(Debug)]
+pub struct Handles {
+    /// Asks something of the task.
+    pub requests: mpsc::Sender<Request>,
+    /// What the task tells.
+    pub events: mpsc::Receiver<Event>,
+    /// Where consensus stands.
+    pub status: watch::Receiver<ConsensusStatus>,
+}
+
+/// The task's own ends.
+#[derive(Debug)]
+pub struct Ends {
+    requests: mpsc::Receiver<Request>,
+    events: mpsc::Sender<Event>,
+    status: watch::Sender<ConsensusStatus>,
+}
+
+/// Makes the channels between the task and the application.
+#[must_use]
+pub fn channels() -> (Handles, Ends) {
+    let (request_sender, requests) = mpsc::channel(REQUEST_QUEUE);
+    let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
+    let (status, status_receiver) = watch::channel(ConsensusStatus::default());
+    let handles = Handles { requests: request_sender, events: event_receiver, status: status_receiver };
+    (handles, Ends { requests, events, status })
+}
+
+/// Runs consensus until all its requesters are gone or the journal fails.
+///
+/// # Errors
+/// [`JournalError`] when the journal takes nothing more: the process must end.
+pub async fn run(
+    opened: Opened,
+    links: LinkSender,
+    mut inbox: Inbox,
+    ends: Ends,
+) -> Result<(), JournalError> {
+    let Ends { mut requests, events, status } = ends;
+    let mut task = Task {
+        core: opened.core,
+        journal: opened.journal,
+        archive: opened.archive,
+        links,
+        began: Instant::now(),
+        backlog: VecDeque::new(),
+        must_sync: false,
+        leaving: Vec::new(),
+        connects: Vec::new(),
+        status: ConsensusStatus::default(),
+    };
+    task.carry_out()?;
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let timer = task.next_timer();
+        tokio::select! {
+            inbound = inbox.recv() => match inbound {
+                Some(inbound) => task.receive(inbound.from, &inbound.frame),
+                None => return Ok(()),
+            },
+            request = requests.recv() => match request {
+                Some(request) => task.serve(request)?,
+                None => return Ok(()),
+            },
+            () = tokio::time::sleep_until(timer) => task.input(None, Input::Timer),
+            _ = housekeeping.tick() => task.keep_house(&status),
+            permit = events.reserve(), if !task.backlog.is_empty() => match (permit, task.backlog.pop_front()) {
+                (Ok(permit), Some(event)) => permit.send(event),
+                (Ok(_), None) => {}
+                (Err(_), _) => return Ok(()),
+            },
+        }
+        for _ in 0..BATCH {
+            if let Some(inbound) = inbox.try_recv() {
+                task.receive(inbound.from, &inbound.frame);
+            } else if let Ok(request) = requests.try_recv() {
+                task.serve(request)?;
+            } else {
+                break;
+            }
+        }
+        task.carry_out()?;
+        task.hand_over(&events);
+    }
+}
+
+struct Task {
+    core: Core,
+    journal: Journal<FileDisk>,
+    archive: Archive,
+    links: LinkSender,
+    began: Instant,
+    backlog: VecDeque<Event>,
+    /// Whether something was appended that must be durable before anything leaves.
+    must_sync: bool,
+    /// What leaves after the next sync, in order.
+    leaving: Vec<Leaving>,
+    /// How often each peer was connected to, when last looked.
+    connects: Vec<u64>,
+    status: ConsensusStatus,
+}
+
+enum Leaving {
+    Frame { to: Option<ReplicaIndex>, frame: Frame, class: Class },
+    Answer(oneshot::Sender<Result<(), Rejected>>, Result<(), Rejected>),
+    Event(Event),
+}
+
+impl Task {
+    fn now(&self) -> Millis {
+        Millis::new(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn next_timer(&self) -> Instant {
+        // Without a timer the select still needs an instant; an hour from now is as good as never.
+        let never = Millis::from_secs(3600).plus(self.now());
+        let due = self.core.next_timeout().unwrap_or(never);
+        self.began + Duration::from_millis(due.as_millis())
+    }
+
+    fn receive(&mut self, from: ReplicaIndex, bytes: &[u8]) {
+        match borsh::from_slice(bytes) {
+            Ok(Frame::Consensus(message)) => self.input(Some(from), Input::Message { from, message }),
+            Ok(Frame::Endorsement(endorsement)) => {
+                self.leaving.push(Leaving::Event(Event::Endorsement { from, endorsement }));
+            }
+            Err(error) => {
+                self.refuse(from, format!("a frame of {} bytes is malformed: {error}", bytes.len()));
+            }
+        }
+    }
+
+    fn input(&mut self, from: Option<ReplicaIndex>, input: Input) {
+        let now = self.now();
+        if let Err(rejected) = self.core.handle(now, input)
+            && let Some(from) = from
+        {
+            self.refuse(from, rejected.to_string());
+        }
+    }
+
+    fn refuse(&mut self, from: ReplicaIndex, why: String) {
+        tracing::debug!(peer = %from, why, "refused a peer's message");
+        self.status.rejected += 1;
+        self.status.last_rejection = Some((from, why));
+    }
+
+    fn serve(&mut self, request: Request) -> Result<(), JournalError> {
+        match request {
+            Request::Submit { command, answer } => {
+                let now = self.now();
+                let result = self.core.handle(now, Input::Submit(command));
+                if let Some(answer) = answer {
+                    self.leaving.push(Leaving::Answer(answer, result));
+                }
+            }
+            Request::Endorse { notes, then, submit } => {
+                // What the core put out before comes first, as it happened first.
+                self.collect()?;
+                for note in &notes {
+                    self.journal.append(NOTE, note)?;
+                    self.must_sync = true;
+                }
+                let frames = then.into_iter().map(|endorsement| Leaving::Frame {
+                    to: None,
+                    frame: Frame::Endorsement(endorsement),
+                    class: Class::Urgent,
+                });
+                self.leaving.extend(frames);
+                for command in submit {
+                    self.input(None, Input::Submit(command));
+                }
+            }
+            Request::Remind { to, endorsements } => {
+                let frames = endorsements.into_iter().map(|endorsement| Leaving::Frame {
+                    to: Some(to),
+                    frame: Frame::Endorsement(endorsement),
+                    class: Class::Bulk,
+                });
+                self.leaving.extend(frames);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends what the core wants in the journal and queues what leaves after it.
+    fn collect(&mut self) -> Result<(), JournalError> {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Persist(record) => {
+                    self.append(&record)?;
+                    self.must_sync = true;
+                }
+                Output::Append(record) => self.append(&record)?,
+                Output::Send { to, message } => self.send(Some(to), message),
+                Output::Broadcast(message) => self.send(None, message),
+                Output::Commit(committed) => {
+                    self.leaving.push(Leaving::Event(Event::Committed(committed)));
+                }
+                Output::ServeFromJournal { to, request } => {
+                    match self.archive.answer(&self.journal, &request) {
+                        Ok(answer) => self.answer_fetch(to, answer),
+                        Err(error) => tracing::error!(%error, "a fetch cannot be answered from the journal"),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, record: &Record) -> Result<(), JournalError> {
+        let payload = borsh::to_vec(record).expect("writing to memory does not fail");
+        let location = self.journal.append(RECORD, &payload)?;
+        self.archive.note(record, location);
+        Ok(())
+    }
+
+    fn answer_fetch(&mut self, to: ReplicaIndex, answer: Option<BlockResponse>) {
+        if let Some(response) = answer {
+            self.send(Some(to), Message::BlockResponse(response));
+        }
+    }
+
+    fn send(&mut self, to: Option<ReplicaIndex>, message: Message) {
+        let class = match &message {
+            Message::Proposal(_)
+            | Message::Vote(_)
+            | Message::Timeout(_)
+            | Message::Certificates(_)
+            | Message::BlockRequest(_) => Class::Urgent,
+            Message::Commands(_) | Message::BlockResponse(_) => Class::Bulk,
+        };
+        self.leaving.push(Leaving::Frame { to, frame: Frame::Consensus(message), class });
+    }
+
+    /// Syncs when something must be durable, then lets everything leave, in order.
+    fn carry_out(&mut self) -> Result<(), JournalError> {
+        self.collect()?;
+        if self.must_sync && !self.leaving.is_empty() {
+            self.journal.sync()?;
+            self.must_sync = false;
+            self.status.syncs += 1;
+        }
+        for leaving in std::mem::take(&mut self.leaving) {
+            match leaving {
+                Leaving::Frame { to, frame, class } => self.transmit(to, &frame, class),
+                // A requester that is gone needs no answer.
+                Leaving::Answer(answer, result) => drop(answer.send(result)),
+                Leaving::Event(event) => self.backlog.push_back(event),
+            }
+        }
+        Ok(())
+    }
+
+    fn transmit(&self, to: Option<ReplicaIndex>, frame: &Frame, class: Class) {
+        let bytes = Bytes::from(borsh::to_vec(frame).expect("writing to memory does not fail"));
+        let sent = match to {
+            Some(peer) => self.links.send(peer, bytes, class),
+            None => self.links.broadcast(&bytes, class),
+        };
+        if let Err(error) = sent {
+            tracing::error!(%error, "a frame was not sent");
+        }
+    }
+
+    /// Gives the application what it has room for, without waiting: consensus goes on while it is slow.
+    fn hand_over(&mut self, events: &mpsc::Sender<Event>) {
+        while let Some(event) = self.backlog.pop_front() {
+            match events.try_send(event) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event)) => {
+                    self.backlog.push_front(event);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn keep_house(&mut self, status: &watch::Sender<ConsensusStatus>) {
+        let peers = self.links.status().peers;
+        self.connects.resize(peers.len(), 0);
+        for (peer, seen) in peers.iter().zip(std::mem::take(&mut self.connects)) {
+            self.connects.push(peer.connects);
+            if peer.connects > seen && peer.sending_since.is_some() {
+                self.input(None, Input::PeerConnected(peer.peer));
+                self.leaving.push(Leaving::Event(Event::PeerConnected(peer.peer)));
+            }
+        }
+        self.status.view = self.core.view();
+        self.status.height = self.core.committed_height();
+        self.status.pending = self.core.pending_commands();
+        self.status.fetching = self.core.fetching();
+        self.status.backlog = self.backlog.len();
+        if *status.borrow() != self.status {
+            status.send_replace(self.status.clone());
+        }
+    }
+}

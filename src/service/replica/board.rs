@@ -1,0 +1,189 @@
+//! The board: what a replica says of its state, put together from everything that is known of it.
+//!
+//! It decides one thing: whether this replica's clock is too far from the others' for its reports to help.
+//! Invariant: a reason against being ready stands on the board exactly while it holds.
+
+use super::{event::describe, storing::StoreProgress};
+use crate::{
+    consensus::{certify::EndorsementError, task::ConsensusStatus, transport::LinksStatus},
+    cycle::Alarm,
+    knowledge::{
+        certified::Certified, change::ClosedWindow, fold::State, genesis::Parameters, head::Head, plan::Plan,
+    },
+    service::status::{
+        AlarmKind, HeadStatus, NotReady, NotReadyReason, PeerStatus, StatusSnapshot, StoreStatus,
+    },
+    types::{Committee, KeyId, ReplicaIndex, UnixMillis, WindowIndex},
+};
+
+/// How many committed heights the store may lack before the replica calls itself not ready.
+const STORE_LAG_HEIGHTS: u64 = 1_000;
+
+pub(super) struct Board {
+    snapshot: StatusSnapshot,
+    parameters: Parameters,
+    clock_off_ms: Option<i64>,
+}
+
+impl Board {
+    pub(super) const fn new(snapshot: StatusSnapshot, parameters: Parameters) -> Self {
+        Self { snapshot, parameters, clock_off_ms: None }
+    }
+
+    pub(super) const fn snapshot(&self) -> &StatusSnapshot {
+        &self.snapshot
+    }
+
+    pub(super) const fn clock_is_off(&self) -> bool {
+        self.clock_off_ms.is_some()
+    }
+
+    /// The replicas whose keys these are, by name.
+    pub(super) fn names(&self, committee: &Committee, signers: &[KeyId]) -> Vec<String> {
+        let mut places: Vec<_> = signers.iter().filter_map(|key| committee.place_of_id(*key)).collect();
+        places.sort_unstable();
+        places.into_iter().map(|place| place.to_string()).collect()
+    }
+
+    /// Looks at all that moves without telling.
+    pub(super) fn look(
+        &mut self,
+        consensus: &ConsensusStatus,
+        links: &LinksStatus,
+        store: Option<StoreProgress>,
+        state: &State,
+    ) {
+        let snapshot = &mut self.snapshot;
+        snapshot.view = consensus.view;
+        snapshot.height = consensus.height;
+        snapshot.agreed_time_ms = state.now().unwrap_or_default();
+        snapshot.cycle = state.cycle();
+        snapshot.peers = links
+            .peers
+            .iter()
+            .map(|link| PeerStatus {
+                replica: link.peer.to_string(),
+                connected: link.sending_since.is_some() && link.receiving_since.is_some(),
+            })
+            .collect();
+        if let Some(store) = store {
+            snapshot.store = StoreStatus {
+                applied_height: store.applied,
+                lag_heights: consensus.height.number().saturating_sub(store.applied.number()),
+                failure: store.failure,
+            };
+        }
+        self.clock_off_ms = clock_off(links, snapshot.quorum, self.parameters);
+        self.snapshot.not_ready = self.reasons(consensus);
+    }
+
+    fn reasons(&self, consensus: &ConsensusStatus) -> Vec<NotReady> {
+        let mut reasons = Vec::new();
+        let mut reason = |reason, detail| reasons.push(NotReady { reason, detail });
+        let linked = 1 + self.snapshot.peers.iter().filter(|peer| peer.connected).count();
+        if linked < self.snapshot.quorum {
+            let detail = format!("{linked} of at least {} replicas are linked", self.snapshot.quorum);
+            reason(NotReadyReason::NoQuorum, detail);
+        }
+        if let Some(target) = consensus.fetching {
+            let detail = format!("fetching up to height {target}, at {}", consensus.height);
+            reason(NotReadyReason::CatchingUp, detail);
+        }
+        let store = &self.snapshot.store;
+        if let Some(failure) = &store.failure {
+            reason(NotReadyReason::StoreBehind, failure.clone());
+        } else if store.lag_heights > STORE_LAG_HEIGHTS && store.applied_height.number() > 0 {
+            reason(NotReadyReason::StoreBehind, format!("{} heights behind", store.lag_heights));
+        }
+        if let Some(off) = self.clock_off_ms {
+            let detail = format!("{off} ms from the quorum's median: correct this machine's clock");
+            reason(NotReadyReason::ClockOff, detail);
+        }
+        reasons
+    }
+
+    pub(super) const fn set_reported(&mut self, window: Option<WindowIndex>) {
+        self.snapshot.windows.reported = window;
+    }
+
+    pub(super) fn closed(&mut self, closed: &ClosedWindow) {
+        self.snapshot.windows.closed = Some(closed.window);
+        self.snapshot.windows.lag_ms = closed.closed_at.since(closed.window.close(self.parameters.window));
+    }
+
+    pub(super) const fn head(&mut self, head: &Head) {
+        if head.shard.number() == 0 {
+            self.snapshot.head = Some(HeadStatus { number: head.number, time_ms: head.time });
+        }
+    }
+
+    pub(super) fn logged(&mut self, plan: &Certified<Plan>) {
+        let (document, digest) = (plan.document(), plan.digest());
+        let line = self.snapshot.targets.iter_mut().find(|line| line.target == document.target);
+        if let Some(line) = line {
+            (line.seq, line.plan) = (document.seq, digest);
+        }
+    }
+
+    /// Puts an alarm on the board; gives the name of the replica that it is about.
+    pub(super) fn alarm(&mut self, alarm: &Alarm, me: ReplicaIndex, now: UnixMillis) -> String {
+        let by = match alarm {
+            Alarm::Disagreement { by, .. } => *by,
+            Alarm::OwnContradiction { .. } => me,
+        };
+        let by = by.to_string();
+        self.snapshot.raise(AlarmKind::OtherPlan, &by, describe(alarm), now);
+        by
+    }
+
+    pub(super) fn bad_signature(&mut self, from: ReplicaIndex, error: &EndorsementError, now: UnixMillis) {
+        self.snapshot.raise(AlarmKind::BadSignature, &from.to_string(), error.to_string(), now);
+    }
+}
+
+/// How many milliseconds this clock is from the median of a quorum's, itself counted, when that is more than
+/// the grace; `None` while fewer than a quorum's clocks are known.
+fn clock_off(links: &LinksStatus, quorum: usize, parameters: Parameters) -> Option<i64> {
+    let mut ahead: Vec<i64> = links.peers.iter().filter_map(|link| link.clock_ahead_ms).collect();
+    ahead.push(0);
+    if ahead.len() < quorum || ahead.len() < 2 {
+        return None;
+    }
+    ahead.sort_unstable();
+    let median = ahead[(ahead.len() - 1) / 2];
+    (median.unsigned_abs() > parameters.grace.as_millis()).then_some(-median)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock_off;
+    use crate::{
+        consensus::transport::{LinkStatus, LinksStatus},
+        knowledge::genesis::Parameters,
+        types::{Millis, ReplicaIndex},
+    };
+
+    fn links(ahead: &[Option<i64>]) -> LinksStatus {
+        let peers = (1u16..).zip(ahead).map(|(place, ahead)| LinkStatus {
+            clock_ahead_ms: *ahead,
+            ..LinkStatus::new(ReplicaIndex::new(place))
+        });
+        LinksStatus { peers: peers.collect(), ..LinksStatus::default() }
+    }
+
+    #[test]
+    fn a_clock_is_off_when_a_quorums_median_is_further_than_the_grace() {
+        let parameters = Parameters::for_window(Millis::from_secs(10));
+        // The peers' clocks, ahead of this one, and how far this one is from their median.
+        let cases: [(&[Option<i64>], Option<i64>); 5] = [
+            (&[Some(5), Some(-5), Some(0)], None),
+            (&[Some(90_000), Some(0), Some(1)], None),
+            (&[Some(2_500), Some(2_600), Some(2_400)], Some(-2_400)),
+            (&[Some(-9_000), Some(-9_000), Some(-9_000)], Some(9_000)),
+            (&[Some(90_000), None, None], None),
+        ];
+        for (ahead, expected) in cases {
+            assert_eq!(clock_off(&links(ahead), 3, parameters), expected, "{ahead:?}");
+        }
+    }
+}

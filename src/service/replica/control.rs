@@ -1,0 +1,339 @@
+//! The task that owns a replica's control cycle: it carries the cycle's outputs out, closes windows on
+//! time, and tells everybody who watches.
+//!
+//! It decides nothing itself. Invariant: notes that must be durable go to the consensus task, which owns the
+//! journal, in one request with what depends on them.
+
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    board::Board,
+    event::ReplicaEvent,
+    reporting::Reporting,
+    storing::{STORE_BACKLOG_BLOCKS, StoreProgress, StoreWork},
+    tracing_cycle::CycleTimes,
+};
+use crate::{
+    consensus::{
+        Command as Ordered,
+        task::{ConsensusStatus, Event, Recovered, Request},
+        transport::LinkSender,
+    },
+    cycle::{Cycle, Decided, Folded, Output, Seal},
+    execute::feed::Feed,
+    knowledge::{change::Change, command::Command},
+    monitor::task::MonitorHandle,
+    service::{clock, metrics::Metrics, status::StatusSnapshot, telemetry::CycleTracer},
+    types::{Committee, Millis, ReplicaIndex, UnixMillis},
+};
+
+/// The shortest and the longest time between two looks at the clock.
+const SHORTEST_BEAT: Duration = Duration::from_millis(10);
+const LONGEST_BEAT: Duration = Duration::from_millis(200);
+
+/// The task's surroundings.
+pub(super) struct Surroundings {
+    pub(super) committee: Arc<Committee>,
+    pub(super) me: ReplicaIndex,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) consensus: watch::Receiver<ConsensusStatus>,
+    pub(super) links: LinkSender,
+    pub(super) monitor: MonitorHandle,
+    pub(super) receipts: mpsc::Receiver<Command>,
+    pub(super) store: Option<(mpsc::UnboundedSender<StoreWork>, watch::Receiver<StoreProgress>)>,
+    pub(super) feed: watch::Sender<Arc<Feed>>,
+    pub(super) status: watch::Sender<StatusSnapshot>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) tracer: CycleTracer,
+    pub(super) told: mpsc::Sender<ReplicaEvent>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Why the task ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// Consensus is gone.
+    ConsensusGone,
+}
+
+pub(super) struct Control {
+    cycle: Cycle,
+    around: Surroundings,
+    name: String,
+    feed: Feed,
+    board: Board,
+    reporting: Reporting,
+    times: CycleTimes,
+    /// While the journal's blocks are applied again, nothing is sent: it was sent before.
+    replaying: bool,
+}
+
+impl Control {
+    pub(super) fn new(cycle: Cycle, feed: Feed, around: Surroundings) -> Self {
+        let parameters = cycle.state().genesis().parameters;
+        let name = around.me.to_string();
+        let first = around.status.borrow().clone();
+        Self {
+            board: Board::new(first, parameters),
+            reporting: Reporting::new(parameters),
+            times: CycleTimes::new(around.committee.cluster(), parameters.window, around.tracer.clone()),
+            name,
+            feed,
+            cycle,
+            around,
+            replaying: false,
+        }
+    }
+
+    /// Applies what the journal gave back, then runs until it is stopped.
+    pub(super) async fn run(mut self, recovered: Recovered, http: String) -> Ended {
+        let height = recovered.blocks.last().map_or_else(Default::default, |last| last.block.height());
+        self.replay(recovered).await;
+        self.tell(ReplicaEvent::Ready { replica: self.name.clone(), http, height });
+        let window = self.cycle.state().genesis().parameters.window;
+        let beat = Duration::from_millis(window.as_millis() / 20).clamp(SHORTEST_BEAT, LONGEST_BEAT);
+        let mut beats = tokio::time::interval(beat);
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stop = self.around.stop.clone();
+        loop {
+            tokio::select! {
+                event = self.around.events.recv() => match event {
+                    Some(event) => self.take(event).await,
+                    None => return Ended::ConsensusGone,
+                },
+                Some(receipt) = self.around.receipts.recv() => self.order(receipt).await,
+                _ = beats.tick() => self.beat().await,
+                () = stopped(&mut stop) => return Ended::Stopped,
+            }
+            self.carry_out().await;
+        }
+    }
+
+    async fn replay(&mut self, recovered: Recovered) {
+        let Recovered { notes, blocks, torn } = recovered;
+        if let Some(torn) = torn {
+            tracing::warn!(?torn, "a torn tail of the journal was cut off");
+        }
+        for note in notes {
+            match borsh::from_slice::<Seal>(&note) {
+                Ok(seal) => self.cycle.restore(seal),
+                Err(error) => tracing::error!(%error, "a note in the journal is not of this version"),
+            }
+        }
+        self.reporting.resume_after(self.cycle.newest_report(), clock::wall_clock());
+        self.replaying = true;
+        for committed in blocks {
+            self.cycle.commit(&committed.block);
+            self.carry_out().await;
+        }
+        self.replaying = false;
+        self.cycle.resubmit_newest_report();
+        self.carry_out().await;
+        self.publish();
+    }
+
+    async fn take(&mut self, event: Event) {
+        match event {
+            Event::Committed(committed) => self.cycle.commit(&committed.block),
+            Event::Endorsement { from, endorsement } => {
+                if let Err(error) = self.cycle.receive(from, endorsement) {
+                    self.board.bad_signature(from, &error, clock::wall_clock());
+                }
+            }
+            Event::PeerConnected(peer) => {
+                let endorsements = self.cycle.endorsements();
+                self.request(Request::Remind { to: peer, endorsements }).await;
+            }
+        }
+    }
+
+    /// Does what the clock says: windows whose grace is over are reported, then the cycle's own timers.
+    async fn beat(&mut self) {
+        let now = clock::wall_clock();
+        self.board.look(
+            &self.around.consensus.borrow(),
+            &self.around.links.status(),
+            self.around.store.as_ref().map(|(_, progress)| progress.borrow().clone()),
+            self.cycle.state(),
+        );
+        let parameters = self.cycle.state().genesis().parameters;
+        while let Some(window) = self.reporting.due(now) {
+            let Ok(closed) = self.around.monitor.close(window).await else { continue };
+            let (from, to) = (window.start(parameters.window), window.close(parameters.window));
+            if self.board.clock_is_off() {
+                tracing::debug!(%window, "not reported: the clock is off");
+                continue;
+            }
+            tracing::debug!(%window, series = closed.summary.series.len(), partial = closed.partial, "reporting");
+            self.times.reported(window, from, to, clock::wall_clock());
+            self.cycle.report(window, closed.summary, closed.partial, clock::wall_clock());
+        }
+        self.cycle.tick(now);
+        self.board.set_reported(self.cycle.newest_report());
+        self.publish();
+    }
+
+    /// An agent's receipt, verified at the door, goes to be ordered.
+    async fn order(&mut self, command: Command) {
+        let encoded = command.encode();
+        match Ordered::new(encoded.head, encoded.body) {
+            Ok(command) => self.request(Request::Submit { command, answer: None }).await,
+            Err(error) => tracing::warn!(%error, "a receipt is not ordered"),
+        }
+    }
+
+    async fn request(&self, request: Request) {
+        if self.around.requests.send(request).await.is_err() {
+            tracing::error!("consensus is gone");
+        }
+    }
+
+    /// Carries out what the cycle put out, in order, as one request to the journal's owner.
+    async fn carry_out(&mut self) {
+        let (mut notes, mut then, mut submit) = (Vec::new(), Vec::new(), Vec::new());
+        let mut changed = false;
+        while let Some(output) = self.cycle.poll_output() {
+            changed = true;
+            match output {
+                Output::Seal(seal) => {
+                    notes.push(borsh::to_vec(&seal).expect("writing to memory does not fail"));
+                }
+                Output::Endorse(endorsement) => then.push(endorsement),
+                Output::Submit(command) => match Ordered::new(command.head, command.body) {
+                    Ok(command) => submit.push(command),
+                    Err(error) => tracing::error!(%error, "a command is too large to be ordered"),
+                },
+                Output::Folded(folded) => self.folded(folded),
+                Output::Decided(decided) => self.decided(&decided),
+                Output::PlanCertified(plan) => {
+                    let (seq, digest) = (plan.document().seq, plan.digest());
+                    self.times.certified(seq, clock::wall_clock());
+                    let signers = self.board.names(&self.around.committee, plan.signers());
+                    self.tell(ReplicaEvent::PlanCertified {
+                        replica: self.name.clone(),
+                        cycle: seq,
+                        digest,
+                        signers,
+                    });
+                }
+                Output::HeadCertified(head) => {
+                    if let Some((store, _)) = &self.around.store
+                        && !self.replaying
+                    {
+                        // The store's task outlives this one but at shutdown.
+                        let _ = store.send(StoreWork::Head(head.clone()));
+                    }
+                    self.board.head(head.document());
+                    self.feed.publish_head(*head);
+                    self.around.feed.send_replace(Arc::new(self.feed.clone()));
+                }
+                Output::Alarm(alarm) => {
+                    let by = self.board.alarm(&alarm, self.around.me, clock::wall_clock());
+                    self.tell(ReplicaEvent::alarm(&self.name, &by, &alarm));
+                }
+            }
+        }
+        if self.replaying {
+            (then, submit) = (Vec::new(), Vec::new());
+        }
+        if !notes.is_empty() || !then.is_empty() || !submit.is_empty() {
+            self.request(Request::Endorse { notes, then, submit }).await;
+        }
+        if changed && !self.replaying {
+            self.publish();
+        }
+    }
+
+    fn folded(&mut self, folded: Folded) {
+        let now = clock::wall_clock();
+        let window = self.cycle.state().genesis().parameters.window;
+        for change in &folded.changes {
+            self.around.metrics.changed(change);
+            match change {
+                Change::WindowClosed(closed) => {
+                    self.board.closed(closed);
+                    let close = closed.window.close(window);
+                    self.times.closed(closed, now);
+                    self.tell(ReplicaEvent::window_final(&self.name, closed, close));
+                }
+                Change::Found { cycle, finding } => {
+                    let close = finding.window.close(window);
+                    self.tell(ReplicaEvent::found(&self.name, *cycle, finding, close));
+                }
+                Change::PlanLogged(plan) => {
+                    let since = self.times.logged(plan.document().seq, now).unwrap_or(Millis::ZERO);
+                    self.around.metrics.plan_took(since);
+                    self.board.logged(plan);
+                    let signers = self.board.names(&self.around.committee, plan.signers());
+                    self.tell(ReplicaEvent::PlanLogged {
+                        replica: self.name.clone(),
+                        cycle: plan.document().seq,
+                        target: plan.document().target.clone(),
+                        digest: plan.digest(),
+                        signers,
+                        since_close_ms: since.as_millis(),
+                    });
+                    self.feed.log_plan(Clone::clone(plan));
+                    self.around.feed.send_replace(Arc::new(self.feed.clone()));
+                }
+                Change::ReceiptLogged { receipt, .. } => {
+                    self.tell(ReplicaEvent::receipt_logged(&self.name, receipt));
+                }
+                Change::EffectSettled { target, seq, effect, .. } => {
+                    self.tell(ReplicaEvent::effect_settled(&self.name, target, *seq, *effect));
+                }
+                Change::ReportRefused { replica, why } => {
+                    tracing::debug!(%replica, ?why, "a report changes nothing");
+                }
+                Change::PlanRefused { plan, why } => tracing::debug!(?plan, ?why, "a plan is not logged"),
+                Change::ReceiptRefused { target, why } => {
+                    tracing::warn!(?target, ?why, "a receipt changes nothing");
+                }
+                Change::TimeMoved(_) | Change::Gap { .. } | Change::HeadDerived(_) | Change::Malformed => {}
+            }
+        }
+        if let Some((store, _)) = &self.around.store {
+            // The store's task outlives this one but at shutdown.
+            let _ = store.send(StoreWork::Block(folded));
+        }
+    }
+
+    fn decided(&mut self, decided: &Decided) {
+        self.times.decided(decided, clock::wall_clock());
+        for (digest, plan) in &decided.plans {
+            self.tell(ReplicaEvent::plan_derived(&self.name, *digest, plan));
+        }
+    }
+
+    /// Nobody is waited for: an event that finds no room is missed.
+    fn tell(&self, event: ReplicaEvent) {
+        if !self.replaying {
+            let _ = self.around.told.try_send(event);
+        }
+    }
+
+    fn publish(&mut self) {
+        let behind = self
+            .around
+            .store
+            .as_ref()
+            .is_some_and(|(_, progress)| progress.borrow().waiting > STORE_BACKLOG_BLOCKS);
+        self.cycle.hold_endorsements(behind);
+        let snapshot = self.board.snapshot();
+        if *self.around.status.borrow() != *snapshot {
+            self.around.status.send_replace(snapshot.clone());
+        }
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// A moment in milliseconds since 1970, for the times kept per cycle.
+pub(super) type Moment = UnixMillis;
