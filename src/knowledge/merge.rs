@@ -175,8 +175,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// A statistic of one series in one report; `None` where the series has no such statistic or no samples.
-#[must_use]
-pub const fn statistic_of(statistic: Statistic, summary: &SeriesSummary) -> Option<Quantity> {
+const fn statistic_of(statistic: Statistic, summary: &SeriesSummary) -> Option<Quantity> {
     match (summary, statistic) {
         (SeriesSummary::Level { last, .. }, Statistic::Last) => Some(*last),
         (SeriesSummary::Level { min, .. }, Statistic::Min) => Some(*min),
@@ -208,8 +207,7 @@ const fn mean_parts(summary: &SeriesSummary) -> Option<(Quantity, u64)> {
 }
 
 /// An indicator's value in one report (rule M7); `None` for "no samples".
-#[must_use]
-pub fn indicator_in(indicator: &Indicator, summary: &WindowSummary) -> Option<Quantity> {
+fn indicator_in(indicator: &Indicator, summary: &WindowSummary) -> Option<Quantity> {
     let matching = || {
         summary.series.iter().filter(|(key, _)| selects(&indicator.selector, key)).map(|(_, series)| series)
     };
@@ -233,8 +231,7 @@ pub fn indicator_in(indicator: &Indicator, summary: &WindowSummary) -> Option<Qu
 }
 
 /// Whether a selector names this series.
-#[must_use]
-pub fn selects(selector: &Selector, key: &SeriesKey) -> bool {
+fn selects(selector: &Selector, key: &SeriesKey) -> bool {
     let has = |attributes: &Attributes, name, value| attributes.get(name) == Some(value);
     key.name == selector.name
         && selector.source.as_ref().is_none_or(|source| *source == key.source)

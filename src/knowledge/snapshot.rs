@@ -25,12 +25,12 @@ pub enum Reading {
     Held {
         /// The last value.
         value: Interval,
-        /// When its window closed.
+        /// The close of its window, in event time.
         since: UnixMillis,
     },
     /// No samples, for longer than a value holds, or none ever.
     NoSamples {
-        /// When the last window with samples closed; `None` when there never was one.
+        /// The close of the last window with samples, in event time; `None` when there never was one.
         since: Option<UnixMillis>,
         /// The learned interval between samples, in milliseconds; 0 when none was learned yet.
         learned_interval_ms: u64,

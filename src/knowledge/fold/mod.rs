@@ -67,7 +67,8 @@
 //!   target is in the genesis, and its policy too.
 //! - **P2** It is refused as a duplicate when it is the target's newest logged plan, and as superseded unless
 //!   its `prev` is that plan and its sequence number is above that plan's.
-//! - **P3** It is refused as late when agreed time is more than the activation limit after its issue.
+//! - **P3** It is refused as late when agreed time is more than the activation limit after its issue, or when
+//!   there is no agreed time yet to compare with.
 //! - **P4** Otherwise it is logged, once: it is the target's newest plan, and its body is the next leaf of
 //!   the log tree. A head follows (H2). Which quorum signed it changes nothing in the state.
 //! - **P5** Plans of the last hour of agreed time are remembered for each target, with their policies' names.

@@ -19,13 +19,14 @@ use crate::{
         change::{Change, ClosedWindow, PlanRefusal, ReceiptRefusal, ReportRefusal},
         command::Command,
         genesis::{Genesis, GenesisError},
+        head::SHARD_TARGETS,
         merge::CountedReports,
         observation::{SignedReport, SignedTick, WindowSummary},
         plan::Plan,
         receipt::{VerifiedReceipt, claimed_target},
         snapshot::{Finality, Snapshot},
     },
-    types::{Committee, Cycle, Digest, ReplicaIndex, TargetId, UnixMillis},
+    types::{Committee, Cycle, Digest, ReplicaIndex, TargetId, UnixMillis, WindowIndex},
 };
 
 /// The most bytes that a report's body may have: the default limit of 10,000 series at 800 bytes each. With
@@ -226,7 +227,7 @@ impl State {
         let length = self.genesis.parameters.window;
         let Some(now) = self.agreed.take(replica, time, length) else { return };
         changes.push(Change::TimeMoved(now)); // T3
-        self.windows.begin(crate::types::WindowIndex::containing(now, length)); // W1
+        self.windows.begin(WindowIndex::containing(now, length)); // W1
         let heads = self.targets.enter_slot(&self.genesis, &self.committee, now); // H2
         changes.extend(heads.into_iter().map(|head| Change::HeadDerived(Box::new(head))));
     }
@@ -289,7 +290,7 @@ impl State {
             Ok((place, now, superseded)) => {
                 changes.push(Change::PlanLogged(Box::new(certified))); // P4
                 changes.extend(superseded); // E1
-                let shard = place / crate::knowledge::head::SHARD_TARGETS;
+                let shard = place / SHARD_TARGETS; // H1
                 let head = self.targets.derive_head(shard, &self.genesis, &self.committee, now); // H2
                 changes.extend(head.map(|head| Change::HeadDerived(Box::new(head))));
             }
@@ -305,8 +306,7 @@ impl State {
         let plan = certified.document();
         let place = self.place_of(&plan.target).ok_or(PlanRefusal::UnknownTarget)?;
         let policy = *self.policies.get(&plan.policy).ok_or(PlanRefusal::UnknownPolicy)?;
-        // A plan is derived from a closed window, so a certified one implies that there is agreed time.
-        let now = self.agreed.now().ok_or(PlanRefusal::Superseded)?;
+        let now = self.agreed.now().ok_or(PlanRefusal::Late)?; // P3
         let superseded = self.targets.log_plan(place, policy, certified, &self.genesis, now)?;
         Ok((place, now, superseded))
     }

@@ -315,6 +315,19 @@ fn c1_bytes_that_are_no_command_change_nothing() {
 }
 
 #[test]
+fn c1_a_body_in_a_second_encoding_is_no_command() {
+    let mut replicas = Replicas::begun(1);
+    let seen = summary(&[("heartbeat", 1), ("queue", 1)]);
+    let reversed: Vec<_> = seen.series.iter().rev().collect();
+    let body = borsh::to_vec(&reversed).expect("writing to memory does not fail");
+    let header = ReportHeader { body: Digest::of(&body), ..header(0, 100, 1012, &seen) };
+    let encoded = replicas.signed_report(header, &seen).encode();
+    assert_eq!(encoded.body.len(), body.len());
+    assert_eq!(replicas.state.apply(&encoded.head, &body).changes, [Change::Malformed]);
+    assert_eq!(replicas.report(0, 100, 1012, &seen).closed().count(), 1);
+}
+
+#[test]
 fn c2_a_wrong_signature_changes_nothing_not_even_time() {
     let mut replicas = Replicas::begun(4);
     let root = replicas.state.root();
@@ -677,6 +690,7 @@ fn p4_a_certified_plan_is_logged_and_a_head_follows_at_once() {
     assert!(matches!(&applied.changes[0], Change::PlanLogged(logged) if logged.digest() == digest(&plan)));
     let [head] = heads(&applied)[..] else { panic!("one head follows") };
     assert_eq!((head.log_size, head.time), (1, at(1012)));
+    assert_eq!(head.log_root, Digest::of(&[&[0], plan.to_bytes().as_slice()].concat()), "a leaf is the root");
     assert_eq!((head.targets[1].seq, head.targets[1].plan), (plan.seq, digest(&plan)));
     assert_eq!((head.targets[0].seq, head.targets[0].mode), (Cycle::ZERO, Mode::Act));
     let window = replicas.full_window(101, &summary(&[]));
