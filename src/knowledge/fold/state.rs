@@ -29,9 +29,9 @@ use crate::{
     types::{Committee, Cycle, Digest, ReplicaIndex, TargetId, UnixMillis, WindowIndex},
 };
 
-/// The most bytes that a report's body may have: the default limit of 10,000 series at 800 bytes each. With
-/// 8 open windows a replica, this bounds what the state holds of reports.
-pub const MAX_REPORT_BODY_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes that a report's body may have: the default limit of 10,000 series at 300 bytes each, which
+/// is what consensus carries in one command. With 8 open windows a replica, it bounds the kept reports.
+pub const MAX_REPORT_BODY_BYTES: usize = 3 * 1024 * 1024;
 
 /// The protocol number of statements that are no consensus messages.
 const NO_PROTOCOL: u8 = 0;

@@ -378,11 +378,13 @@ fn c3_a_report_with_too_many_series_is_refused() {
 fn t2_agreed_time_is_bounded_by_an_honest_clock_and_by_the_quorum() {
     /// (replica, its time, agreed time after it; 0 for none), in seconds.
     type Steps<'a> = &'a [(usize, u64, u64)];
-    let tables: [(u8, Steps<'_>); 7] = [
+    let tables: [(u8, Steps<'_>); 8] = [
         (1, &[(0, 50, 50), (0, 40, 50), (0, 70, 70)]),
         (2, &[(0, 50, 0), (1, 90, 70), (0, 80, 90)]),
         (4, &[(0, 100, 0), (0, 200, 0), (1, 100, 0), (2, 100, 100), (3, 150, 120), (1, 160, 160)]),
         (4, &[(0, 100, 0), (1, 200, 0), (2, 300, 120), (3, 400, 220), (0, 300, 300)]),
+        // T1: an older time that is logged later does not hold its replica back.
+        (4, &[(0, 200, 0), (1, 200, 0), (2, 200, 200), (0, 100, 200), (1, 300, 200), (2, 250, 220)]),
         // One clock that is far ahead or far behind moves nothing.
         (4, &[(0, 9_999_999, 0), (1, 100, 0), (2, 101, 101), (3, 102, 102), (1, 103, 103)]),
         // n = 5: f = 1, quorum 4. n = 7: f = 2 and the third largest counts.
@@ -537,6 +539,10 @@ fn w8_a_range_without_reports_closes_as_one_gap() {
     assert_eq!(gaps(&last), [(101, 499, 2)]);
     assert_eq!(closed(&last), [(500, 3, Finality::Confirmed)], "W9: the gap took a cycle number");
     assert!(matches!(last.changes[0], Change::Gap { .. }), "the gap comes before the window");
+    for replica in 0..3 {
+        replicas.report(replica, 502, 5032, &seen);
+    }
+    assert_eq!(gaps(&replicas.report(3, 502, 5032, &seen)), [(501, 501, 4)], "one window is a range too");
 }
 
 #[test]
