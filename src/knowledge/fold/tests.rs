@@ -621,6 +621,16 @@ fn r2_r3_values_hold_for_one_and_a_half_learned_intervals() {
             "1 n0 n0 n0 n0 n0 1 h10 h20 h30 h40 h50 1 h10 h20 h30 h40 h50 h60 h70 h80 h90 n60",
         ),
         (
+            "80 s holds for 90 s too",
+            [every(8, 1), every(8, 1), every(1, 1), silent(10)].concat(),
+            "1 n0 n0 n0 n0 n0 n0 n0 1 h10 h20 h30 h40 h50 h60 h70 1 h10 h20 h30 h40 h50 h60 h70 h80 h90 n80",
+        ),
+        (
+            "an outage is the only distance",
+            [every(1, 1), silent(10), every(1, 1), silent(1)].concat(),
+            "1 n0 n0 n0 n0 n0 n0 n0 n0 n0 n0 1 n0",
+        ),
+        (
             "a distance longer than the longest hold is an outage",
             [every(1, 2), silent(10), every(1, 1), silent(2)].concat(),
             "1 1 h10 n10 n10 n10 n10 n10 n10 n10 n10 n10 1 h10 n10",
@@ -642,10 +652,10 @@ fn r2_r3_values_hold_for_one_and_a_half_learned_intervals() {
 #[test]
 fn r3_only_the_newest_eight_distances_count() {
     let slow: Vec<Option<i64>> = (0..48).map(|offset| (offset % 6 == 0).then_some(1)).collect();
-    let fast = vec![Some(1); 9];
+    let fast = vec![Some(1); 8];
     let readings = heartbeat_readings(&[slow, fast, vec![None; 2]].concat());
-    assert!(matches!(readings[57], Reading::Held { .. }));
-    assert!(matches!(readings[58], Reading::NoSamples { learned_interval_ms: 10_000, .. }));
+    assert!(matches!(readings[56], Reading::Held { .. }));
+    assert!(matches!(readings[57], Reading::NoSamples { learned_interval_ms: 10_000, .. }));
 }
 
 #[test]
@@ -665,6 +675,13 @@ fn r4_unconfirmed_windows_and_gaps_teach_nothing() {
     let after = replicas.full_window(106, &summary(&[]));
     let since = Some(at(1060));
     assert_eq!(after.readings[1], Reading::NoSamples { since, learned_interval_ms: 0 });
+
+    let mut replicas = Replicas::begun(1);
+    replicas.full_window(100, &beat);
+    replicas.full_window(104, &beat);
+    let after = replicas.full_window(105, &summary(&[]));
+    let since = Some(at(1050));
+    assert_eq!(after.readings[1], Reading::NoSamples { since, learned_interval_ms: 0 }, "after a gap");
 }
 
 #[test]

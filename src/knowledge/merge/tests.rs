@@ -76,7 +76,7 @@ fn value(low: i64, median: i64, high: i64) -> Merged {
 #[test]
 fn reports_merge_as_the_rules_say() {
     let (none, unknown) = (Merged::NoSamples, Merged::Unknown);
-    let cases: [(&str, usize, &[Option<i64>], Merged); 20] = [
+    let cases: [(&str, usize, &[Option<i64>], Merged); 21] = [
         ("M2 no report", 1, &[], unknown),
         ("n = 1", 1, &[Some(7)], value(7, 7, 7)),
         ("n = 1, no samples", 1, &[None], none),
@@ -88,6 +88,7 @@ fn reports_merge_as_the_rules_say() {
         ("M3 a majority without samples", 4, &[None, None, None, Some(1)], none),
         ("M3 of three", 4, &[None, None, Some(1)], none),
         ("M4 exactly half", 4, &[None, None, Some(1), Some(1)], unknown),
+        ("M4 exactly half, with nothing to trim", 2, &[None, Some(1)], unknown),
         ("M4 two of three cannot be trimmed", 4, &[None, Some(1), Some(1)], unknown),
         ("M4 three of four can", 4, &[None, Some(1), Some(2), Some(9)], value(2, 2, 2)),
         ("n = 5, all", 5, &[Some(1), Some(2), Some(3), Some(4), Some(5)], value(2, 3, 4)),
