@@ -1,8 +1,10 @@
 //! Service: configuration, wiring, the HTTP API and telemetry of a running replica.
 
+pub mod agent;
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod durable;
 pub mod founding;
 pub mod health;
 pub mod http_client;

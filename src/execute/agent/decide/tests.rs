@@ -229,8 +229,8 @@ fn rule_4_a_clock_far_from_the_quorums_applies_nothing_new() {
         assert_eq!(step == Step::Wait(Idle::ClockFault), expected.is_some(), "{wall}: {step:?}");
     }
     let mut late = head(7, Mode::Act);
-    late.time = UnixMillis::new(1_000_000_001);
-    let expired = Case { head: Some(late), wall: UnixMillis::new(1_000_000_000), ..case() };
+    late.time = UnixMillis::new(4_000_000_000_001);
+    let expired = Case { head: Some(late), wall: UnixMillis::new(4_000_000_000_000), ..case() };
     assert_eq!(expired.step(), Step::Wait(Idle::RootExpired));
 }
 

@@ -1,0 +1,387 @@
+//! The agent against real HTTP servers that serve the fixture cluster's documents.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use axum::{Router, routing::get};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use super::{Agent, AgentError, AgentSettings};
+use crate::{
+    execute::{
+        agent::{Aim, Trust},
+        feed::Feed,
+    },
+    knowledge::{
+        certified::Certified,
+        command::Command,
+        fixtures::{
+            self, agent_key, certified_head, certified_plan, committee, head_of, plan, target, verified_root,
+        },
+        head::{Head, Mode},
+        plan::{DesiredState, Plan},
+        receipt::{Outcome, Receipt, Refusal, VerifiedReceipt},
+    },
+    service::{
+        agent::{
+            StateFile,
+            actuator::{Actuator, ActuatorError},
+            event::{Event, TakenBack},
+            pull::Replicas,
+        },
+        api::{AgentApi, router},
+        clock::wall_clock,
+        http_client::HttpClient,
+    },
+    types::{Millis, Shard},
+};
+
+fn slots(slots: u32) -> DesiredState {
+    DesiredState::Slots { slots }
+}
+
+/// The fixture's plan, issued a moment ago.
+fn plan_of_today() -> Plan {
+    let now = wall_clock();
+    Plan {
+        issued_at: now.minus(Millis::from_secs(1)),
+        not_before: now.minus(Millis::from_secs(1)),
+        expires_at: now.plus(Millis::from_secs(900)),
+        ..plan()
+    }
+}
+
+fn head_of_today(number: u64, mode: Mode, plan: &Plan) -> Head {
+    Head { time: wall_clock(), ..head_of(number, mode, plan) }
+}
+
+/// A target that does what its script says: what it is after it was set for an aim.
+#[derive(Clone)]
+struct Target {
+    state: Arc<Mutex<DesiredState>>,
+    lands: fn(DesiredState, Aim) -> Option<DesiredState>,
+}
+
+impl Target {
+    fn new(state: DesiredState, lands: fn(DesiredState, Aim) -> Option<DesiredState>) -> Self {
+        Self { state: Arc::new(Mutex::new(state)), lands }
+    }
+
+    fn obedient(state: DesiredState) -> Self {
+        Self::new(state, |wanted, _| Some(wanted))
+    }
+
+    fn state(&self) -> DesiredState {
+        *self.state.lock().expect("no test panics while it holds this")
+    }
+}
+
+impl Actuator for Target {
+    async fn read(&self, _: &Plan) -> Result<DesiredState, ActuatorError> {
+        Ok(self.state())
+    }
+
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
+        let landed = (self.lands)(aim.of(plan.document()), aim);
+        let landed = landed.ok_or_else(|| ActuatorError::Pool("it refuses".to_owned()))?;
+        *self.state.lock().expect("no test panics while it holds this") = landed;
+        Ok(())
+    }
+}
+
+/// Four replicas that share one feed.
+struct Cluster {
+    feed: Option<watch::Sender<Arc<Feed>>>,
+    receipts: mpsc::Receiver<Command>,
+    addresses: Vec<String>,
+    servers: Vec<JoinHandle<()>>,
+}
+
+async fn serve(routes: Router) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let server = tokio::spawn(async move { drop(axum::serve(listener, routes).await) });
+    (format!("http://{address}"), server)
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let (feed, seen) = watch::channel(Arc::new(Feed::new(verified_root(), [target()])));
+        let (commands, receipts) = mpsc::channel(100);
+        let api = AgentApi {
+            feed: seen,
+            cluster: committee().cluster(),
+            agents: Arc::new(BTreeMap::from([(target(), agent_key().public())])),
+            commands,
+        };
+        let (mut addresses, mut servers) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            let (address, server) = serve(router(api.clone())).await;
+            addresses.push(address);
+            servers.push(server);
+        }
+        Self { feed: Some(feed), receipts, addresses, servers }
+    }
+
+    fn publish(&self, plan: &Plan, head: &Head) {
+        self.feed.as_ref().expect("it runs").send_modify(|feed| {
+            let feed = Arc::make_mut(feed);
+            feed.log_plan(certified_plan(plan));
+            feed.publish_head(certified_head(head));
+        });
+    }
+
+    async fn receipt(&mut self) -> Receipt {
+        match self.receipts.recv().await {
+            Some(Command::Receipt { envelope }) => {
+                let cluster = committee().cluster();
+                VerifiedReceipt::verify(&envelope, &agent_key().public(), cluster)
+                    .expect("replicas queue verified receipts only")
+                    .receipt()
+                    .clone()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The replica's server ends, with its connections.
+    fn kill(&mut self) {
+        self.feed = None;
+        for server in self.servers.drain(..) {
+            server.abort();
+        }
+    }
+}
+
+struct Running {
+    events: mpsc::Receiver<Event>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), AgentError>>,
+}
+
+fn settings(addresses: &[String], folder: &Path, stale_after: Millis) -> AgentSettings {
+    let replicas = Replicas::new(HttpClient::new(), addresses, committee().size());
+    AgentSettings {
+        trust: Trust {
+            root: verified_root(),
+            target: target(),
+            shard: Shard::new(0),
+            stale_after,
+            clock_tolerance: Millis::from_secs(30),
+        },
+        key: agent_key(),
+        replicas: replicas.expect("the addresses are distinct"),
+        state_folder: folder.join("state"),
+        envelopes_folder: Some(folder.join("envelopes")),
+    }
+}
+
+fn start(settings: AgentSettings, target: &Target) -> Running {
+    let (sender, events) = mpsc::channel(100);
+    let (stop, stopped) = oneshot::channel();
+    let agent = Agent::open(settings, target.clone(), sender).expect("the folder is ours");
+    let task = tokio::spawn(agent.run(async { drop(stopped.await) }));
+    Running { events, stop, task }
+}
+
+impl Running {
+    /// The next event that the predicate picks.
+    async fn wait_for<T>(&mut self, pick: impl Fn(&Event) -> Option<T>) -> T {
+        loop {
+            let event = self.events.recv().await.expect("the agent runs");
+            if let Some(picked) = pick(&event) {
+                return picked;
+            }
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).expect("the agent listens");
+        drop(self.events);
+        self.task.await.expect("it does not panic").expect("it ends well");
+    }
+}
+
+const CALM: Millis = Millis::from_secs(300);
+
+#[tokio::test]
+async fn a_plan_is_verified_applied_read_back_and_accounted_for() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let target = Target::obedient(slots(3));
+    let mut agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    let plan = plan_of_today();
+    let head = head_of_today(8, Mode::Act, &plan);
+    cluster.publish(&plan, &head);
+    let receipt = cluster.receipt().await;
+    assert_eq!(receipt.outcome, Outcome::Applied {});
+    assert_eq!((receipt.before, receipt.after, receipt.counter), (slots(3), slots(6), 1));
+    assert_eq!(target.state(), slots(6));
+    agent.wait_for(|event| matches!(event, Event::Verified { .. }).then_some(())).await;
+    agent.wait_for(|event| matches!(event, Event::Applied { .. }).then_some(())).await;
+    agent.wait_for(|event| matches!(event, Event::ReadBack { .. }).then_some(())).await;
+    agent.wait_for(|event| matches!(event, Event::ReceiptSent { replicas: 2 }).then_some(())).await;
+    agent.stop().await;
+    let kept = |name| std::fs::read(folder.path().join("envelopes").join(name)).expect("it was kept");
+    assert_eq!(kept("root.json"), verified_root().envelope().to_json());
+    assert_eq!(kept("head.json"), certified_head(&head).envelope().to_json());
+    assert_eq!(kept("plan.json"), certified_plan(&plan).envelope().to_json());
+    let receipt_kept =
+        VerifiedReceipt::verify(&kept("receipt.json"), &agent_key().public(), committee().cluster());
+    assert_eq!(receipt_kept.map(|kept| kept.receipt().clone()), Ok(receipt));
+}
+
+#[tokio::test]
+async fn a_lying_a_stalling_and_a_missing_replica_change_nothing() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let plan = plan_of_today();
+    let forged = Head { number: crate::types::HeadNumber::new(99), ..head_of_today(99, Mode::Hold, &plan) };
+    let forged =
+        fixtures::seal(crate::knowledge::head::HEAD_TYPE, forged.to_bytes(), &fixtures::replica_keys()[..1]);
+    let lie = format!("{{\"heads\":[{}]}}", String::from_utf8(forged).expect("JSON is UTF-8"));
+    let liar = Router::new().route("/v1/heads", get(move || std::future::ready(lie.clone())));
+    let stalling = Router::new().fallback(std::future::pending::<()>);
+    let (liar, _) = serve(liar).await;
+    let (stalling, _) = serve(stalling).await;
+    let (missing, server) = serve(Router::new()).await;
+    server.abort();
+    let asked = [vec![liar, stalling, missing], cluster.addresses[..2].to_vec()].concat();
+    let target = Target::obedient(slots(3));
+    // Without news a round ends after a third of this.
+    let mut agent = start(settings(&asked, folder.path(), Millis::from_secs(3)), &target);
+    agent.wait_for(|event| matches!(event, Event::DocumentRefused { .. }).then_some(())).await;
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let receipt = cluster.receipt().await;
+    assert_eq!(receipt.outcome, Outcome::Applied {});
+    assert!(receipt.refused_documents > 0);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn one_replica_alone_moves_nothing_and_stale_heads_take_the_plan_back() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let target = Target::obedient(slots(3));
+    let plan = plan_of_today();
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    assert_eq!(cluster.receipt().await.outcome, Outcome::Applied {});
+    agent.stop().await;
+
+    // The same documents, but only one replica is left to tell.
+    let alone = [cluster.addresses[0].clone(), "http://127.0.0.1:9".to_owned()];
+    let mut agent = start(settings(&alone, folder.path(), Millis::from_secs(1)), &target);
+    agent.wait_for(|event| matches!(event, Event::Answers { answered: 1, needed: 2 }).then_some(())).await;
+    let taken_back = |event: &Event| match event {
+        Event::TakenBack { why: TakenBack::Stale, state, .. } => Some(*state),
+        _ => None,
+    };
+    assert_eq!(agent.wait_for(taken_back).await, slots(3));
+    agent.stop().await;
+
+    // With the cluster back and a new head the plan is in force again.
+    let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    cluster.publish(&plan, &head_of_today(9, Mode::Act, &plan));
+    let mut last = cluster.receipt().await;
+    while last.outcome != (Outcome::Applied {}) || last.counter < 3 {
+        last = cluster.receipt().await;
+    }
+    assert_eq!(target.state(), slots(6));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_lands_elsewhere_is_put_back_by_the_certified_rollback() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let target = Target::new(slots(3), |wanted, aim| match aim {
+        Aim::Desired => Some(slots(5)),
+        Aim::Rollback | Aim::Revert => Some(wanted),
+    });
+    let plan = plan_of_today();
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    let receipt = cluster.receipt().await;
+    assert_eq!(receipt.outcome, Outcome::Reverted {});
+    assert_eq!((receipt.before, receipt.after), (slots(3), slots(3)));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_refuses_and_one_that_cannot_be_put_back_are_told_as_they_are() {
+    let stubborn = Target::new(slots(3), |_, _| None);
+    let broken = Target::new(slots(3), |_, _| Some(slots(5)));
+    for (target, after) in [(stubborn, slots(3)), (broken, slots(5))] {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let mut cluster = Cluster::start().await;
+        let plan = plan_of_today();
+        cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+        let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+        let receipt = cluster.receipt().await;
+        assert_eq!(receipt.outcome, Outcome::Refused { why: Refusal::TargetFailed });
+        assert_eq!((receipt.before, receipt.after), (after.min(slots(3)), after));
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_was_killed_while_applying_settles_by_reading_the_target() {
+    let cases = [
+        (slots(6), Outcome::Applied {}, slots(6)),
+        (slots(3), Outcome::Applied {}, slots(6)),
+        (slots(4), Outcome::Reverted {}, slots(3)),
+    ];
+    for (found, outcome, after) in cases {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let mut cluster = Cluster::start().await;
+        let plan = plan_of_today();
+        {
+            let state_folder = folder.path().join("state");
+            let (file, mut state) =
+                StateFile::open(&state_folder, &committee(), &fixtures::target()).expect("it is new");
+            state.begin(certified_plan(&plan), slots(3), Aim::Desired);
+            file.save(&state).expect("the folder is writable");
+        }
+        let target = Target::obedient(found);
+        let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+        cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+        let receipt = cluster.receipt().await;
+        assert_eq!((receipt.outcome, receipt.after), (outcome, after), "found {found:?}");
+        assert_eq!((receipt.before, receipt.counter), (slots(3), 1));
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn two_plans_under_one_number_stop_the_agent_for_good() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let target = Target::obedient(slots(3));
+    let plan = plan_of_today();
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    assert_eq!(cluster.receipt().await.outcome, Outcome::Applied {});
+    let other = Plan { desired: slots(7), ..plan };
+    cluster.publish(&other, &head_of_today(9, Mode::Act, &other));
+    let Running { mut events, stop, task } = agent;
+    while events.recv().await.expect("it tells before it ends") != Event::Equivocation {}
+    let ended = task.await.expect("it does not panic");
+    assert!(matches!(ended, Err(AgentError::Equivocation(_))), "{ended:?}");
+    drop(stop);
+    assert_eq!(target.state(), slots(6));
+    for name in ["contradiction-1.json", "contradiction-2.json"] {
+        assert!(folder.path().join("state").join(name).exists());
+    }
+    let (sender, _events) = mpsc::channel(1);
+    let again = Agent::open(settings(&cluster.addresses, folder.path(), CALM), target, sender);
+    assert!(matches!(again, Err(AgentError::Equivocation(_))));
+    cluster.kill();
+}
