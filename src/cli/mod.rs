@@ -4,12 +4,14 @@
 //! returns an [`ExitCode`] or a [`Failure`]; `run` may be async. It writes through [`output`] alone. No decision of the control
 //! loop is made here.
 
+pub mod agent;
 pub mod config;
 mod exit;
 pub mod init;
 pub mod inspect_otlp;
 pub mod output;
 pub mod run;
+pub mod verify;
 
 pub use exit::{ExitCode, Failure};
 
@@ -36,6 +38,8 @@ struct CommandLine {
 enum Command {
     Init(init::Arguments),
     Run(Box<run::Arguments>),
+    Agent(Box<agent::Arguments>),
+    Verify(verify::Arguments),
     InspectOtlp(inspect_otlp::Arguments),
     Config(config::Arguments),
 }
@@ -65,6 +69,8 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Init(arguments) => init::run(&arguments, output),
         Command::Run(arguments) => wait_for(run::run(*arguments, output)),
+        Command::Agent(arguments) => wait_for(agent::run(*arguments, output)),
+        Command::Verify(arguments) => verify::run(&arguments, output),
         Command::InspectOtlp(arguments) => inspect_otlp::run(&arguments, output),
         Command::Config(arguments) => config::run(&arguments, output),
     }

@@ -116,7 +116,8 @@ pub fn newest_head(heads: Vec<Certified<Head>>) -> Result<Option<Certified<Head>
     Ok(newest)
 }
 
-fn entry_of<'a>(head: &'a Head, target: &TargetId) -> Option<&'a HeadEntry> {
+/// The target's line in a head that names it exactly once.
+pub(crate) fn entry_of<'a>(head: &'a Head, target: &TargetId) -> Option<&'a HeadEntry> {
     let mut named = head.targets.iter().filter(|entry| entry.target == *target);
     named.next().filter(|_| named.next().is_none())
 }
@@ -417,7 +418,14 @@ fn own_fields(plan: &Plan, entry: &HeadEntry) -> Result<(), &'static str> {
         Err("it is for another target")
     } else if plan.seq != entry.seq {
         Err("its sequence number is not the head's")
-    } else if plan.not_before < plan.issued_at {
+    } else {
+        times_in_order(plan)
+    }
+}
+
+/// Whether the plan's times follow each other; the error says which do not.
+pub(crate) fn times_in_order(plan: &Plan) -> Result<(), &'static str> {
+    if plan.not_before < plan.issued_at {
         Err("it may be applied before it was issued")
     } else if plan.expires_at < plan.not_before {
         Err("it expires before it may be applied")
@@ -428,7 +436,7 @@ fn own_fields(plan: &Plan, entry: &HeadEntry) -> Result<(), &'static str> {
 
 /// Whether the plan's states are of one kind, and within the bounds it carries. Its rollback may also be the
 /// very state it was decided on, wherever that lay.
-fn keeps_limits(plan: &Plan) -> bool {
+pub(crate) fn keeps_limits(plan: &Plan) -> bool {
     let (from, to, back) = (plan.preconditions.state, plan.desired, plan.rollback);
     match plan.limits {
         Limits::Slots { min, max, max_step } => match (from, to, back) {

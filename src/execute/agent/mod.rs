@@ -25,6 +25,7 @@ mod state;
 pub use decide::{
     DocumentRefusal, Freshness, HeadRefusal, Idle, Situation, Step, Trust, admit_head, judge, newest_head,
 };
+pub(super) use decide::{entry_of, keeps_limits, times_in_order};
 pub use state::{
     Account, AgentState, Aim, Equivocation, HeadMark, PlanMark, Progress, Settlement, StateError,
 };

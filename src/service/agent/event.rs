@@ -147,11 +147,11 @@ impl fmt::Display for Event {
                 f.write_str(")")
             }
             Self::Applied { seq, before, state } => {
-                write!(f, "applied plan {seq}: {} -> {}", Words(*before), Words(*state))
+                write!(f, "applied plan {seq}: {} -> {}", before, state)
             }
-            Self::ReadBack { seq: _, state } => write!(f, "read back {}", Words(*state)),
+            Self::ReadBack { seq: _, state } => write!(f, "read back {}", state),
             Self::AlreadyThere { seq, state } => {
-                write!(f, "plan {seq} changes nothing: the target has {}", Words(*state))
+                write!(f, "plan {seq} changes nothing: the target has {}", state)
             }
             Self::PlanRefused { seq, why } => write!(f, "refused plan {seq}: {}", refusal(*why)),
             Self::TakenBack { seq, why, state } => {
@@ -159,7 +159,7 @@ impl fmt::Display for Event {
                     TakenBack::Stale => "heads are stale",
                     TakenBack::LandedElsewhere => "the target landed elsewhere",
                 };
-                write!(f, "took plan {seq} back, because {why}: the target has {}", Words(*state))
+                write!(f, "took plan {seq} back, because {why}: the target has {}", state)
             }
             Self::TargetFailed { seq, error } => write!(f, "plan {seq}: {error}"),
             Self::ReceiptSent { replicas } => write!(f, "receipt sent to {replicas} replicas"),
@@ -180,20 +180,6 @@ const fn refusal(why: Refusal) -> &'static str {
         Refusal::Precondition => "the target is not in the state that the plan was decided on",
         Refusal::TargetFailed => "the target could not be read or changed",
         Refusal::Limits => "it breaks the limits it carries",
-    }
-}
-
-/// A state in words.
-struct Words(DesiredState);
-
-impl fmt::Display for Words {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            DesiredState::Slots { slots: 1 } => f.write_str("1 slot"),
-            DesiredState::Slots { slots } => write!(f, "{slots} slots"),
-            DesiredState::Paused {} => f.write_str("paused"),
-            DesiredState::Running {} => f.write_str("running"),
-        }
     }
 }
 

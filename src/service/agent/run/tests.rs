@@ -280,9 +280,8 @@ async fn one_replica_alone_moves_nothing_and_stale_heads_take_the_plan_back() {
     let alone = [cluster.addresses[0].clone(), "http://127.0.0.1:9".to_owned()];
     let mut agent = start(settings(&alone, folder.path(), Millis::from_secs(1)), &target);
     agent.wait_for(|event| matches!(event, Event::Answers { answered: 1, needed: 2 }).then_some(())).await;
-    let taken_back = |event: &Event| match event {
-        Event::TakenBack { why: TakenBack::Stale, state, .. } => Some(*state),
-        _ => None,
+    let taken_back = |event: &Event| {
+        if let Event::TakenBack { why: TakenBack::Stale, state, .. } = event { Some(*state) } else { None }
     };
     assert_eq!(agent.wait_for(taken_back).await, slots(3));
     agent.stop().await;
@@ -346,7 +345,7 @@ async fn an_agent_that_was_killed_while_applying_settles_by_reading_the_target()
         {
             let state_folder = folder.path().join("state");
             let (file, mut state) =
-                StateFile::open(&state_folder, &committee(), &fixtures::target()).expect("it is new");
+                StateFile::open(&state_folder, &committee(), &target()).expect("it is new");
             state.begin(certified_plan(&plan), slots(3), Aim::Desired);
             file.save(&state).expect("the folder is writable");
         }
