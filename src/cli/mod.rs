@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod config;
+pub mod dev;
 mod exit;
 pub mod init;
 pub mod inspect_otlp;
@@ -36,6 +37,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Dev(dev::Arguments),
     Init(init::Arguments),
     Run(Box<run::Arguments>),
     Agent(Box<agent::Arguments>),
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
     match command {
+        Command::Dev(arguments) => wait_for(dev::run(arguments, output)),
         Command::Init(arguments) => init::run(&arguments, output),
         Command::Run(arguments) => wait_for(run::run(*arguments, output)),
         Command::Agent(arguments) => wait_for(agent::run(*arguments, output)),

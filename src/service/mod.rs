@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod dev;
 pub mod durable;
 pub mod founding;
 pub mod health;

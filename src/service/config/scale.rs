@@ -55,6 +55,12 @@ impl Speed {
     }
 }
 
+impl std::fmt::Display for Speed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        crate::types::Quantity::from_nanos(i128::from(self.0) * 1_000_000).fmt(f)
+    }
+}
+
 impl std::str::FromStr for Speed {
     type Err = SpeedError;
 
