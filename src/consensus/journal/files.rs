@@ -82,7 +82,11 @@ impl FileDisk {
     /// process that starts anew reads what the disk has.
     fn forget_cached_pages(&self) -> io::Result<()> {
         for item in fs::read_dir(&self.path)? {
-            let file = File::open(item?.path())?;
+            let item = item?;
+            if !item.file_type()?.is_file() {
+                continue;
+            }
+            let file = File::open(item.path())?;
             fdatasync(&file)?;
             fadvise(&file, 0, None, Advice::DontNeed)?;
         }

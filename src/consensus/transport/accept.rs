@@ -19,7 +19,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    HANDSHAKE_TIMEOUT, SILENCE,
+    HANDSHAKE_TIMEOUT,
     error::LinkError,
     frame::{Frame, FrameError, FrameReader, HEADER_BYTES, control},
     inbox::ReaderGone,
@@ -116,12 +116,18 @@ impl Connection {
 
     /// Serves as the newest connection of the peer, until it ends or a newer one comes; says why it ended.
     async fn serve_until_replaced(&mut self, shared: &Shared, peer: &Peer) -> LinkError {
-        peer.receiving.send_modify(|number| *number += 1);
-        let mut newest = peer.receiving.subscribe();
-        lock(&peer.status).receiving_since = Some((shared.now)());
+        let mut newest = {
+            let mut status = lock(&peer.status);
+            status.receiving_since = Some((shared.now)());
+            peer.receiving.send_modify(|number| *number += 1);
+            peer.receiving.subscribe()
+        };
         tokio::select! {
             error = self.serve(shared, peer) => {
-                lock(&peer.status).receiving_since = None;
+                let mut status = lock(&peer.status);
+                if matches!(newest.has_changed(), Ok(false)) {
+                    status.receiving_since = None;
+                }
                 error
             }
             _ = newest.changed() => LinkError::Replaced,
@@ -130,7 +136,7 @@ impl Connection {
 
     async fn serve(&mut self, shared: &Shared, peer: &Peer) -> LinkError {
         loop {
-            let frame = match timeout(SILENCE, self.arriving.next(&mut self.stream)).await {
+            let frame = match timeout(shared.times.silence, self.arriving.next(&mut self.stream)).await {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(error)) => return error,
                 Err(_) => return LinkError::Silent,
@@ -160,6 +166,6 @@ impl Connection {
             self.stream.write_all(&pong).await?;
             self.stream.flush().await
         };
-        Ok(timeout(SILENCE, answering).await.map_err(|_| LinkError::Silent)??)
+        Ok(timeout(shared.times.silence, answering).await.map_err(|_| LinkError::Silent)??)
     }
 }

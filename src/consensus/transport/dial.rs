@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    BUFFER_BYTES, FLUSH_TIMEOUT, HANDSHAKE_TIMEOUT, PING_INTERVAL, SILENCE,
+    BUFFER_BYTES, FLUSH_TIMEOUT, HANDSHAKE_TIMEOUT,
     error::LinkError,
     frame::{Frame, FrameError, FrameReader, HEADER_BYTES, control, data_header},
     links::{Peer, Shared, lock},
@@ -50,14 +50,11 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, target: Target, mut clos
         };
         let error = match connected {
             Ok(mut connection) => {
-                let since = (shared.now)();
-                {
-                    let mut status = lock(&peer.status);
-                    (status.sending_since, status.connects) = (Some(since), status.connects + 1);
-                }
-                tracing::info!(peer = %target.place, "link: connected");
+                peer.connected((shared.now)());
+                let began = Instant::now();
                 let ended = connection.serve(&shared, peer, &mut closing).await;
-                if connection.was_answered {
+                // A peer that keeps closing what it has just accepted is not dialled without pause.
+                if began.elapsed() >= LONGEST_DELAY {
                     delay = FIRST_DELAY;
                 }
                 ended
@@ -92,12 +89,11 @@ fn jittered(delay: Duration) -> Duration {
 struct Connection {
     stream: BufWriter<TlsStream<TcpStream>>,
     arriving: FrameReader,
+    silence: Duration,
     ticks: Interval,
     pings: Pings,
     ping: Option<SentPing>,
     next_ping: u64,
-    /// The peer has answered a ping, so it is one that works.
-    was_answered: bool,
 }
 
 struct SentPing {
@@ -124,10 +120,11 @@ impl Connection {
                 return Err(FrameError::Unexpected.into());
             }
         }
-        let mut ticks = interval(PING_INTERVAL);
+        let mut ticks = interval(shared.times.ping);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let pings = Pings::default();
-        Ok(Self { stream, arriving, ticks, pings, ping: None, next_ping: 1, was_answered: false })
+        let silence = shared.times.silence;
+        Ok(Self { stream, arriving, silence, ticks, pings, ping: None, next_ping: 1 })
     }
 
     /// Sends what is queued until the connection ends; says why it did.
@@ -163,7 +160,6 @@ impl Connection {
         match (frame, self.ping.take()) {
             (Frame::Pong { number, time }, Some(ping)) if *number == ping.number => {
                 self.pings.add(ping.sent, *time, ping.sent_at.elapsed());
-                self.was_answered = true;
                 if let Some((round_trip, clock_ahead_ms)) = self.pings.best() {
                     let mut status = lock(&peer.status);
                     (status.round_trip, status.clock_ahead_ms) = (Some(round_trip), Some(clock_ahead_ms));
@@ -178,7 +174,7 @@ impl Connection {
 
     async fn on_tick(&mut self, now: fn() -> UnixMillis) -> Result<(), LinkError> {
         match &self.ping {
-            Some(ping) if ping.sent_at.elapsed() > SILENCE => Err(LinkError::Silent),
+            Some(ping) if ping.sent_at.elapsed() > self.silence => Err(LinkError::Silent),
             Some(_) => Ok(()),
             None => {
                 let number = self.next_ping;
@@ -214,13 +210,13 @@ impl Connection {
     /// Writes in pieces: however slow the line, each of them must be taken in time.
     async fn write(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         for piece in bytes.chunks(BUFFER_BYTES) {
-            timeout(SILENCE, self.stream.write_all(piece)).await.map_err(|_| LinkError::Silent)??;
+            timeout(self.silence, self.stream.write_all(piece)).await.map_err(|_| LinkError::Silent)??;
         }
         Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), LinkError> {
-        Ok(timeout(SILENCE, self.stream.flush()).await.map_err(|_| LinkError::Silent)??)
+        Ok(timeout(self.silence, self.stream.flush()).await.map_err(|_| LinkError::Silent)??)
     }
 
     async fn finish(&mut self, peer: &Peer) -> Result<(), LinkError> {

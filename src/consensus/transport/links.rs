@@ -12,12 +12,12 @@ use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::rustls;
 
 use super::{
-    FLUSH_TIMEOUT, accept, dial,
+    FLUSH_TIMEOUT, LOG_INTERVAL, Times, accept, dial,
     error::LinkError,
     frame::{Hello, MAX_FRAME_BYTES},
     inbox::{Inbox, Mailroom},
@@ -99,6 +99,7 @@ pub(super) struct Shared {
     pub(super) committee: Committee,
     pub(super) hello: Hello,
     pub(super) now: fn() -> UnixMillis,
+    pub(super) times: Times,
     pub(super) mailroom: Arc<Mailroom>,
     peers: BTreeMap<ReplicaIndex, Peer>,
     refused: Mutex<(u64, Option<String>)>,
@@ -113,6 +114,8 @@ pub(super) struct Peer {
     pub(super) status: Mutex<LinkStatus>,
     /// How many connections of the peer were accepted: only the newest is read.
     pub(super) receiving: watch::Sender<u64>,
+    /// The failure that the log was told last, and when; `None` since a connection stands.
+    told: Mutex<Option<(String, Instant)>>,
 }
 
 impl Links {
@@ -121,6 +124,10 @@ impl Links {
     /// # Errors
     /// [`LinksError`] when the configuration contradicts itself.
     pub fn start(config: LinksConfig) -> Result<(Self, Inbox), LinksError> {
+        Self::start_with(config, Times::USUAL)
+    }
+
+    pub(super) fn start_with(config: LinksConfig, times: Times) -> Result<(Self, Inbox), LinksError> {
         let LinksConfig { committee, me, secret, listener, peers: addresses, now } = config;
         let size = committee.size();
         if committee.key(me) != Some(&secret.public()) {
@@ -136,6 +143,7 @@ impl Links {
         let shared = Arc::new(Shared {
             hello: Hello::of(&committee),
             now,
+            times,
             mailroom,
             peers: others.iter().map(|(place, _)| (*place, Peer::new(*place))).collect(),
             refused: Mutex::default(),
@@ -235,6 +243,7 @@ impl Peer {
             waiting: Notify::new(),
             status: Mutex::new(LinkStatus::new(place)),
             receiving: watch::Sender::new(0),
+            told: Mutex::default(),
         }
     }
 
@@ -246,16 +255,33 @@ impl Peer {
         self.waiting.notify_one();
     }
 
+    /// Marks the connection to the peer as standing.
+    pub(super) fn connected(&self, since: UnixMillis) {
+        let place = {
+            let mut status = lock(&self.status);
+            (status.sending_since, status.connects) = (Some(since), status.connects + 1);
+            status.peer
+        };
+        *lock(&self.told) = None;
+        tracing::info!(peer = %place, "link: connected");
+    }
+
     /// Records why a connection ended. The log tells it once, not at every try.
     pub(super) fn record(&self, error: &LinkError) {
         let text = error.to_string();
-        let mut status = lock(&self.status);
-        if matches!(error, LinkError::Frame(_)) {
-            status.bad_frames += 1;
-        }
-        if status.last_error.as_ref() != Some(&text) {
-            tracing::warn!(peer = %status.peer, "link: {text}");
-            status.last_error = Some(text);
+        let place = {
+            let mut status = lock(&self.status);
+            if matches!(error, LinkError::Frame(_)) {
+                status.bad_frames += 1;
+            }
+            status.last_error = Some(text.clone());
+            status.peer
+        };
+        let mut told = lock(&self.told);
+        let is_news = told.as_ref().is_none_or(|(old, when)| *old != text && when.elapsed() > LOG_INTERVAL);
+        if is_news {
+            tracing::warn!(peer = %place, "link: {text}");
+            *told = Some((text, Instant::now()));
         }
     }
 }

@@ -49,11 +49,25 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 /// How often the dialler pings. Often enough for a fresh difference of clocks in each window of 10 s.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a peer's next failure is kept from the log: a flapping or hostile peer does not fill it.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How long connecting, TLS handshake and hello may take together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a shutdown waits for what is queued.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The times that tests shorten, so that they need not wait for a silence of real length.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    ping: Duration,
+    silence: Duration,
+}
+
+impl Times {
+    const USUAL: Self = Self { ping: PING_INTERVAL, silence: SILENCE };
+}
 
 /// Bytes that are read, and small frames that are written, at once: four TLS records.
 const BUFFER_BYTES: usize = 64 * 1024;

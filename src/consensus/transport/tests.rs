@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{
     Class, INCOMING_FRAMES, Inbound, Inbox, LinkSender, Links, LinksConfig, LinksError, MAX_FRAME_BYTES,
-    OUTGOING_FRAMES, SendError,
+    OUTGOING_FRAMES, SendError, Times,
     frame::{Frame, FrameReader, Hello, control},
     tls,
 };
@@ -341,6 +341,54 @@ async fn a_flood_of_one_peer_does_not_hide_another_ones_vote() {
     until(|| reading.status().peers[1].waiting_frames == 1).await;
     let first = [cluster.at(0).recv().await, cluster.at(0).recv().await];
     assert!(first.iter().any(|inbound| inbound.frame == "vote"), "{first:?}");
+}
+
+/// Times that make a silence short.
+const SHORT: Times = Times { ping: Duration::from_millis(20), silence: Duration::from_millis(200) };
+
+#[tokio::test]
+async fn a_peer_that_falls_silent_is_noticed_and_dialled_anew() {
+    for waiting in [0, 40] {
+        let (mut listeners, addresses) = listeners(2).await;
+        let (committee, listener) = (committee("c", 1, 2), listeners[0].take().expect("it is there"));
+        let config =
+            LinksConfig { committee, me: place(0), secret: secret(0), listener, peers: addresses, now };
+        let (links, _inbox) = Links::start_with(config, SHORT).expect("the configuration is right");
+        let sender = links.sender();
+        for _ in 0..waiting {
+            sender.send(place(1), Bytes::from(vec![0; 1_000_000]), Class::Bulk).expect("there is a peer");
+        }
+        let acceptor = tls::acceptor(&secret(1), vec![secret(0).public()]).expect("TLS is set up");
+        let mut silent = Vec::new();
+        for connects in 1..=2 {
+            let (tcp, _) =
+                soon(listeners[1].as_ref().expect("it is there").accept()).await.expect("the replica dials");
+            let mut stream = soon(acceptor.accept(tcp)).await.expect("it has its key");
+            soon(FrameReader::default().next(&mut stream)).await.expect("a hello comes");
+            let hello = control(&Frame::Hello(Hello::of(&super::tests::committee("c", 1, 2))));
+            stream.write_all(&hello).await.expect("it is read");
+            silent.push(stream);
+            until(|| sender.status().peers[0].connects == connects).await;
+            until(|| sender.status().peers[0].sending_since.is_none()).await;
+        }
+        assert_eq!(sender.status().peers[0].last_error.as_deref(), Some("the peer was silent"));
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_connection_without_a_sign_of_life_is_closed() {
+    let (mut listeners, addresses) = listeners(2).await;
+    let (committee, listener) = (committee("c", 1, 2), listeners[0].take().expect("it is there"));
+    let peers = addresses.clone();
+    let config = LinksConfig { committee, me: place(0), secret: secret(0), listener, peers, now };
+    let (links, _inbox) = Links::start_with(config, SHORT).expect("the configuration is right");
+    let mut stream = connect(&addresses[0], &secret(1), 0).await;
+    let hello = control(&Frame::Hello(Hello::of(&super::tests::committee("c", 1, 2))));
+    stream.write_all(&hello).await.expect("it is read");
+    let sender = links.sender();
+    until(|| sender.status().peers[0].receiving_since.is_some()).await;
+    closed(&mut stream).await;
+    until(|| sender.status().peers[0].receiving_since.is_none()).await;
 }
 
 #[tokio::test]
