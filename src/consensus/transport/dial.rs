@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    BUFFER_BYTES, FLUSH_TIMEOUT, HANDSHAKE_TIMEOUT,
+    BUFFER_BYTES, HANDSHAKE_TIMEOUT,
     error::LinkError,
     frame::{Frame, FrameError, FrameReader, HEADER_BYTES, control, data_header},
     links::{Peer, Shared, lock},
@@ -146,7 +146,7 @@ impl Connection {
                 _ = self.ticks.tick() => self.on_tick(shared.now).await,
                 () = closed(closing) => {
                     // Best effort: the peer does without the rest.
-                    let _ended = timeout(FLUSH_TIMEOUT, self.finish(peer)).await;
+                    let _ended = timeout(shared.times.flush, self.finish(peer)).await;
                     Err(LinkError::ShutDown)
                 }
             };
@@ -223,6 +223,10 @@ impl Connection {
         while !lock(&peer.outbox).is_empty() {
             self.write_batch(peer).await?;
         }
-        Ok(self.stream.shutdown().await?)
+        self.stream.shutdown().await?;
+        // A socket that is closed with something unread resets the connection, and the peer loses what it has
+        // not read yet. So the end is the peer's.
+        while self.arriving.next(&mut self.stream).await.is_ok() {}
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::rustls;
 
 use super::{
-    FLUSH_TIMEOUT, LOG_INTERVAL, Times, accept, dial,
+    LOG_INTERVAL, Times, accept, dial,
     error::LinkError,
     frame::{Hello, MAX_FRAME_BYTES},
     inbox::{Inbox, Mailroom},
@@ -177,7 +177,7 @@ impl Links {
         self.closing.send_replace(true);
         let all_ended = async { while self.dialling.join_next().await.is_some() {} };
         // Whoever has not taken the rest by then does without it.
-        let _late = timeout(FLUSH_TIMEOUT, all_ended).await;
+        let _late = timeout(self.sender.0.times.flush, all_ended).await;
         self.dialling.shutdown().await;
     }
 }

@@ -58,15 +58,16 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a shutdown waits for what is queued.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The times that tests shorten, so that they need not wait for a silence of real length.
+/// The times that tests change: they neither wait for a silence of real length nor lose on a slow machine.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     ping: Duration,
     silence: Duration,
+    flush: Duration,
 }
 
 impl Times {
-    const USUAL: Self = Self { ping: PING_INTERVAL, silence: SILENCE };
+    const USUAL: Self = Self { ping: PING_INTERVAL, silence: SILENCE, flush: FLUSH_TIMEOUT };
 }
 
 /// Bytes that are read, and small frames that are written, at once: four TLS records.

@@ -344,7 +344,12 @@ async fn a_flood_of_one_peer_does_not_hide_another_ones_vote() {
 }
 
 /// Times that make a silence short.
-const SHORT: Times = Times { ping: Duration::from_millis(20), silence: Duration::from_millis(200) };
+const SHORT: Times =
+    Times { ping: Duration::from_millis(20), silence: Duration::from_millis(200), ..Times::USUAL };
+
+/// Times in which a shutdown may take as long as the machine needs, with pongs on the way all the while.
+const PATIENT: Times =
+    Times { ping: Duration::from_millis(1), flush: Duration::from_secs(30), ..Times::USUAL };
 
 #[tokio::test]
 async fn a_peer_that_falls_silent_is_noticed_and_dialled_anew() {
@@ -427,20 +432,25 @@ async fn a_frame_that_nobody_can_get_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_shutdown_sends_what_is_queued_and_ends_the_inbox() {
-    let mut cluster = Cluster::of(2).await;
-    let ending = cluster.replicas[0].take().expect("it was started");
+    let (mut listeners, addresses) = listeners(2).await;
+    let (committee, listener) = (committee("c", 1, 2), listeners[0].take().expect("it is there"));
+    let peers = addresses.clone();
+    let config =
+        LinksConfig { committee: committee.clone(), me: place(0), secret: secret(0), listener, peers, now };
+    let (ending, mut inbox) = Links::start_with(config, PATIENT).expect("the configuration is right");
+    let listener = listeners[1].take().expect("it is there");
+    let mut receiving = Replica::start(committee, 1, listener, addresses.clone());
     let sender = ending.sender();
-    until(|| sender.status().peers[0].sending_since.is_some()).await;
+    until(|| sender.status().peers[0].round_trip.is_some()).await;
     for _ in 0..100 {
         sender.send(place(1), Bytes::from(vec![7; 10_000]), Class::Bulk).expect("there is a peer");
     }
-    let Replica { links, mut inbox } = ending;
-    soon(links.shutdown()).await;
+    soon(ending.shutdown()).await;
     assert_eq!(soon(inbox.recv()).await, None);
     for _ in 0..100 {
-        assert_eq!(cluster.at(1).recv().await.frame.len(), 10_000);
+        assert_eq!(receiving.recv().await.frame.len(), 10_000);
     }
-    TcpListener::bind(&cluster.addresses[0]).await.expect("the port is free again");
+    TcpListener::bind(&addresses[0]).await.expect("the port is free again");
 }
 
 #[tokio::test]
