@@ -37,6 +37,13 @@ async fn numbers(server: &PrivatePostgres) -> Vec<i32> {
         .expect("it is there")
 }
 
+/// Where the server's socket stands, by its URL.
+fn socket_folder(server: &PrivatePostgres) -> PathBuf {
+    let url = server.url("postgres");
+    let host = url.split("host=").nth(1).and_then(|rest| rest.split('&').next()).expect("it has a host");
+    PathBuf::from(host.replace("%2F", "/").replace("%2D", "-").replace("%2E", "."))
+}
+
 /// The processes that name this folder on their command line or work in it, by number.
 fn processes_of(folder: &Path) -> Vec<(u32, String)> {
     let entries = fs::read_dir("/proc").expect("processes are listed").flatten();
@@ -87,12 +94,9 @@ async fn a_dropped_server_ends_and_a_temporary_one_takes_its_folder_along() {
     drop(PrivatePostgres::start(folder.path()).await.expect("it starts"));
     assert_all_end(folder.path());
     let temporary = PrivatePostgres::temporary().await.expect("it starts");
-    let url = temporary.url("postgres");
-    let host = url.split("host=").nth(1).and_then(|rest| rest.split('&').next()).expect("it has a host");
-    let socket = PathBuf::from(host.replace("%2F", "/").replace("%2D", "-").replace("%2E", "."));
-    assert!(socket.join(".s.PGSQL.5432").exists(), "{url}");
+    let socket = socket_folder(&temporary);
+    assert!(socket.join(".s.PGSQL.5432").exists(), "{socket:?}");
     temporary.stop().await.expect("it stops");
-    assert!(!socket.exists());
     assert!(!socket.parent().expect("it stood in a folder").exists());
 }
 
@@ -111,13 +115,15 @@ async fn a_data_folder_with_a_long_path_has_its_socket_elsewhere() {
     let data_dir = folder.path().join("deep".repeat(25)).join("deeper".repeat(25));
     let server = PrivatePostgres::start(&data_dir).await.expect("it starts");
     server.ensure_database("knowledge").await.expect("the server answers");
+    let socket = socket_folder(&server);
+    assert!(socket.join(".s.PGSQL.5432").exists(), "{socket:?}");
     server.stop().await.expect("it stops");
+    assert!(!socket.exists());
 }
 
 #[tokio::test]
 async fn names_that_would_need_quoting_are_refused() {
-    let folder = folder();
-    let server = PrivatePostgres::start(folder.path()).await.expect("it starts");
+    let server = PrivatePostgres::temporary().await.expect("it starts");
     for name in ["", "1st", "a b", "a\"b", "A", &"a".repeat(64)] {
         assert!(server.ensure_database(name).await.is_err(), "{name:?}");
     }

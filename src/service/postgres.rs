@@ -47,13 +47,15 @@ const START_POLL: Duration = Duration::from_millis(20);
 /// How much of the server's log an error repeats.
 const LOG_TAIL_LINES: usize = 8;
 
-/// Reads until the pipe ends, then stops the server, first politely, and removes the folder when `$3` names
-/// one. `pg_ctl` finds the server by the process id in its folder, so a server that has ended is left alone.
+/// Reads until the pipe ends, then stops the server, first politely, and removes the socket's empty folder and,
+/// when `$4` names one, the whole data folder. `pg_ctl` finds the server by the process id in its folder, so a
+/// server that has ended is left alone.
 const LIFELINE: &str = r#"
 read -r _
 "$1" stop --pgdata "$2" --mode fast --timeout 20 --silent ||
     "$1" stop --pgdata "$2" --mode immediate --timeout 10 --silent
-[ -z "$3" ] || rm -rf "$3"
+rmdir "$3"
+[ -z "$4" ] || rm -rf "$4"
 "#;
 
 /// A running private server.
@@ -151,7 +153,8 @@ impl PrivatePostgres {
         Self::start_in(data_dir, Lifetime::Kept).await
     }
 
-    /// Starts a server over a new folder in the system's temporary one. The folder goes when the server ends.
+    /// Starts a server over a new folder in the system's temporary one. The folder goes when the server ends,
+    /// and is not flushed to disk before.
     ///
     /// # Errors
     /// [`PostgresError`] says what is missing and what to do.
@@ -172,7 +175,7 @@ impl PrivatePostgres {
         let folder = Folder::prepare(data_dir, user)?;
         let lock = folder.lock()?;
         folder.end_orphan(&binaries).await?;
-        folder.initialise(&binaries).await?;
+        folder.initialise(&binaries, lifetime).await?;
         let processes = Processes::spawn(&folder, &binaries, lifetime)?;
         let mut server = Self { socket_folder: folder.socket.clone(), processes, _lock: lock };
         server.wait_until_ready(&folder).await?;
@@ -254,9 +257,11 @@ impl PrivatePostgres {
     }
 }
 
+/// What becomes of the data when the server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lifetime {
     Kept,
+    /// It goes, so nothing is lost by not flushing it to disk.
     Temporary,
 }
 
@@ -280,7 +285,7 @@ impl Processes {
             .user
             .command_as(Path::new("/bin/sh"), &folder.data_dir)
             .args(["-c", LIFELINE, "quorate-postgres-lifeline"])
-            .args([&binaries.program("pg_ctl"), &folder.cluster])
+            .args([&binaries.program("pg_ctl"), &folder.cluster, &folder.socket])
             .arg(removed)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -288,7 +293,7 @@ impl Processes {
             .spawn()
             .map_err(io_error("run", Path::new("/bin/sh")))?;
         let lifeline = helper.stdin.take().expect("the helper was given a pipe");
-        let server = folder.server_command(binaries)?.spawn();
+        let server = folder.server_command(binaries, lifetime)?.spawn();
         let server = server.map_err(io_error("run", &binaries.program("postgres")))?;
         Ok(Self { lifeline, helper, server })
     }
@@ -476,7 +481,7 @@ impl Folder {
     }
 
     /// Makes a new database cluster unless there is one. It gets its name only when it is complete.
-    async fn initialise(&self, binaries: &Binaries) -> Result<(), PostgresError> {
+    async fn initialise(&self, binaries: &Binaries, lifetime: Lifetime) -> Result<(), PostgresError> {
         if self.cluster.exists() {
             return private_folder(&self.cluster, self.user);
         }
@@ -490,11 +495,14 @@ impl Folder {
             .args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"])
             .args(["--data-checksums", "--no-instructions", "--pgdata"])
             .arg(&unfinished);
+        if lifetime == Lifetime::Temporary {
+            command.arg("--no-sync");
+        }
         run("initdb", command).await?;
         fs::rename(&unfinished, &self.cluster).map_err(io_error("rename", &unfinished))
     }
 
-    fn server_command(&self, binaries: &Binaries) -> Result<Command, PostgresError> {
+    fn server_command(&self, binaries: &Binaries, lifetime: Lifetime) -> Result<Command, PostgresError> {
         let log = self.log_path();
         if log.exists() {
             // Two runs' logs are kept: enough to see why the last one ended.
@@ -506,7 +514,12 @@ impl Folder {
         let mut command = self.user.command_as(&binaries.program("postgres"), &self.data_dir);
         command.arg("-D").arg(&self.cluster).arg("-k").arg(&self.socket).args(["-p", "5432"]);
         let max_connections = format!("max_connections={MAX_CONNECTIONS}");
+        let fsync = match lifetime {
+            Lifetime::Kept => "fsync=on",
+            Lifetime::Temporary => "fsync=off",
+        };
         let settings = [
+            fsync,
             "listen_addresses=",
             "unix_socket_permissions=0700",
             &max_connections,
@@ -603,4 +616,42 @@ fn percent_encoded(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SOCKET_FOLDER_BYTES_MAX, passwd_ids, percent_encoded, socket_folder, tail};
+    use std::path::Path;
+
+    #[test]
+    fn users_are_found_by_their_whole_name() {
+        let users =
+            "root:x:0:0:root:/root:/bin/bash\nbroken\npostgresql:x:7:8::/:\npostgres:x:101:104:,,,:/v:/b\n";
+        assert_eq!(passwd_ids(users, "postgres"), Some((101, 104)));
+        assert_eq!(passwd_ids(users, "nobody"), None);
+        assert_eq!(passwd_ids("postgres:x:many:104::/:", "postgres"), None);
+    }
+
+    #[test]
+    fn a_sockets_folder_stands_beside_the_data_where_its_path_fits() {
+        let longest = format!("/{}", "d".repeat(SOCKET_FOLDER_BYTES_MAX - "/socket".len() - 1));
+        assert_eq!(socket_folder(Path::new(&longest)), Path::new(&longest).join("socket"));
+        let longer = format!("{longest}d");
+        let elsewhere = socket_folder(Path::new(&longer));
+        assert!(elsewhere.as_os_str().len() <= SOCKET_FOLDER_BYTES_MAX, "{elsewhere:?}");
+        assert_ne!(elsewhere, socket_folder(Path::new(&format!("{longer}d"))));
+    }
+
+    #[test]
+    fn bytes_with_a_meaning_in_a_url_are_encoded() {
+        assert_eq!(percent_encoded("/a b&c?é".as_bytes()), "%2Fa%20b%26c%3F%C3%A9");
+    }
+
+    #[test]
+    fn an_error_repeats_the_end_of_what_was_said() {
+        let said: String = (1..=20).map(|line| format!("line {line}\n\n")).collect();
+        assert_eq!(tail(said.as_bytes()).split("; ").count(), 8);
+        assert!(tail(said.as_bytes()).ends_with("line 20"));
+        assert_eq!(tail(b""), "");
+    }
 }
