@@ -526,6 +526,23 @@ async fn a_database_serves_one_replica_of_one_cluster_and_never_an_earlier_epoch
 }
 
 #[tokio::test]
+async fn what_keeps_a_replica_from_its_database_says_whether_to_wait() {
+    let (_, url) = fresh_store().await;
+    let (server, _) = url.split_once("&user=").expect("the URL names the user");
+    let cases = [
+        (url.replace("%2Fsocket", "%2Felsewhere"), true),
+        ("postgres://127.0.0.1:1/none".to_owned(), true),
+        (url.replace("test_", "missing_"), false),
+        (format!("{server}&user=stranger&sslmode=disable"), false),
+        ("postgres://:port/".to_owned(), false),
+    ];
+    for (url, is_transient) in cases {
+        let refused = Store::connect(&url, identity(), WINDOW).await.expect_err("nobody is there");
+        assert_eq!(refused.is_transient(), is_transient, "{url}: {refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_second_start_keeps_everything_and_shuts_the_first_process_out() {
     let (first, url) = fresh_store().await;
     first.apply(&block(1, vec![Change::WindowClosed(closed_window(MIDNIGHT, 1))])).await.expect("it is next");

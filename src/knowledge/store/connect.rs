@@ -63,7 +63,7 @@ impl Store {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_with(options.application_name("quorate").options(SESSION_SETTINGS))
             .await
-            .map_err(ConnectError::Unreachable)?;
+            .map_err(ConnectError::connecting)?;
         check_server(&pool).await?;
         sqlx::migrate!().run(&pool).await.map_err(ConnectError::Migrate)?;
         let generation = claim(&pool, identity).await?;
@@ -84,7 +84,7 @@ async fn check_server(pool: &PgPool) -> Result<(), ConnectError> {
     )
     .fetch_one(pool)
     .await
-    .map_err(ConnectError::Unreachable)?;
+    .map_err(ConnectError::connecting)?;
     if server.number < SERVER_VERSION_MIN {
         return Err(ConnectError::TooOld { version: server.version });
     }

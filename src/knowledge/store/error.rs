@@ -1,6 +1,8 @@
 //! What can go wrong between the program and its database: one enum per operation, its variants by what the
 //! caller does next.
 
+use sqlx::migrate::MigrateError;
+
 use crate::types::{Digest, Epoch, Height, ReplicaIndex};
 
 /// A statement that did not succeed.
@@ -33,6 +35,9 @@ pub enum ConnectError {
     /// The database is away: try again later.
     #[error("the database does not answer")]
     Unreachable(#[source] sqlx::Error),
+    /// The server does not let this user into this database: correct the URL or the server.
+    #[error("the database refuses the connection")]
+    Refused(#[source] sqlx::Error),
     /// The server lacks what the store needs.
     #[error("the server is Postgres {version}; at least 14 is needed")]
     TooOld {
@@ -44,7 +49,7 @@ pub enum ConnectError {
     Encoding(String),
     /// The tables could not be brought to this program's version.
     #[error("the tables could not be migrated")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrateError),
     /// The database belongs to another replica, or to a later epoch of this one.
     #[error(
         "the database belongs to replica {replica} of cluster {cluster} since epoch {epoch}; \
@@ -64,6 +69,32 @@ pub enum ConnectError {
     /// A row is not what this program writes.
     #[error(transparent)]
     Corrupt(#[from] CorruptRow),
+}
+
+impl ConnectError {
+    /// Whether a later attempt may succeed without anybody's doing.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Statement(StatementError::Unavailable { .. }) => true,
+            Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                is_transient(error)
+            }
+            Self::Migrate(_)
+            | Self::Url(_)
+            | Self::Refused(_)
+            | Self::TooOld { .. }
+            | Self::Encoding(_)
+            | Self::WrongReplica { .. }
+            | Self::Statement(StatementError::Refused { .. })
+            | Self::Corrupt(_) => false,
+        }
+    }
+
+    /// For `map_err` on the first words with the server.
+    pub(super) fn connecting(error: sqlx::Error) -> Self {
+        if is_transient(&error) { Self::Unreachable(error) } else { Self::Refused(error) }
+    }
 }
 
 /// Why a block was not applied. Nothing of it was stored.
