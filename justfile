@@ -35,6 +35,10 @@ docs:
 deny:
     cargo deny --locked check licenses bans sources
 
+# Is `.sqlx` what the migrations and the queries say?
+queries:
+    scripts/sqlx-prepare --check
+
 # All tests
 test:
     cargo build --locked -p quorate-byzantine
