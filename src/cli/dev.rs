@@ -2,8 +2,10 @@
 //!
 //! It shows what its processes say and decides nothing. Invariant: when it ends, none of them is left.
 
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use super::{
     ExitCode, Failure,
@@ -25,7 +27,7 @@ Examples:
   quorate dev --policy examples/policies/airflow.toml --speed 20
 
 Point an engine's OTLP/HTTP exporter at http://127.0.0.1:4318. Ctrl-C ends everything; a second start with
-the same --data-dir resumes. Everything is kept in --data-dir, the processes' logs in DIR/logs.";
+the same --data-dir resumes. DIR/events.jsonl keeps every event, DIR/logs every process's log.";
 
 /// Run a whole cluster on this machine: replicas, Postgres, relay, agents
 #[derive(Debug, clap::Args)]
@@ -79,7 +81,7 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
         otlp_traces: arguments.otlp_traces,
         agents: !arguments.no_agents,
     };
-    let mut screen = show::Screen::new(output);
+    let mut screen = show::Screen::new(output, open_events(&arguments.data_dir)?);
     let mut ready = None;
     let mut broken = None;
     let mut show = |shown: Shown| {
@@ -142,7 +144,10 @@ fn failure(error: DevError) -> Failure {
     }
 }
 
-/// An event's field as text.
-fn text<'a>(event: &'a Value, field: &str) -> &'a str {
-    event.get(field).and_then(Value::as_str).unwrap_or_default()
+/// Every event of every process, one JSON object a line.
+fn open_events(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join("events.jsonl");
+    std::fs::create_dir_all(folder)
+        .and_then(|()| File::options().create(true).append(true).open(&path))
+        .map_err(|error| Failure::failed(anyhow::anyhow!("{}: {error}", path.display())))
 }

@@ -5,12 +5,12 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fs::File, io::Write as _};
 
-use super::{Format, Output, text};
+use super::{Format, Output};
 use crate::{
     cli::output::OutputError,
-    service::{dev::Shown, replica::ReplicaEvent},
+    service::{agent::Event as AgentEvent, dev::Shown, replica::ReplicaEvent},
 };
 
 /// How many things that were told once are remembered.
@@ -18,6 +18,7 @@ const REMEMBERED: usize = 4_096;
 
 pub(super) struct Screen {
     output: Output,
+    events: File,
     told: BTreeSet<String>,
 }
 
@@ -35,11 +36,15 @@ struct Step<'a> {
 }
 
 impl Screen {
-    pub(super) const fn new(output: Output) -> Self {
-        Self { output, told: BTreeSet::new() }
+    /// Shows what comes, and keeps every event in a file.
+    pub(super) const fn new(output: Output, events: File) -> Self {
+        Self { output, events, told: BTreeSet::new() }
     }
 
     pub(super) fn show(&mut self, shown: &Shown) -> Result<(), OutputError> {
+        if let Shown::Event { name, json } = shown {
+            self.keep(name, json);
+        }
         match (self.output.format(), shown) {
             (Format::Human, Shown::Step(step)) => self.output.say(step),
             (Format::Jsonl, Shown::Step(step)) => self.output.record(&Step { event: "step", detail: step }),
@@ -62,46 +67,53 @@ impl Screen {
     }
 
     fn show_event(&mut self, name: &str, json: &str) -> Result<(), OutputError> {
-        let Ok(value) = serde_json::from_str::<Value>(json) else {
-            return self.output.say(format_args!("{name}: {json}"));
-        };
-        match serde_json::from_value::<ReplicaEvent>(value.clone()) {
-            Ok(event) => match self.line_of(&event) {
-                Some(line) => self.output.say(line),
-                None => Ok(()),
-            },
-            Err(_) => self.output.say(format_args!("{name}: {}", AgentLine(&value))),
+        if let Ok(event) = serde_json::from_str::<AgentEvent>(json) {
+            return self.output.say(format_args!("{name}: {event}"));
+        }
+        match serde_json::from_str::<ReplicaEvent>(json) {
+            Ok(event) => self.line_of(&event).map_or(Ok(()), |line| self.output.say(line)),
+            // What a process writes that is no event is for people all the same.
+            Err(_) => self.output.say(format_args!("{name}: {json}")),
         }
     }
 
-    /// The line for people, unless another replica said the same.
+    /// The line for people, unless another replica told the same.
     fn line_of(&mut self, event: &ReplicaEvent) -> Option<String> {
         let line = event.to_string();
-        let (replica, rest) = line.split_once(' ').unwrap_or(("", &line));
-        match event {
+        let once = match event {
             ReplicaEvent::PlanDerived { .. } | ReplicaEvent::Ready { .. } | ReplicaEvent::Alarm { .. } => {
-                return Some(line.clone());
+                return Some(line);
             }
             ReplicaEvent::WindowFinal { .. }
             | ReplicaEvent::Found { .. }
             | ReplicaEvent::ReceiptLogged { .. }
-            | ReplicaEvent::EffectSettled { .. } => {}
-            ReplicaEvent::PlanCertified { cycle, .. } => {
-                return self.first(format!("certified {cycle}")).then(|| line.clone());
+            | ReplicaEvent::EffectSettled { .. } => {
+                let (_replica, rest) = line.split_once(' ')?;
+                return self.first(rest).then(|| rest.to_owned());
             }
-            ReplicaEvent::PlanLogged { cycle, .. } => {
-                return self.first(format!("logged {cycle}")).then(|| line.clone());
-            }
-        }
-        let _ = replica;
-        self.first(rest.to_owned()).then(|| rest.to_owned())
+            ReplicaEvent::PlanCertified { cycle, .. } => format!("certified {cycle}"),
+            ReplicaEvent::PlanLogged { cycle, .. } => format!("logged {cycle}"),
+        };
+        self.first(&once).then_some(line)
     }
 
-    fn first(&mut self, what: String) -> bool {
+    fn first(&mut self, what: &str) -> bool {
         if self.told.len() >= REMEMBERED {
             self.told.clear();
         }
-        self.told.insert(what)
+        self.told.insert(what.to_owned())
+    }
+
+    /// Keeps an event for whoever looks later. A disk that is full must not end the cluster.
+    fn keep(&mut self, name: &str, json: &str) {
+        if let Ok(event) = serde_json::from_str::<Value>(json)
+            && let Ok(mut line) = serde_json::to_vec(&Line { process: name, event })
+        {
+            line.push(b'\n');
+            if let Err(error) = self.events.write_all(&line) {
+                tracing::warn!(%error, "an event was not kept");
+            }
+        }
     }
 }
 
@@ -110,19 +122,4 @@ fn with_name(mut event: Value, name: &str) -> Value {
         fields.insert("event".to_owned(), Value::String(name.to_owned()));
     }
     event
-}
-
-/// An event that is not a replica's: its name and its fields.
-struct AgentLine<'a>(&'a Value);
-
-impl fmt::Display for AgentLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&text(self.0, "event").replace('_', " "))?;
-        for (field, value) in self.0.as_object().into_iter().flatten() {
-            if field != "event" {
-                write!(f, " {field}={value}")?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing secret and no text from telemetry is in an event.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// One thing that happened to an agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// It runs.
@@ -118,7 +118,7 @@ pub enum Event {
 }
 
 /// Why a plan was taken back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TakenBack {
     /// Heads are stale and the plan says so.
