@@ -1,8 +1,8 @@
 //! The command line: one file a subcommand, and the tree that joins them.
 //!
 //! A subcommand's file has a `clap::Args` struct named `Arguments` and a `run(arguments, output)` that
-//! returns an [`ExitCode`] or a [`Failure`]; `run` may be async. It writes through [`output`] alone. No decision of the control
-//! loop is made here.
+//! returns an [`ExitCode`] or a [`Failure`]; an async `run` is given a runtime here. It writes through
+//! [`output`] alone. No decision of the control loop is made here.
 
 pub mod agent;
 pub mod config;
@@ -16,11 +16,25 @@ pub mod verify;
 
 pub use exit::{ExitCode, Failure};
 
+use std::time::Duration;
+
 use clap::{Parser, Subcommand};
 
 use output::{Format, Output};
 
 const EXAMPLES: &str = "\
+Examples:
+  quorate config example > policy.toml
+      a policy file with every key, its default and the reason for it
+  quorate init --help
+      found a cluster: keys, the signed root, a folder for each replica
+  quorate run --config replicas/r0/replica.toml
+      run one replica
+  quorate inspect-otlp RECORDING
+      what the telemetry door would count from a recording
+  quorate verify --root root.json --plan plan.json
+      is this plan certified, and by whom
+
 Exit codes:
   0 done, 1 failed, 2 usage, 3 degraded, 4 refused (verification, permission), 78 configuration";
 
@@ -83,5 +97,8 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
 fn wait_for(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
-    runtime.block_on(work)
+    let result = runtime.block_on(work);
+    // What still blocks now, such as a name that is looked up, must not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
 }

@@ -228,7 +228,7 @@ impl MonitorHandle {
 
     /// What was counted so far.
     #[must_use]
-    pub fn counters(&self) -> &MonitorCounters {
+    pub const fn counters(&self) -> &Arc<MonitorCounters> {
         &self.counters
     }
 }

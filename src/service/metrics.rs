@@ -1,8 +1,8 @@
 //! `GET /metrics`: the replica's figures for Prometheus, all named `quorate_*`.
 //!
-//! Counters count what the fold changed; gauges are read from the status snapshot at the moment of the
-//! scrape, so that the two cannot disagree. Invariant: labels come from closed sets and the committee, never
-//! from telemetry or clients.
+//! What the fold changed is counted here, since the process started and with what it replayed. Everything
+//! else is read, at the moment of the scrape, from where the status has it too, so that the two cannot
+//! disagree. Invariant: labels come from closed sets and the committee, never from telemetry or clients.
 
 use std::sync::Arc;
 
@@ -16,24 +16,32 @@ use axum::{
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::Histogram,
+    },
     registry::Registry,
 };
 use tokio::sync::watch;
 
 use super::status::StatusSnapshot;
 use crate::{
+    consensus::task::ConsensusStatus,
     knowledge::{
         change::{Change, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
         finding::Symptom,
         receipt::Outcome,
         snapshot::Finality,
     },
+    monitor::task::MonitorCounters,
     types::Millis,
 };
 
-/// From a commit on one machine to a cycle that waited for its deadline, in seconds.
-const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+/// From a fast replay's cycle to one that waited for its deadline, in seconds.
+const SECONDS: [f64; 11] = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct By {
@@ -54,9 +62,6 @@ pub struct Metrics {
     plan_effects: Family<By, Counter>,
     reports_refused: Family<By, Counter>,
     malformed_commands: Counter,
-    points: Family<By, Counter>,
-    journal_flushes: Counter,
-    commit_seconds: Histogram,
     plan_seconds: Histogram,
 }
 
@@ -76,9 +81,6 @@ impl Metrics {
             plan_effects: Family::default(),
             reports_refused: Family::default(),
             malformed_commands: Counter::default(),
-            points: Family::default(),
-            journal_flushes: Counter::default(),
-            commit_seconds: Histogram::new(SECONDS),
             plan_seconds: Histogram::new(SECONDS),
         }
     }
@@ -112,22 +114,6 @@ impl Metrics {
         }
     }
 
-    /// Counts the data points of one request at the OTLP door.
-    pub fn points(&self, accepted: u64, rejected: u64) {
-        self.points.get_or_create(&By { kind: "accepted" }).inc_by(accepted);
-        self.points.get_or_create(&By { kind: "rejected" }).inc_by(rejected);
-    }
-
-    /// Counts a flush of the journal to the disk.
-    pub fn journal_flushed(&self) {
-        self.journal_flushes.inc();
-    }
-
-    /// How long a command of this replica took from its submission to its commit.
-    pub fn committed(&self, took: Millis) {
-        self.commit_seconds.observe(seconds(took));
-    }
-
     /// How long after its window's end a plan was logged.
     pub fn plan_took(&self, took: Millis) {
         self.plan_seconds.observe(seconds(took));
@@ -143,17 +129,13 @@ impl Metrics {
         family("plan_effects", "Logged plans by their settled effect", &self.plan_effects);
         family("receipts_refused", "Receipts that took no effect, by reason", &self.receipts_refused);
         family("reports_refused", "Reports and ticks that took no effect, by reason", &self.reports_refused);
-        family("points", "Data points at the OTLP door, accepted or rejected", &self.points);
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
         counter("window_gaps", "Ranges of windows that nobody reported", &self.window_gaps);
         counter("plans_logged", "Plans that took effect", &self.plans_logged);
         counter("heads_derived", "Heads derived", &self.heads_derived);
         counter("malformed_commands", "Committed bytes that are no command", &self.malformed_commands);
-        counter("journal_flushes", "Flushes of the journal to the disk", &self.journal_flushes);
-        let mut histogram =
-            |name, help, histogram: &Histogram| registry.register(name, help, histogram.clone());
-        histogram("commit_seconds", "From submission to commit of own commands", &self.commit_seconds);
-        histogram("plan_seconds", "From a window's end to its plan being logged", &self.plan_seconds);
+        let help = "From a window's end to its plan being logged";
+        registry.register("plan_seconds", help, self.plan_seconds.clone());
     }
 }
 
@@ -231,18 +213,57 @@ const fn report_refusal(why: ReportRefusal) -> &'static str {
     }
 }
 
-/// The gauges: the status snapshot as it is when Prometheus asks.
-#[derive(Debug)]
-struct StatusGauges(watch::Receiver<StatusSnapshot>);
+/// Where the rest is read from, at the moment of the scrape.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The replica's status.
+    pub status: watch::Receiver<StatusSnapshot>,
+    /// Where consensus stands.
+    pub consensus: watch::Receiver<ConsensusStatus>,
+    /// What the monitor counted.
+    pub monitor: Arc<MonitorCounters>,
+}
 
-impl Collector for StatusGauges {
+impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let status = self.0.borrow().clone();
+        self.encode_counters(&mut encoder)?;
+        self.encode_gauges(&mut encoder)
+    }
+}
+
+impl Sources {
+    fn encode_counters(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let consensus = self.consensus.borrow().clone();
+        let mut counter = |name: &str, help: &str, value: u64| {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+        };
+        counter("journal_syncs", "Syncs of the journal", consensus.syncs)?;
+        counter("consensus_rejected", "Messages and commands that consensus refused", consensus.rejected)?;
+        counter("points_accepted", "Data points that count", self.monitor.accepted_points())?;
+        counter(
+            "monitor_overloads",
+            "Batches that found the monitor's queue full",
+            self.monitor.overloads(),
+        )?;
+        let help = "Data points that do not count, by reason";
+        let mut rejected = encoder.encode_descriptor("points_rejected", help, None, MetricType::Counter)?;
+        for (reason, points) in self.monitor.rejected_points() {
+            let labels = [("reason", reason.as_str())];
+            ConstCounter::new(points).encode(rejected.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (status, pending) = (self.status.borrow().clone(), self.consensus.borrow().pending);
         let mut gauge = |name: &str, help: &str, value: u64| {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
         };
         gauge("ready", "1 when the replica takes part fully", u64::from(status.is_ready()))?;
+        gauge("pending_commands", "Commands that wait for their commit", pending as u64)?;
+        gauge("series", "Series in the monitor", self.monitor.series())?;
         gauge("epoch", "The epoch", status.epoch.number())?;
         gauge("view", "The consensus view", status.view.number())?;
         gauge("height", "The newest committed height", status.height.number())?;
@@ -284,10 +305,10 @@ impl Collector for StatusGauges {
 }
 
 /// `GET /metrics`.
-pub fn router(metrics: &Metrics, status: watch::Receiver<StatusSnapshot>) -> Router {
+pub fn router(metrics: &Metrics, sources: Sources) -> Router {
     let mut registry = Registry::with_prefix("quorate");
     metrics.register(&mut registry);
-    registry.register_collector(Box::new(StatusGauges(status)));
+    registry.register_collector(Box::new(sources));
     Router::new().route("/metrics", get(answer)).with_state(Arc::new(registry))
 }
 
@@ -304,13 +325,16 @@ async fn answer(State(registry): State<Arc<Registry>>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::{body::Body, http::Request};
     use http_body_util::BodyExt as _;
     use tokio::sync::watch;
     use tower::ServiceExt as _;
 
-    use super::{Metrics, router};
+    use super::{Metrics, Sources, router};
     use crate::{
+        consensus::task::ConsensusStatus,
         knowledge::change::{Change, PlanRefusal, ReportRefusal},
         service::status::{AlarmKind, tests::snapshot},
         types::{Height, Millis, ReplicaIndex, UnixMillis},
@@ -320,14 +344,15 @@ mod tests {
     async fn counters_count_changes_and_gauges_show_the_status_of_the_moment() {
         let metrics = Metrics::new();
         let (sender, status) = watch::channel(snapshot());
-        let app = router(&metrics, status);
+        let consensus = ConsensusStatus { syncs: 7, ..ConsensusStatus::default() };
+        let (_consensus, consensus) = watch::channel(consensus);
+        let app = router(&metrics, Sources { status, consensus, monitor: Arc::default() });
         metrics.changed(&Change::PlanRefused { plan: None, why: PlanRefusal::Late });
         let replica = ReplicaIndex::new(1);
         let refused = Change::ReportRefused { replica, why: ReportRefusal::BadSignature };
         metrics.changed(&refused);
         metrics.changed(&refused);
-        metrics.points(2_000, 3);
-        metrics.committed(Millis::new(4));
+        metrics.plan_took(Millis::new(40));
         sender.send_modify(|status| {
             status.height = Height::new(42);
             status.raise(AlarmKind::OtherPlan, "r3", String::new(), UnixMillis::ZERO);
@@ -340,10 +365,11 @@ mod tests {
         for line in [
             "quorate_plans_refused_total{kind=\"late\"} 1",
             "quorate_reports_refused_total{kind=\"bad_signature\"} 2",
-            "quorate_points_total{kind=\"accepted\"} 2000",
-            "quorate_points_total{kind=\"rejected\"} 3",
-            "quorate_commit_seconds_bucket{le=\"0.005\"} 1",
-            "quorate_commit_seconds_bucket{le=\"0.002\"} 0",
+            "quorate_plan_seconds_bucket{le=\"0.05\"} 1",
+            "quorate_plan_seconds_bucket{le=\"0.02\"} 0",
+            "quorate_journal_syncs_total 7",
+            "quorate_points_accepted_total 0",
+            "quorate_points_rejected_total{reason=\"late\"} 0",
             "quorate_height 42",
             "quorate_ready 1",
             "quorate_link_up{replica=\"r1\"} 1",

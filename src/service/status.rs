@@ -157,12 +157,12 @@ pub struct Alarm {
 pub enum AlarmKind {
     /// The replica signed another plan than this one derived.
     OtherPlan,
-    /// The replica's report differs from the quorum's.
-    OtherReport,
+    /// The replica signed another head than this one derived.
+    OtherHead,
     /// The replica sent something whose signature does not verify.
     BadSignature,
-    /// The replica signed two statements that exclude each other.
-    Equivocation,
+    /// This replica derived something else than it had signed before: it signs nothing for it.
+    OwnContradiction,
 }
 
 impl AlarmKind {
@@ -171,9 +171,9 @@ impl AlarmKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OtherPlan => "other_plan",
-            Self::OtherReport => "other_report",
+            Self::OtherHead => "other_head",
             Self::BadSignature => "bad_signature",
-            Self::Equivocation => "equivocation",
+            Self::OwnContradiction => "own_contradiction",
         }
     }
 }

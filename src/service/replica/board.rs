@@ -5,7 +5,11 @@
 
 use super::{event::describe, storing::StoreProgress};
 use crate::{
-    consensus::{certify::EndorsementError, task::ConsensusStatus, transport::LinksStatus},
+    consensus::{
+        certify::{EndorsementError, SubjectKind},
+        task::ConsensusStatus,
+        transport::LinksStatus,
+    },
     cycle::Alarm,
     knowledge::{
         certified::Certified, change::ClosedWindow, fold::State, genesis::Parameters, head::Head, plan::Plan,
@@ -127,12 +131,15 @@ impl Board {
 
     /// Puts an alarm on the board; gives the name of the replica that it is about.
     pub(super) fn alarm(&mut self, alarm: &Alarm, me: ReplicaIndex, now: UnixMillis) -> String {
-        let by = match alarm {
-            Alarm::Disagreement { by, .. } => *by,
-            Alarm::OwnContradiction { .. } => me,
+        let (kind, by) = match alarm {
+            Alarm::Disagreement { subject, by, .. } => match subject.kind {
+                SubjectKind::Plan => (AlarmKind::OtherPlan, *by),
+                SubjectKind::Head => (AlarmKind::OtherHead, *by),
+            },
+            Alarm::OwnContradiction { .. } => (AlarmKind::OwnContradiction, me),
         };
         let by = by.to_string();
-        self.snapshot.raise(AlarmKind::OtherPlan, &by, describe(alarm), now);
+        self.snapshot.raise(kind, &by, describe(alarm), now);
         by
     }
 

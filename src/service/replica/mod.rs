@@ -16,6 +16,7 @@ mod reporting;
 mod storing;
 mod tracing_cycle;
 
+use axum::Router;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tokio::{
     sync::{mpsc, watch},
@@ -241,6 +242,11 @@ impl Replica {
         let metrics = Arc::new(Metrics::new());
         let (store, store_task) = start_store(config, &committee, me, &genesis);
 
+        let sources = metrics::Sources {
+            status: status.clone(),
+            consensus: consensus_status.clone(),
+            monitor: Arc::clone(monitor.counters()),
+        };
         let agents: BTreeMap<TargetId, PublicKey> =
             genesis.targets.iter().map(|target| (target.id.clone(), target.agent)).collect();
         let agent_api = AgentApi {
@@ -249,11 +255,7 @@ impl Replica {
             agents: Arc::new(agents),
             commands,
         };
-        let router = door
-            .merge(api::router(agent_api))
-            .merge(status::router(status.clone()))
-            .merge(health::router(status.clone()))
-            .merge(metrics::router(&metrics, status.clone()));
+        let router = routes(door, agent_api, &metrics, sources);
         let server = tokio::spawn(http_server::serve(http_listener, router, stopping.clone()));
 
         let cycle = Cycle::new(CycleConfig { genesis, committee: Arc::clone(&committee), me, key })
@@ -317,6 +319,15 @@ impl Replica {
             tracing::warn!("the store was not finished in time; the rest follows at the next start");
         }
     }
+}
+
+/// Everything that the replica's HTTP address serves.
+fn routes(door: Router, agents: AgentApi, metrics: &Metrics, sources: metrics::Sources) -> Router {
+    let status = sources.status.clone();
+    door.merge(api::router(agents))
+        .merge(status::router(status.clone()))
+        .merge(health::router(status))
+        .merge(metrics::router(metrics, sources))
 }
 
 /// Runs consensus on a thread of its own: its syncs block, and nothing else should wait for them.
