@@ -11,6 +11,8 @@ mod exit;
 pub mod init;
 pub mod inspect_otlp;
 pub mod output;
+pub mod relay;
+pub mod replay_otlp;
 pub mod run;
 pub mod verify;
 
@@ -56,6 +58,8 @@ enum Command {
     Run(Box<run::Arguments>),
     Agent(Box<agent::Arguments>),
     Verify(verify::Arguments),
+    Relay(relay::Arguments),
+    ReplayOtlp(replay_otlp::Arguments),
     InspectOtlp(inspect_otlp::Arguments),
     Config(config::Arguments),
 }
@@ -88,6 +92,8 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Run(arguments) => wait_for(run::run(*arguments, output)),
         Command::Agent(arguments) => wait_for(agent::run(*arguments, output)),
         Command::Verify(arguments) => verify::run(&arguments, output),
+        Command::Relay(arguments) => wait_for(relay::run(arguments, output)),
+        Command::ReplayOtlp(arguments) => wait_for(replay_otlp::run(arguments, output)),
         Command::InspectOtlp(arguments) => inspect_otlp::run(&arguments, output),
         Command::Config(arguments) => config::run(&arguments, output),
     }

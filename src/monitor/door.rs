@@ -114,11 +114,9 @@ async fn take_metrics(State(door): State<Door>, headers: HeaderMap, body: Body) 
 
 async fn drop_signal(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
     door.counters.dropped.fetch_add(1, Relaxed);
-    // The body is read to its end, or a client that is still writing takes the answer for a failure.
-    let mut body = Limited::new(body, MAX_BODY_BYTES);
-    let drain = async { while let Some(Ok(_)) = body.frame().await {} };
-    // Whether it came in time makes no difference: it is dropped.
-    let _ = tokio::time::timeout(BODY_TIMEOUT, drain).await;
+    // The body is read to its end, or a client that is still writing takes the answer for a failure. Whether
+    // it can be read makes no difference: it is dropped.
+    let _ = read_body(body).await;
     match Format::of_content_type(content_type(&headers)) {
         Ok(format) => success(format, &Ingested::default()),
         Err(error) => refusal(None, status_of(&error), &error.to_string()),
@@ -257,7 +255,9 @@ fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Resp
     (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
 }
 
-const fn status_of(error: &DecodeError) -> StatusCode {
+/// The status to answer with when a body is refused whole.
+#[must_use]
+pub const fn status_of(error: &DecodeError) -> StatusCode {
     match error {
         DecodeError::UnsupportedType(_) | DecodeError::UnsupportedEncoding(_) => {
             StatusCode::UNSUPPORTED_MEDIA_TYPE

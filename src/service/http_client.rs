@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
-    http::{Method, Request, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper_util::{
@@ -40,6 +40,9 @@ pub enum HttpError {
     /// The address is no `http://` URL.
     #[error("{0:?} is no http:// address")]
     Address(String),
+    /// The media type cannot stand in a header.
+    #[error("{0:?} is no media type")]
+    MediaType(String),
     /// It could not be reached, or broke the connection off.
     #[error("{address} does not answer")]
     Unreachable {
@@ -91,7 +94,7 @@ impl HttpClient {
     /// # Errors
     /// [`HttpError`] when there is no complete answer within the bounds.
     pub async fn get(&self, address: &str, bounds: Bounds) -> Result<Answer, HttpError> {
-        self.send(Method::GET, address, None, Bytes::new(), bounds).await
+        self.send(Method::GET, address, HeaderMap::new(), Bytes::new(), bounds).await
     }
 
     /// Posts a body of this media type.
@@ -105,14 +108,31 @@ impl HttpClient {
         body: impl Into<Bytes>,
         bounds: Bounds,
     ) -> Result<Answer, HttpError> {
-        self.send(Method::POST, address, Some(media_type), body.into(), bounds).await
+        let media_type =
+            HeaderValue::from_str(media_type).map_err(|_| HttpError::MediaType(media_type.to_owned()))?;
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type)]);
+        self.send(Method::POST, address, headers, body.into(), bounds).await
+    }
+
+    /// Posts a body on behalf of somebody else, with these headers of theirs.
+    ///
+    /// # Errors
+    /// [`HttpError`] when there is no complete answer within the bounds.
+    pub async fn forward(
+        &self,
+        address: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        bounds: Bounds,
+    ) -> Result<Answer, HttpError> {
+        self.send(Method::POST, address, headers, body, bounds).await
     }
 
     async fn send(
         &self,
         method: Method,
         address: &str,
-        media_type: Option<&str>,
+        headers: HeaderMap,
         body: Bytes,
         bounds: Bounds,
     ) -> Result<Answer, HttpError> {
@@ -121,11 +141,10 @@ impl HttpClient {
         if uri.scheme_str() != Some("http") || uri.host().is_none() {
             return Err(not_an_address());
         }
-        let mut request = Request::builder().method(method).uri(uri);
-        if let Some(media_type) = media_type {
-            request = request.header(header::CONTENT_TYPE, media_type);
-        }
-        let request = request.body(Body::from(body)).map_err(|_| not_an_address())?;
+        let mut request = Request::new(Body::from(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
         let timeout = bounds.timeout;
         match tokio::time::timeout(timeout, self.exchange(address, request, bounds.body_bytes)).await {
             Ok(answer) => answer,

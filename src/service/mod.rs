@@ -14,6 +14,7 @@ pub mod key_file;
 pub mod lifecycle;
 pub mod metrics;
 pub mod postgres;
+pub mod relay;
 pub mod replica;
 pub mod status;
 pub mod telemetry;

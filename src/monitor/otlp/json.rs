@@ -20,12 +20,16 @@ use crate::monitor::{Kind, Reason, Temporality};
 const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 
 pub(super) fn parse(body: &[u8]) -> Result<Request, serde_json::Error> {
-    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let body = without_mark(body);
     if body.is_empty() {
         return Ok(Request::default());
     }
     let request: Option<Request> = serde_json::from_slice(body)?;
     Ok(request.unwrap_or_default())
+}
+
+pub(super) fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
 }
 
 type List<T> = Option<Vec<T>>;

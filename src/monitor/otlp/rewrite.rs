@@ -11,6 +11,7 @@ use prost::Message as _;
 use super::{
     compression::{self, Encoding},
     decode::{DecodeError, Format},
+    json,
 };
 
 /// How to name things: each function gets a name or a value and returns the one to write.
@@ -33,9 +34,6 @@ pub enum RewriteError {
     /// It cannot be read.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The JSON form cannot be written.
-    #[error("the request cannot be written as JSON: {0}")]
-    Encode(String),
 }
 
 /// The body with every start and sample time mapped; zero, which stands for "unknown", stays zero.
@@ -66,12 +64,24 @@ pub fn rewrite(
     let format = Format::of_content_type(content_type)?;
     let plain = compression::decompress(body, Encoding::of_header(content_encoding)?)?;
     let malformed = |why: String| DecodeError::Malformed { format, why };
-    let mut request: ExportMetricsServiceRequest = match format {
+    match format {
         Format::Protobuf => {
-            ExportMetricsServiceRequest::decode(&*plain).map_err(|error| malformed(error.to_string()))?
+            let mut request =
+                ExportMetricsServiceRequest::decode(&*plain).map_err(|error| malformed(error.to_string()))?;
+            rewrite_request(&mut request, map, rename);
+            Ok(request.encode_to_vec())
         }
-        Format::Json => serde_json::from_slice(&plain).map_err(|error| malformed(error.to_string()))?,
-    };
+        Format::Json => {
+            // The reference structures drop what they cannot read, so the text's own tree is changed.
+            let mut request: serde_json::Value = serde_json::from_slice(json::without_mark(&plain))
+                .map_err(|error| malformed(error.to_string()))?;
+            rewrite_json(&mut request, map, rename);
+            Ok(request.to_string().into_bytes())
+        }
+    }
+}
+
+fn rewrite_request(request: &mut ExportMetricsServiceRequest, map: &dyn Fn(u64) -> u64, rename: &Rename<'_>) {
     for group in &mut request.resource_metrics {
         if let Some(resource) = &mut group.resource {
             rename_attributes(&mut resource.attributes, rename);
@@ -79,10 +89,6 @@ pub fn rewrite(
         for metric in group.scope_metrics.iter_mut().flat_map(|scope| &mut scope.metrics) {
             rewrite_metric(metric, map, rename);
         }
-    }
-    match format {
-        Format::Protobuf => Ok(request.encode_to_vec()),
-        Format::Json => serde_json::to_vec(&request).map_err(|error| RewriteError::Encode(error.to_string())),
     }
 }
 
@@ -119,5 +125,55 @@ fn rename_attributes(attributes: &mut [KeyValue], rename: &Rename<'_>) {
         if let Some(AnyValue { value: Some(any_value::Value::StringValue(text)) }) = &mut attribute.value {
             *text = (rename.attribute)(&attribute.key, text);
         }
+    }
+}
+
+/// Walks the tree by OTLP's names: they mean the same wherever they stand. Its depth is bounded by the parser.
+fn rewrite_json(value: &mut serde_json::Value, map: &dyn Fn(u64) -> u64, rename: &Rename<'_>) {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match (name.as_str(), &mut *field) {
+                    // Only the points' own times are mapped, as in protobuf.
+                    ("exemplars", _) => continue,
+                    ("startTimeUnixNano" | "timeUnixNano", time) => rewrite_json_time(time, map),
+                    ("metrics", Value::Array(metrics)) => {
+                        for name in metrics.iter_mut().filter_map(|metric| metric.get_mut("name")) {
+                            rewrite_json_text(name, rename.metric);
+                        }
+                    }
+                    ("attributes", Value::Array(attributes)) => {
+                        for attribute in attributes {
+                            let key = attribute["key"].as_str().unwrap_or_default().to_owned();
+                            if let Some(text) = attribute.pointer_mut("/value/stringValue") {
+                                rewrite_json_text(text, &|text| (rename.attribute)(&key, text));
+                            }
+                        }
+                        continue;
+                    }
+                    _ => {}
+                }
+                rewrite_json(field, map, rename);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| rewrite_json(value, map, rename)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn rewrite_json_text(value: &mut serde_json::Value, rename: &dyn Fn(&str) -> String) {
+    if let Some(text) = value.as_str() {
+        *value = rename(text).into();
+    }
+}
+
+/// Numbers stay numbers and texts stay texts, as the client wrote them.
+fn rewrite_json_time(value: &mut serde_json::Value, map: &dyn Fn(u64) -> u64) {
+    let from_text = value.as_str().and_then(|text| text.parse().ok());
+    match (value.as_u64(), from_text) {
+        (Some(time), _) if time != 0 => *value = map(time).into(),
+        (None, Some(time)) if time != 0 => *value = map(time).to_string().into(),
+        (_, _) => {}
     }
 }

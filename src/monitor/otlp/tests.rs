@@ -4,7 +4,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use prost::Message as _;
 use std::{collections::BTreeMap, io::Write};
 
-use super::{DecodeError, Format, MAX_DECOMPRESSED_BYTES, decode};
+use super::{DecodeError, Format, MAX_DECOMPRESSED_BYTES, Rename, decode, rewrite};
 use crate::{
     knowledge::observation::{AttributeValue, SeriesKey},
     monitor::{Amount, Batch, Kind, Measure, Reason, Sample, Temporality, UnixNanos, recording},
@@ -221,4 +221,34 @@ fn content_types_are_told_apart() {
         assert_eq!(Format::of_content_type(Some(content_type)).ok(), format, "{content_type}");
     }
     assert!(Format::of_content_type(None).is_err());
+}
+
+#[test]
+fn a_body_written_anew_has_other_times_and_names_and_nothing_else_changed() {
+    let pool = serde_json::json!({"key": "pool", "value": {"stringValue": "extract"}});
+    let size = serde_json::json!({"key": "size", "value": {"intValue": "3"}});
+    let point = |start: u64, time: serde_json::Value| serde_json::json!({"attributes": [pool, size], "startTimeUnixNano": start, "timeUnixNano": time, "asInt": 7});
+    let body = metrics(&serde_json::json!([{"name": "open_slots", "unit": "1", "gauge": {
+        "dataPoints": [point(0, 100.into()), point(90, "120".into())],
+    }}]));
+    let rename = Rename {
+        metric: &|name| format!("new.{name}"),
+        attribute: &|key, value| if key == "pool" { format!("new-{value}") } else { value.to_owned() },
+    };
+    let reference: ExportMetricsServiceRequest =
+        serde_json::from_slice(&body).expect("the reference reads it");
+    let bodies = [(JSON, body), (PROTOBUF, reference.encode_to_vec())];
+    for (content_type, body) in bodies {
+        let anew = rewrite(&body, content_type, None, &|time| time * 2, &rename).expect("it can be read");
+        let [before, after] = [&body, &anew]
+            .map(|body| points(&decode(body, content_type, None).expect("the body is well-formed")));
+        let times: Vec<_> = after.iter().map(|(_, sample)| (sample.start, sample.time)).collect();
+        let nanos = UnixNanos::new;
+        assert_eq!(times, [(nanos(0), nanos(200)), (nanos(180), nanos(240))]);
+        for ((key, sample), (new_key, new_sample)) in before.into_iter().zip(after) {
+            let mut expected = SeriesKey { name: "new.open_slots".to_owned(), ..key };
+            expected.attributes.insert("pool".to_owned(), AttributeValue::Text("new-extract".to_owned()));
+            assert_eq!((new_key, new_sample.measure), (expected, sample.measure));
+        }
+    }
 }
