@@ -53,7 +53,7 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
     stop.send_replace(true);
     server.await.map_err(Failure::failed)?;
     for counts in relay.stop().await {
-        output.event(&Ended(counts))?;
+        output.event(&Ended { counts })?;
     }
     Ok(ExitCode::Done)
 }
@@ -73,11 +73,14 @@ impl fmt::Display for Listening {
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename = "relay_ended")]
-struct Ended(ReplicaCounts);
+struct Ended {
+    #[serde(flatten)]
+    counts: ReplicaCounts,
+}
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ReplicaCounts { address, sent, refused, dropped, queued: _ } = &self.0;
+        let ReplicaCounts { address, sent, refused, dropped, queued: _ } = &self.counts;
         write!(f, "relay: {address} took {sent}, refused {refused}, never got {dropped}")
     }
 }
