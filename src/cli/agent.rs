@@ -17,12 +17,14 @@ use crate::{
     knowledge::root::VerifiedRoot,
     service::{
         agent::{
-            Agent, AgentError, AgentSettings, Event, Replicas, ReplicasError, StateFileError,
+            Agent, AgentError, AgentSettings, AgentTrace, Event, Replicas, ReplicasError, StateFileError,
             actuator::{Actuator, Exec, WorkerPool, WorkerPoolSettings},
         },
+        clock::wall_clock,
         http_client::HttpClient,
         key_file::read_secret_key,
         lifecycle::asked_to_end,
+        telemetry::{self, Telemetry, TelemetryConfig},
     },
     types::{Millis, Shard, TargetId},
 };
@@ -77,6 +79,9 @@ pub struct Arguments {
     /// How far the clock may be from the quorum's time, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     clock_tolerance: u64,
+    /// Where the agent posts its traces (OTLP over HTTP); nowhere when absent
+    #[arg(long, env = "QUORATE_OTLP_TRACES", value_name = "URL")]
+    otlp_traces: Option<String>,
     /// What changes the target
     #[arg(long, value_enum, value_name = "KIND")]
     actuator: Kind,
@@ -155,16 +160,22 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
         state_folder: arguments.state_dir.clone(),
         envelopes_folder: arguments.envelopes.clone(),
     };
+    let telemetry = telemetry::init(&TelemetryConfig {
+        otlp_traces: arguments.otlp_traces.clone(),
+        service_instance: format!("agent of {}", arguments.target),
+        ..TelemetryConfig::default()
+    })
+    .map_err(Failure::usage)?;
     match arguments.actuator {
         Kind::Exec => {
             let ExecArguments { command, command_args, command_timeout } = arguments.exec;
             let program = command.unwrap_or_default();
             let exec = Exec::new(program, command_args, Duration::from_secs(command_timeout));
-            act(settings, exec, output).await
+            act(settings, exec, output, telemetry).await
         }
         Kind::WorkerPool => {
             let pool = start_pool(&arguments)?;
-            act(settings, pool, output).await
+            act(settings, pool, output, telemetry).await
         }
     }
 }
@@ -184,17 +195,29 @@ fn start_pool(arguments: &Arguments) -> Result<WorkerPool, Failure> {
     .map_err(Failure::failed)
 }
 
-async fn act<A: Actuator>(settings: AgentSettings, actuator: A, output: Output) -> Result<ExitCode, Failure> {
+async fn act<A: Actuator>(
+    settings: AgentSettings,
+    actuator: A,
+    output: Output,
+    telemetry: Telemetry,
+) -> Result<ExitCode, Failure> {
+    let trace = AgentTrace::new(settings.trust.root.committee().cluster(), telemetry.tracer());
     let (sender, events) = mpsc::channel::<Event>(EVENTS);
     let agent = Agent::open(settings, actuator, sender).map_err(failure)?;
     // The events end with the agent; when they cannot be written any more, the agent hears that and ends.
-    let (ended, told) = tokio::join!(agent.run(asked_to_end()), tell(events, output));
+    let (ended, told) = tokio::join!(agent.run(asked_to_end()), tell(events, output, trace));
+    telemetry.shutdown().await;
     told?;
     ended.map(|()| ExitCode::Done).map_err(failure)
 }
 
-async fn tell(mut events: mpsc::Receiver<Event>, output: Output) -> Result<(), Failure> {
+async fn tell(
+    mut events: mpsc::Receiver<Event>,
+    output: Output,
+    mut trace: AgentTrace,
+) -> Result<(), Failure> {
     while let Some(event) = events.recv().await {
+        trace.note(&event, wall_clock());
         output.event(&event)?;
     }
     Ok(())

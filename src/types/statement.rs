@@ -22,8 +22,6 @@ pub enum StatementKind {
     Report = 4,
     /// A signed time without a report.
     Tick = 5,
-    /// The greeting that binds a link's key to a cluster and an epoch.
-    Hello = 6,
 }
 
 /// Where a statement belongs: a signature made for one cluster, epoch or protocol is void in any other.

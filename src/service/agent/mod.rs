@@ -9,8 +9,10 @@ mod event;
 mod pull;
 mod run;
 mod state_file;
+mod trace;
 
 pub use event::Event;
 pub use pull::{Replicas, ReplicasError};
 pub use run::{Agent, AgentError, AgentSettings};
 pub use state_file::{StateFile, StateFileError};
+pub use trace::AgentTrace;
