@@ -14,6 +14,7 @@ pub mod output;
 pub mod relay;
 pub mod replay_otlp;
 pub mod run;
+mod utc;
 pub mod verify;
 
 pub use exit::{ExitCode, Failure};
