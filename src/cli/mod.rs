@@ -11,9 +11,11 @@ mod exit;
 pub mod init;
 pub mod inspect_otlp;
 pub mod output;
+pub mod plans;
 pub mod relay;
 pub mod replay_otlp;
 pub mod run;
+pub mod status;
 mod utc;
 pub mod verify;
 
@@ -58,6 +60,8 @@ enum Command {
     Init(init::Arguments),
     Run(Box<run::Arguments>),
     Agent(Box<agent::Arguments>),
+    Status(status::Arguments),
+    Plans(plans::Arguments),
     Verify(verify::Arguments),
     Relay(relay::Arguments),
     ReplayOtlp(replay_otlp::Arguments),
@@ -92,6 +96,8 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Init(arguments) => init::run(&arguments, output),
         Command::Run(arguments) => wait_for(run::run(*arguments, output)),
         Command::Agent(arguments) => wait_for(agent::run(*arguments, output)),
+        Command::Status(arguments) => wait_for(status::run(arguments, output)),
+        Command::Plans(arguments) => wait_for(plans::run(arguments, output)),
         Command::Verify(arguments) => verify::run(&arguments, output),
         Command::Relay(arguments) => wait_for(relay::run(arguments, output)),
         Command::ReplayOtlp(arguments) => wait_for(replay_otlp::run(arguments, output)),

@@ -215,7 +215,7 @@ async fn answer(State(status): State<watch::Receiver<StatusSnapshot>>) -> Json<S
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use axum::{body::Body, http::Request};
     use http_body_util::BodyExt as _;
     use tokio::sync::watch;
@@ -229,7 +229,7 @@ pub(super) mod tests {
         types::{Cycle, Digest, Epoch, HeadNumber, Height, Millis, TargetId, UnixMillis, View, WindowIndex},
     };
 
-    pub(in crate::service) fn snapshot() -> StatusSnapshot {
+    pub(crate) fn snapshot() -> StatusSnapshot {
         let peer = |replica: &str, connected| PeerStatus { replica: replica.to_owned(), connected };
         StatusSnapshot {
             version: "0.1.0".to_owned(),

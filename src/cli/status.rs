@@ -1,0 +1,324 @@
+//! `quorate status`: what every replica says of itself, side by side.
+//!
+//! It asks and shows; a replica's word is unsigned, so nothing is decided on it. Invariant: a replica that
+//! does not answer has a line of its own.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::Serialize;
+
+use super::{ExitCode, Failure, output::Output, utc::Utc};
+use crate::{
+    knowledge::head::Mode,
+    service::{
+        http_client::{Bounds, HttpClient},
+        status::{NotReady, StatusSnapshot, TargetStatus},
+    },
+    types::UnixMillis,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  quorate status
+  quorate status --replica http://10.0.0.1:8100 --replica http://10.0.0.2:8100
+  quorate status -o jsonl | jq 'select(.ready | not)'
+
+Exit codes: 0 all these replicas are ready and none raises an alarm, 3 at least one answers but not all is
+well, 1 none answers.";
+
+/// A replica that takes longer is as good as gone for whoever looks.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A snapshot is bounded by committee and targets: some hundreds of bytes each.
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Show what every replica says of itself
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// A replica's address, http://HOST:PORT; once for each [default: the four of `quorate dev`]
+    #[arg(
+        long = "replica",
+        value_name = "URL",
+        hide_default_value = true,
+        default_values = [
+            "http://127.0.0.1:7101",
+            "http://127.0.0.1:7103",
+            "http://127.0.0.1:7105",
+            "http://127.0.0.1:7107",
+        ]
+    )]
+    replicas: Vec<String>,
+}
+
+/// Asks all replicas and shows what they say.
+///
+/// # Errors
+/// [`Failure`] when the output cannot be written.
+pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
+    let client = HttpClient::new();
+    let asked: Vec<_> = arguments
+        .replicas
+        .into_iter()
+        .map(|url| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let said = ask(&client, &url).await;
+                Line { url, said }
+            })
+        })
+        .collect();
+    let mut lines = Vec::new();
+    for task in asked {
+        lines.push(task.await.map_err(Failure::failed)?);
+    }
+    for line in &lines {
+        output.record(&Record::of(line))?;
+    }
+    output.say(Table(&lines))?;
+    Ok(verdict(&lines))
+}
+
+/// What one replica says of itself.
+///
+/// # Errors
+/// Why it said nothing, in a line.
+pub(super) async fn ask(client: &HttpClient, url: &str) -> Result<StatusSnapshot, String> {
+    let bounds = Bounds { timeout: ANSWER_TIMEOUT, body_bytes: ANSWER_BYTES };
+    let address = format!("{}/v1/status", url.trim_end_matches('/'));
+    let answer = client.get(&address, bounds).await.map_err(|error| error.to_string())?;
+    if !answer.status.is_success() {
+        return Err(format!("{address} answers {}", answer.status));
+    }
+    serde_json::from_slice(&answer.body).map_err(|error| format!("{address}: not a status: {error}"))
+}
+
+struct Line {
+    url: String,
+    said: Result<StatusSnapshot, String>,
+}
+
+fn verdict(lines: &[Line]) -> ExitCode {
+    let well = |line: &Line| line.said.as_ref().is_ok_and(|said| said.is_ready() && said.alarms.is_empty());
+    if lines.iter().all(|line| line.said.is_err()) {
+        ExitCode::Failed
+    } else if lines.iter().all(well) {
+        ExitCode::Done
+    } else {
+        ExitCode::Degraded
+    }
+}
+
+/// One replica, for programs.
+#[derive(Serialize)]
+struct Record<'a> {
+    url: &'a str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(flatten)]
+    status: Option<&'a StatusSnapshot>,
+}
+
+impl<'a> Record<'a> {
+    fn of(line: &'a Line) -> Self {
+        let (status, error) = match &line.said {
+            Ok(status) => (Some(status), None),
+            Err(error) => (None, Some(error.as_str())),
+        };
+        Self { url: &line.url, ready: status.is_some_and(StatusSnapshot::is_ready), error, status }
+    }
+}
+
+/// All replicas, for people.
+struct Table<'a>(&'a [Line]);
+
+const HEADING: [&str; 10] =
+    ["REPLICA", "READY", "VIEW", "HEIGHT", "AGREED TIME", "CYCLE", "LAG", "PEERS", "STORE", "HEAD"];
+
+fn row(said: &StatusSnapshot) -> [String; 10] {
+    let connected = said.peers.iter().filter(|peer| peer.connected).count();
+    let store = match (&said.store.failure, said.store.lag_heights) {
+        (Some(_), _) => "down".to_owned(),
+        (None, 0) => "even".to_owned(),
+        (None, lag) => format!("-{lag}"),
+    };
+    let agreed = said.agreed_time_ms;
+    [
+        said.replica.clone(),
+        if said.is_ready() { "yes".to_owned() } else { "no".to_owned() },
+        said.view.to_string(),
+        said.height.to_string(),
+        if agreed == UnixMillis::ZERO { "-".to_owned() } else { Utc(agreed).to_string() },
+        said.cycle.to_string(),
+        said.windows.lag_ms.to_string(),
+        format!("{connected}/{}", said.peers.len()),
+        store,
+        said.head.map_or_else(|| "-".to_owned(), |head| head.number.to_string()),
+    ]
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<_> = self.0.iter().filter_map(|line| line.said.as_ref().ok()).map(row).collect();
+        if !rows.is_empty() {
+            let headings = HEADING.map(str::to_owned);
+            let widths = std::array::from_fn(|column| {
+                rows.iter().chain([&headings]).map(|row| row[column].len()).max().unwrap_or(0)
+            });
+            write_row(f, &headings, widths)?;
+            for row in &rows {
+                write_row(f, row, widths)?;
+            }
+        }
+        for line in self.0 {
+            match &line.said {
+                Ok(said) => write_troubles(f, said)?,
+                Err(error) => writeln!(f, "{}: {error}", line.url)?,
+            }
+        }
+        write_targets(f, self.0)?;
+        write_summary(f, self.0)
+    }
+}
+
+fn write_row(f: &mut fmt::Formatter<'_>, row: &[String; 10], widths: [usize; 10]) -> fmt::Result {
+    let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    writeln!(f, "{}", cells.join("  ").trim_end())
+}
+
+fn write_troubles(f: &mut fmt::Formatter<'_>, said: &StatusSnapshot) -> fmt::Result {
+    for NotReady { reason: _, detail } in &said.not_ready {
+        writeln!(f, "{} is not ready: {detail}", said.replica)?;
+    }
+    for alarm in &said.alarms {
+        let (kind, times) = (alarm.kind.as_str(), if alarm.count == 1 { "time" } else { "times" });
+        writeln!(
+            f,
+            "alarm at {}: {kind} by {}, {} {times}, last at {}: {}",
+            said.replica,
+            alarm.replica,
+            alarm.count,
+            Utc(alarm.last_ms),
+            alarm.detail
+        )?;
+    }
+    Ok(())
+}
+
+/// Each target's newest plan once, with the replicas that name it; more than one line for a target means
+/// that some replica is behind.
+fn write_targets(f: &mut fmt::Formatter<'_>, lines: &[Line]) -> fmt::Result {
+    let mut targets: BTreeMap<(&str, u64), (&TargetStatus, Vec<&str>)> = BTreeMap::new();
+    for said in lines.iter().filter_map(|line| line.said.as_ref().ok()) {
+        for target in &said.targets {
+            let key = (target.target.as_str(), target.seq.number());
+            targets.entry(key).or_insert((target, Vec::new())).1.push(&said.replica);
+        }
+    }
+    for ((name, seq), (target, replicas)) in targets {
+        let replicas = replicas.join(", ");
+        if seq == 0 {
+            writeln!(f, "target {name}: no plan yet, say {replicas}")?;
+            continue;
+        }
+        let mode = match target.mode {
+            Mode::Act => "act",
+            Mode::Hold => "hold",
+            Mode::Revoked => "revoked",
+        };
+        let digest = target.plan.to_string();
+        let digest = digest.get(..16).unwrap_or(&digest);
+        writeln!(f, "target {name}: plan {seq} ({digest}), {mode}, say {replicas}")?;
+    }
+    Ok(())
+}
+
+fn write_summary(f: &mut fmt::Formatter<'_>, lines: &[Line]) -> fmt::Result {
+    let said: Vec<_> = lines.iter().filter_map(|line| line.said.as_ref().ok()).collect();
+    let ready = said.iter().filter(|said| said.is_ready()).count();
+    match said.first() {
+        Some(first) => write!(
+            f,
+            "{ready} of {} replicas asked are ready; {} of {} decide",
+            lines.len(),
+            first.quorum,
+            first.replicas
+        ),
+        None => f.write_str("no replica answers"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Line, Record, Table, verdict};
+    use crate::{
+        cli::ExitCode,
+        service::status::{AlarmKind, NotReady, NotReadyReason, StatusSnapshot, tests::snapshot},
+        types::UnixMillis,
+    };
+
+    fn line(said: Result<StatusSnapshot, String>) -> Line {
+        Line { url: "http://127.0.0.1:1".to_owned(), said }
+    }
+
+    fn unready() -> StatusSnapshot {
+        let mut said = snapshot();
+        said.not_ready.push(NotReady {
+            reason: NotReadyReason::NoQuorum,
+            detail: "2 of at least 3 replicas are linked".to_owned(),
+        });
+        said
+    }
+
+    fn alarmed() -> StatusSnapshot {
+        let mut said = snapshot();
+        said.raise(AlarmKind::OtherPlan, "r3", "it signed another plan".to_owned(), UnixMillis::new(1_000));
+        said
+    }
+
+    #[test]
+    fn the_exit_code_tells_well_from_degraded_from_gone() {
+        let gone = || line(Err("it does not answer".to_owned()));
+        let cases = [
+            (vec![line(Ok(snapshot())), line(Ok(snapshot()))], ExitCode::Done),
+            (vec![line(Ok(snapshot())), line(Ok(unready()))], ExitCode::Degraded),
+            (vec![line(Ok(snapshot())), line(Ok(alarmed()))], ExitCode::Degraded),
+            (vec![line(Ok(snapshot())), gone()], ExitCode::Degraded),
+            (vec![gone(), gone()], ExitCode::Failed),
+        ];
+        for (lines, expected) in cases {
+            assert_eq!(verdict(&lines), expected);
+        }
+    }
+
+    #[test]
+    fn people_see_reasons_alarms_and_the_replicas_that_do_not_answer() {
+        let lines = [line(Ok(unready())), line(Ok(alarmed())), line(Err("it does not answer".to_owned()))];
+        let table = Table(&lines).to_string();
+        for part in [
+            "r0       no     9",
+            "r0       yes    9",
+            "2/3",
+            "r0 is not ready: 2 of at least 3 replicas are linked",
+            "alarm at r0: other_plan by r3, 1 time, last at 1970-01-01 00:00:01.000 UTC: it signed another plan",
+            "http://127.0.0.1:1: it does not answer",
+            "target pool: plan 4 (0000000000000000), act, say r0, r0",
+            "1 of 3 replicas asked are ready; 3 of 4 decide",
+        ] {
+            assert!(table.contains(part), "{part} is missing in\n{table}");
+        }
+    }
+
+    #[test]
+    fn programs_get_one_object_a_replica() {
+        let record = |line| serde_json::to_value(Record::of(&line)).expect("it has a JSON form");
+        let said = record(line(Ok(unready())));
+        assert_eq!(
+            (&said["ready"], &said["replica"], &said["height"]),
+            (&false.into(), &"r0".into(), &7.into())
+        );
+        let gone = record(line(Err("it does not answer".to_owned())));
+        assert_eq!((&gone["ready"], &gone["error"]), (&false.into(), &"it does not answer".into()));
+    }
+}
