@@ -2,27 +2,24 @@
 //! Agents' public keys may stand in it or be bound when a cluster is founded. Invariant: a [`PolicyFile`] is one
 //! that planning can work with; only agents' keys may be missing.
 
-use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 use toml::Spanned;
 
+use self::text::{CycleText, FileText, PolicyText, PoolText, SwitchState, TargetText, ThenText, WhenText};
 use super::{
     error::{ConfigError, Source, nearest},
-    values::{Attribute, Decimal, SpanText, span_text},
+    values::{Decimal, SpanText, span_text},
 };
 use crate::knowledge::{
     genesis::{Genesis, Parameters, REMEMBERED},
-    plan::{Measure, OnStale},
-    policy::{
-        Action, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic, Target,
-        TargetKind,
-    },
+    plan::Measure,
+    policy::{Action, Change, Condition, Indicator, Policy, Risk, Selector, Side, Target, TargetKind},
 };
 use crate::plan::LONGEST_EXPIRY;
-use crate::types::{Digest, Millis, PublicKey, Quantity, SecretKey, SourceId, TargetId};
+use crate::types::{Millis, PublicKey, Quantity, SecretKey, TargetId};
 
 /// The longest name of a metric: OpenTelemetry's own bound for instruments.
 const MAX_METRIC_NAME_BYTES: usize = 255;
@@ -133,146 +130,6 @@ impl PolicyFile {
             policies: self.policies.clone(),
         })
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileText {
-    cycle: Option<Spanned<CycleText>>,
-    #[serde(default)]
-    target: Vec<Spanned<TargetText>>,
-    #[serde(default)]
-    policy: Vec<Spanned<PolicyText>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CycleText {
-    window: Option<SpanText>,
-    grace: Option<SpanText>,
-    settle: Option<SpanText>,
-    deadline: Option<SpanText>,
-    activation_limit: Option<SpanText>,
-    head_slot: Option<SpanText>,
-    stale_after: Option<SpanText>,
-    longest_hold: Option<SpanText>,
-    series_limit: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TargetText {
-    id: Spanned<TargetId>,
-    pool: Option<Spanned<PoolText>>,
-    switch: Option<SwitchText>,
-    cooldown: Spanned<SpanText>,
-    plans_per_hour: Spanned<u32>,
-    agent: Option<Spanned<Digest>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PoolText {
-    initial: u32,
-    min: u32,
-    max: u32,
-    max_step: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SwitchText {
-    initially: SwitchState,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum SwitchState {
-    Running,
-    Paused,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyText {
-    name: Spanned<String>,
-    series: SeriesText,
-    statistic: StatisticText,
-    #[serde(default)]
-    combine: CombineText,
-    when: Spanned<WhenText>,
-    then: Option<Spanned<ThenText>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SeriesText {
-    name: Spanned<String>,
-    source: Option<SourceId>,
-    #[serde(default)]
-    attributes: BTreeMap<String, Attribute>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StatisticText {
-    Last,
-    Min,
-    Max,
-    Mean,
-    Increase,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum CombineText {
-    #[default]
-    Sum,
-    Min,
-    Max,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WhenText {
-    above: Option<Decimal>,
-    below: Option<Decimal>,
-    until: Option<Spanned<Decimal>>,
-    #[serde(rename = "for")]
-    hold: Option<Spanned<SpanText>>,
-    absent: Option<Spanned<Decimal>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ThenText {
-    target: Spanned<TargetId>,
-    add_slots: Option<Spanned<i32>>,
-    set_slots: Option<Spanned<u32>>,
-    pause: Option<Spanned<bool>>,
-    resume: Option<Spanned<bool>>,
-    cooldown: Spanned<SpanText>,
-    expiry: Option<Spanned<SpanText>>,
-    risk: RiskText,
-    #[serde(default)]
-    on_stale: OnStaleText,
-    verify_within: Option<Spanned<SpanText>>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RiskText {
-    Low,
-    Medium,
-    High,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum OnStaleText {
-    #[default]
-    Hold,
-    Rollback,
 }
 
 impl FileText {
@@ -567,46 +424,6 @@ fn check_change(
     refused.map_or(Ok(change), |message| Err(source.error(span, message)))
 }
 
-impl From<StatisticText> for Statistic {
-    fn from(text: StatisticText) -> Self {
-        match text {
-            StatisticText::Last => Self::Last,
-            StatisticText::Min => Self::Min,
-            StatisticText::Max => Self::Max,
-            StatisticText::Mean => Self::Mean,
-            StatisticText::Increase => Self::Increase,
-        }
-    }
-}
-
-impl From<CombineText> for Combine {
-    fn from(text: CombineText) -> Self {
-        match text {
-            CombineText::Sum => Self::Sum,
-            CombineText::Min => Self::Min,
-            CombineText::Max => Self::Max,
-        }
-    }
-}
-
-impl From<RiskText> for Risk {
-    fn from(text: RiskText) -> Self {
-        match text {
-            RiskText::Low => Self::Low,
-            RiskText::Medium => Self::Medium,
-            RiskText::High => Self::High,
-        }
-    }
-}
-
-impl From<OnStaleText> for OnStale {
-    fn from(text: OnStaleText) -> Self {
-        match text {
-            OnStaleText::Hold => Self::Hold,
-            OnStaleText::Rollback => Self::Rollback,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests;
+mod text;
