@@ -29,12 +29,16 @@ use output::{Format, Output};
 
 const EXAMPLES: &str = "\
 Examples:
+  quorate dev
+      four replicas, an agent and its target on this machine
   quorate config example > policy.toml
       a policy file with every key, its default and the reason for it
   quorate init --help
       found a cluster: keys, the signed root, a folder for each replica
   quorate run --config replicas/r0/replica.toml
       run one replica
+  quorate replay-otlp examples/airflow-incident.otlp.gz --to http://127.0.0.1:4318 --speed 20
+      post a recorded incident to it
   quorate inspect-otlp RECORDING
       what the telemetry door would count from a recording
   quorate verify --root root.json --plan plan.json

@@ -111,7 +111,7 @@ impl Cluster {
                 Output::Submit(command) => said.submitted.push(command),
                 Output::Folded(folded) => said.changes.extend(folded.changes),
                 Output::Decided(decided) => {
-                    said.plans.extend(decided.plans.into_iter().map(|(_, plan)| plan))
+                    said.plans.extend(decided.plans.into_iter().map(|(_, plan)| plan));
                 }
                 Output::PlanCertified(plan) => said.certified_plans.push(*plan),
                 Output::HeadCertified(head) => said.certified_heads.push(*head),
