@@ -83,46 +83,4 @@ pub fn verify_documents(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{DocumentsRefusal, verify_documents};
-    use crate::knowledge::{
-        fixtures::{certified_head, certified_plan, head, head_of, plan, replica_keys, seal, verified_root},
-        head::{Head, Mode},
-        plan::{DesiredState, PLAN_TYPE, Plan},
-    };
-
-    fn verdict(plan: &Plan, head: Option<&Head>) -> Result<usize, DocumentsRefusal> {
-        let (root, head) = (verified_root().envelope().to_json(), head.map(certified_head));
-        let head = head.map(|head| head.envelope().to_json());
-        verify_documents(&root, &certified_plan(plan).envelope().to_json(), head.as_deref())
-            .map(|verified| verified.plan.signers().len())
-    }
-
-    #[test]
-    fn documents_that_belong_together_pass_whatever_the_mode() {
-        assert_eq!(verdict(&plan(), None), Ok(3));
-        for mode in [Mode::Act, Mode::Hold, Mode::Revoked] {
-            assert_eq!(verdict(&plan(), Some(&head(7, mode))), Ok(3));
-        }
-    }
-
-    #[test]
-    fn documents_that_contradict_each_other_are_refused() {
-        let newer = Plan { desired: DesiredState::Slots { slots: 5 }, ..plan() };
-        let other = head_of(7, Mode::Act, &newer);
-        assert!(matches!(verdict(&plan(), Some(&other)), Err(DocumentsRefusal::OtherPlan(_))));
-        let empty = Head { targets: Vec::new(), ..head(7, Mode::Act) };
-        assert!(matches!(verdict(&plan(), Some(&empty)), Err(DocumentsRefusal::NotNamed(_))));
-        let greedy = Plan { desired: DesiredState::Slots { slots: 13 }, ..plan() };
-        assert_eq!(verdict(&greedy, None), Err(DocumentsRefusal::Limits));
-        let backwards = Plan { expires_at: crate::types::UnixMillis::ZERO, ..plan() };
-        assert!(matches!(verdict(&backwards, None), Err(DocumentsRefusal::PlanFields(_))));
-    }
-
-    #[test]
-    fn too_few_signatures_are_refused() {
-        let root = verified_root().envelope().to_json();
-        let unsigned = seal(PLAN_TYPE, plan().to_bytes(), &replica_keys()[..2]);
-        assert!(matches!(verify_documents(&root, &unsigned, None), Err(DocumentsRefusal::Plan(_))));
-    }
-}
+mod tests;
