@@ -1,4 +1,7 @@
 //! Votes on their way to a quorum certificate: one per voter, for the current and the next view only.
+//!
+//! Invariant: a certificate is made of signatures over one statement, so a vote that names another height for
+//! the same block spoils none.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +10,7 @@ use super::{
     certificate::{QuorumCertificate, Verified},
     message::Vote,
 };
-use crate::types::{CommitteeSize, ReplicaIndex, View};
+use crate::types::{CommitteeSize, Height, ReplicaIndex, View};
 
 #[derive(Debug)]
 pub(super) struct Votes {
@@ -22,7 +25,7 @@ pub(super) enum Counted {
     Yes,
     /// The voter's vote for this view was counted before.
     Again,
-    /// The voter voted for another block in this view.
+    /// The voter voted for another block, or another height, in this view.
     Contradiction,
 }
 
@@ -40,7 +43,7 @@ impl Votes {
     pub(super) fn count(&mut self, vote: Verified<Vote>) -> Counted {
         let votes = self.by_view.entry(vote.get().view).or_default();
         match votes.get(&vote.get().voter) {
-            Some(known) if known.get().block == vote.get().block => Counted::Again,
+            Some(known) if statement_of(known.get()) == statement_of(vote.get()) => Counted::Again,
             Some(_) => Counted::Contradiction,
             None => {
                 votes.insert(vote.get().voter, vote);
@@ -60,12 +63,12 @@ impl Votes {
     /// The QC of a view once a quorum voted for one block in it (rule V3).
     pub(super) fn certificate(&self, view: View) -> Option<Verified<QuorumCertificate>> {
         let votes = self.by_view.get(&view)?;
-        let mut by_block: BTreeMap<BlockId, Vec<&Vote>> = BTreeMap::new();
+        let mut by_statement: BTreeMap<(BlockId, Height), Vec<&Vote>> = BTreeMap::new();
         for vote in votes.values() {
-            by_block.entry(vote.get().block).or_default().push(vote.get());
+            by_statement.entry(statement_of(vote.get())).or_default().push(vote.get());
         }
         let quorum = self.size.quorum();
-        let winners = by_block.into_values().find(|votes| votes.len() >= quorum)?;
+        let winners = by_statement.into_values().find(|votes| votes.len() >= quorum)?;
         let first = winners.first()?;
         Some(Verified::vouch(QuorumCertificate {
             view,
@@ -74,4 +77,9 @@ impl Votes {
             signatures: winners.iter().take(quorum).map(|vote| (vote.voter, vote.signature)).collect(),
         }))
     }
+}
+
+/// What a vote says about its view.
+const fn statement_of(vote: &Vote) -> (BlockId, Height) {
+    (vote.block, vote.height)
 }

@@ -4,9 +4,10 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{Config, Core, Input, Output, Recovery, Rejected};
 use crate::consensus::{
-    Block, Command, Message, Proposal, QuorumCertificate, Record, ViewTimes, certificate::proposal_statement,
+    Block, Command, Message, Proposal, QuorumCertificate, Record, ViewTimes, Vote,
+    certificate::{proposal_statement, vote_statement},
 };
-use crate::types::{Committee, Digest, Epoch, Millis, ReplicaIndex, SecretKey, View};
+use crate::types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View};
 
 fn key(place: u16) -> SecretKey {
     SecretKey::from_seed(&[u8::try_from(place + 1).expect("a small committee"); 32])
@@ -250,4 +251,34 @@ fn a_proposal_by_another_than_the_leader_is_refused() {
     let message = Message::Proposal(Proposal { block, entry: None, signature });
     let refused = cluster.give(0, Input::Message { from: me, message });
     assert!(matches!(refused, Err(Rejected::Proposal(_))), "{refused:?}");
+}
+
+#[test]
+fn a_vote_that_names_another_height_for_the_block_spoils_no_certificate() {
+    let mut cluster = Cluster::new(4);
+    let committee = committee(4);
+    let payload = crate::consensus::Payload::new(vec![command("a")]);
+    let leader = ReplicaIndex::new(1);
+    let justify = QuorumCertificate::genesis(&committee);
+    let block = Arc::new(Block::new(View::new(1), leader, justify, payload));
+    let vote = |voter: u16, height: Height| {
+        let statement = vote_statement(&committee, block.view(), height, block.id());
+        let signature = key(voter).sign(&statement);
+        let voter = ReplicaIndex::new(voter);
+        Message::Vote(Vote { view: block.view(), height, block: block.id(), voter, signature })
+    };
+    let signature = key(1).sign(&proposal_statement(&committee, block.view(), block.id()));
+    let proposal = Message::Proposal(Proposal { block: Arc::clone(&block), entry: None, signature });
+    // The garbage is of the first voter in order, and so would stand first in the certificate.
+    cluster
+        .give(3, Input::Message { from: ReplicaIndex::new(0), message: vote(0, Height::new(9)) })
+        .expect("it is signed by a member");
+    cluster.give(3, Input::Message { from: leader, message: proposal }).expect("valid");
+    for voter in [1, 2] {
+        let message = vote(voter, block.height());
+        cluster.give(3, Input::Message { from: ReplicaIndex::new(voter), message }).expect("valid");
+    }
+    let high_qc = cluster.cores[3].high_qc().get().clone();
+    assert_eq!(high_qc.block, block.id());
+    assert!(high_qc.verify(&committee).is_ok(), "every other replica takes the certificate");
 }
