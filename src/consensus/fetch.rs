@@ -16,8 +16,17 @@ struct Wanted {
     target: Verified<QuorumCertificate>,
     /// How many peers were asked, to ask the signers in turn.
     asked: usize,
-    /// Whose answer is awaited, and until when; `None` when a request is due.
-    awaited: Option<(ReplicaIndex, Millis)>,
+    /// The last request; `None` when the next one is due.
+    awaited: Option<Awaited>,
+}
+
+/// A request. The next peer is asked at its deadline, answered or not: else peers whose answers do not help
+/// would be asked again as fast as they answer.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    peer: ReplicaIndex,
+    answered: bool,
+    deadline: Millis,
 }
 
 impl Fetch {
@@ -27,6 +36,7 @@ impl Fetch {
             self.wanted.as_ref().is_none_or(|wanted| wanted.target.get().height < target.get().height);
         if higher {
             let awaited = self.wanted.as_ref().and_then(|wanted| wanted.awaited);
+            let awaited = awaited.filter(|awaited| !awaited.answered);
             self.wanted = Some(Wanted { target: target.clone(), asked: 0, awaited });
         }
     }
@@ -47,7 +57,7 @@ impl Fetch {
         now: Millis,
     ) -> Option<(ReplicaIndex, QuorumCertificate)> {
         let wanted = self.wanted.as_mut()?;
-        if wanted.awaited.is_some_and(|(_, deadline)| deadline > now) {
+        if wanted.awaited.is_some_and(|awaited| awaited.deadline > now) {
             return None;
         }
         let signers: Vec<_> = wanted
@@ -60,29 +70,30 @@ impl Fetch {
             .collect();
         let peer = *signers.get(wanted.asked % signers.len().max(1))?;
         wanted.asked = wanted.asked.wrapping_add(1);
-        wanted.awaited = Some((peer, now.plus(FETCH_DEADLINE)));
+        wanted.awaited = Some(Awaited { peer, answered: false, deadline: now.plus(FETCH_DEADLINE) });
         Some((peer, wanted.target.get().clone()))
     }
 
-    /// Takes an answer: whether this peer's was awaited.
+    /// Takes an answer: whether this peer's was awaited. Only one is taken for each request.
     pub(super) fn answered(&mut self, from: ReplicaIndex) -> bool {
-        let Some(wanted) = self.wanted.as_mut() else { return false };
-        let awaited = wanted.awaited.is_some_and(|(peer, _)| peer == from);
-        if awaited {
-            wanted.awaited = None;
-        }
-        awaited
+        let awaited = self.wanted.as_mut().and_then(|wanted| wanted.awaited.as_mut());
+        let Some(awaited) = awaited.filter(|awaited| awaited.peer == from && !awaited.answered) else {
+            return false;
+        };
+        awaited.answered = true;
+        true
     }
 
-    /// The answer helped: the same peer is asked for the next part.
+    /// The answer brought a block that was missing: the same peer is asked for the next part, at once.
     pub(super) fn helped(&mut self) {
         if let Some(wanted) = self.wanted.as_mut() {
             wanted.asked = wanted.asked.saturating_sub(1);
+            wanted.awaited = None;
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Millis> {
         let wanted = self.wanted.as_ref()?;
-        wanted.awaited.map(|(_, deadline)| deadline)
+        wanted.awaited.map(|awaited| awaited.deadline)
     }
 }

@@ -61,7 +61,8 @@
 //! Fetch
 //! - **F1** Blocks are asked for only below a verified QC. An answer is a chain that begins at a block that is
 //!   here, each block certified by the next one's verified justification and the last by a QC of its own.
-//! - **F2** Nobody stops voting to fetch; requests go to the QC's signers in turn and have a deadline.
+//! - **F2** Nobody stops voting to fetch; requests go to the QC's signers in turn, each with a deadline. Only an
+//!   answer that brings a missing block is followed by the next request before the deadline.
 
 mod archive;
 mod block;

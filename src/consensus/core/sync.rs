@@ -92,7 +92,9 @@ impl Core {
             return Err(Rejected::Unsolicited);
         }
         let chain = self.verify_chain(response)?;
-        self.fetch.helped();
+        if chain.iter().any(|(block, _)| !self.tree.contains(block.id())) {
+            self.fetch.helped();
+        }
         for (block, certificate) in chain {
             if block.height() > self.tree.committed_height() {
                 self.store_block(&block);

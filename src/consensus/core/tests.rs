@@ -4,7 +4,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{Config, Core, Input, Output, Recovery, Rejected};
 use crate::consensus::{
-    Block, Command, Message, Proposal, QuorumCertificate, Record, ViewTimes, Vote,
+    Block, BlockResponse, Certificates, Command, Message, Proposal, QuorumCertificate, Record, ViewTimes,
+    Vote,
     certificate::{proposal_statement, vote_statement},
 };
 use crate::types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View};
@@ -281,4 +282,51 @@ fn a_vote_that_names_another_height_for_the_block_spoils_no_certificate() {
     let high_qc = cluster.cores[3].high_qc().get().clone();
     assert_eq!(high_qc.block, block.id());
     assert!(high_qc.verify(&committee).is_ok(), "every other replica takes the certificate");
+}
+
+#[test]
+fn an_answer_that_brings_nothing_new_is_not_followed_by_another_request_at_once() {
+    let mut cluster = Cluster::new(4);
+    let asked = |cluster: &mut Cluster| {
+        std::mem::take(&mut cluster.wires)
+            .into_iter()
+            .filter_map(|(_, to, message)| matches!(message, Message::BlockRequest(_)).then_some(to))
+            .collect::<Vec<_>>()
+    };
+    let block_in = |view: u64, justify: QuorumCertificate| {
+        let payload = crate::consensus::Payload::new(vec![command(&view.to_string())]);
+        let leader = ReplicaIndex::new(u16::try_from(view % 4).expect("below four"));
+        Arc::new(Block::new(View::new(view), leader, justify, payload))
+    };
+    let first = block_in(1, QuorumCertificate::genesis(&committee(4)));
+    let first_qc = certificate(4, &first);
+    let second = block_in(2, first_qc.clone());
+    let certificates = Certificates { high_qc: certificate(4, &second), high_tc: None };
+    let from = ReplicaIndex::new(1);
+    cluster.give(3, Input::Message { from, message: Message::Certificates(certificates) }).expect("valid");
+    let peer = *asked(&mut cluster).first().expect("the certified block is missing");
+    let answer = |cluster: &mut Cluster| {
+        let response = BlockResponse { blocks: vec![Arc::clone(&first)], tip: first_qc.clone() };
+        cluster.give(3, Input::Message { from: peer, message: Message::BlockResponse(response) })
+    };
+    answer(&mut cluster).expect("it is a part of the chain");
+    assert_eq!(asked(&mut cluster), [peer], "a useful answer is followed by the next request");
+    answer(&mut cluster).expect("it is still a part of the chain");
+    assert_eq!(asked(&mut cluster), [], "nothing was new");
+    assert_eq!(answer(&mut cluster), Err(Rejected::Unsolicited), "one answer for a request");
+    cluster.now = cluster.cores[3].next_timeout().expect("a fetch goes on");
+    cluster.give(3, Input::Timer).expect("a timer is no bad input");
+    let next = asked(&mut cluster);
+    assert!(next.len() == 1 && next[0] != peer, "the next signer is asked: {next:?}");
+}
+
+/// A block's certificate by the first quorum of replicas.
+fn certificate(replicas: u16, block: &Block) -> QuorumCertificate {
+    let committee = committee(replicas);
+    let statement = vote_statement(&committee, block.view(), block.height(), block.id());
+    let signatures = (0..replicas)
+        .take(committee.size().quorum())
+        .map(|voter| (ReplicaIndex::new(voter), key(voter).sign(&statement)))
+        .collect();
+    QuorumCertificate { view: block.view(), height: block.height(), block: block.id(), signatures }
 }
