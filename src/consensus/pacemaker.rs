@@ -157,6 +157,10 @@ impl Pacemaker {
         }
     }
 
+    pub(super) fn kept_timeouts(&self) -> usize {
+        self.timeouts.len()
+    }
+
     fn current_timeouts(&self) -> impl Iterator<Item = &Timeout> {
         self.timeouts.values().map(Verified::get).filter(|timeout| timeout.view == self.view)
     }

@@ -34,6 +34,11 @@ impl Votes {
         Self { size, by_view: BTreeMap::new() }
     }
 
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.by_view.values().map(BTreeMap::len).sum()
+    }
+
     /// Forgets the votes of views before this one.
     pub(super) fn enter(&mut self, view: View) {
         self.by_view.retain(|of, _| *of >= view);

@@ -222,6 +222,18 @@ impl Core {
         self.pending.len()
     }
 
+    /// How many votes are kept: at most one for each peer in each of two views.
+    #[must_use]
+    pub fn kept_votes(&self) -> usize {
+        self.votes.len()
+    }
+
+    /// How many timeouts are kept: at most one for each peer.
+    #[must_use]
+    pub fn kept_timeouts(&self) -> usize {
+        self.pacemaker.kept_timeouts()
+    }
+
     /// Whether there is anything to agree on (rule I1).
     #[must_use]
     pub fn is_awake(&self) -> bool {

@@ -1,0 +1,303 @@
+//! What must hold after every event, restated without the production code's rules: own bookkeeping of what
+//! left each honest replica, own quorum arithmetic, own signed bytes.
+//!
+//! It changes nothing in the run. Invariant: the first broken invariant is kept, with its time and place.
+
+use quorate::{
+    consensus::{
+        Block, BlockId, Command, CommittedBlock, Core, Message, Proposal, QuorumCertificate, Timeout, Vote,
+    },
+    types::{Committee, Digest, Height, ReplicaIndex, View},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use crate::{adversary::INVENTED, application::Application, disk::SimDisk, statements};
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The virtual time in milliseconds.
+    pub at_ms: u64,
+    /// What was seen, where.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {}.{:03} s: {}", self.at_ms / 1000, self.at_ms % 1000, self.what)
+    }
+}
+
+/// What left one honest replica, over all its restarts.
+#[derive(Debug, Default)]
+struct Said {
+    votes: BTreeMap<View, (Height, BlockId)>,
+    proposals: BTreeMap<View, BlockId>,
+    /// By view, the view of the highest certificate in it.
+    timeouts: BTreeMap<View, View>,
+}
+
+/// A height that some honest replica has committed.
+#[derive(Debug)]
+struct Decided {
+    block: BlockId,
+    /// The application's state after it.
+    state: Digest,
+}
+
+/// The invariants with what they remember.
+#[derive(Debug)]
+pub struct Invariants {
+    committee: Arc<Committee>,
+    replicas: usize,
+    /// The fewest votes that decide.
+    quorum: usize,
+    now_ms: u64,
+    said: BTreeMap<ReplicaIndex, Said>,
+    /// The newest height that reached the application since the last start, and the application, restated.
+    applied: BTreeMap<ReplicaIndex, (u64, Application)>,
+    decided: BTreeMap<u64, Decided>,
+    blocks: BTreeMap<BlockId, Arc<Block>>,
+    submitted: BTreeSet<Digest>,
+    committed: BTreeMap<ReplicaIndex, BTreeSet<Digest>>,
+    broken: Option<Violation>,
+}
+
+impl Invariants {
+    /// Before anything has happened.
+    #[must_use]
+    pub fn new(committee: Arc<Committee>) -> Self {
+        let replicas = committee.iter().count();
+        let faulty = (0..replicas).take_while(|faulty| 3 * faulty < replicas).last().unwrap_or(0);
+        let quorum = (1..=replicas).find(|quorum| 2 * quorum > replicas + faulty).unwrap_or(replicas);
+        Self {
+            committee,
+            replicas,
+            quorum,
+            now_ms: 0,
+            said: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            submitted: BTreeSet::new(),
+            committed: BTreeMap::new(),
+            broken: None,
+        }
+    }
+
+    /// The time of what follows.
+    pub const fn at(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// The first broken invariant.
+    #[must_use]
+    pub const fn broken(&self) -> Option<&Violation> {
+        self.broken.as_ref()
+    }
+
+    /// How many heights have been committed by somebody.
+    #[must_use]
+    pub fn heights(&self) -> u64 {
+        self.decided.len() as u64
+    }
+
+    /// Whether this replica has applied the command since it was first started.
+    #[must_use]
+    pub fn has_committed(&self, replica: ReplicaIndex, command: Digest) -> bool {
+        self.committed.get(&replica).is_some_and(|commands| commands.contains(&command))
+    }
+
+    /// Breaks, unless the claim holds.
+    pub fn claim(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.broken.is_none() {
+            self.broken = Some(Violation { at_ms: self.now_ms, what: what() });
+        }
+    }
+
+    /// A client submitted a command.
+    pub fn submitted(&mut self, command: &Command) {
+        self.submitted.insert(command.digest());
+    }
+
+    /// An adversary sent something: its commands count as submitted, its blocks are known.
+    pub fn adversary_sent(&mut self, message: &Message) {
+        let Message::Proposal(proposal) = message else { return };
+        self.blocks.entry(proposal.block.id()).or_insert_with(|| Arc::clone(&proposal.block));
+        let commands = proposal.block.payload().commands();
+        let invented = commands.iter().filter(|command| command.head().starts_with(INVENTED));
+        self.submitted.extend(invented.map(Command::digest));
+    }
+
+    /// A message left an honest replica.
+    pub fn honest_sent(&mut self, replica: ReplicaIndex, message: &Message, disk: &SimDisk) {
+        match message {
+            Message::Proposal(proposal) => {
+                self.invariant_one_durable_proposal_a_view(replica, proposal, disk);
+            }
+            Message::Vote(vote) => self.invariant_one_durable_vote_a_view(replica, vote, disk),
+            Message::Timeout(timeout) => self.invariant_one_durable_timeout_a_view(replica, timeout, disk),
+            Message::Certificates(_)
+            | Message::Commands(_)
+            | Message::BlockRequest(_)
+            | Message::BlockResponse(_) => {}
+        }
+    }
+
+    fn invariant_one_durable_proposal_a_view(
+        &mut self,
+        replica: ReplicaIndex,
+        proposal: &Proposal,
+        disk: &SimDisk,
+    ) {
+        let block = &proposal.block;
+        let said = self.said.entry(replica).or_default();
+        let before = said.proposals.insert(block.view(), block.id());
+        self.blocks.entry(block.id()).or_insert_with(|| Arc::clone(block));
+        self.claim(before.is_none_or(|before| before == block.id()), || {
+            format!("{replica} signed two proposals for view {}", block.view())
+        });
+        self.claim(block.proposer() == replica, || format!("{replica} sent a proposal that is not its own"));
+        if before.is_none() {
+            let durable = disk.holds_durably(proposal.signature.as_bytes()) && holds_payload(disk, block);
+            self.claim(durable, || {
+                format!("{replica}'s proposal for view {} left before it was durable", block.view())
+            });
+        }
+    }
+
+    fn invariant_one_durable_vote_a_view(&mut self, replica: ReplicaIndex, vote: &Vote, disk: &SimDisk) {
+        let view = vote.view;
+        let statement = (vote.height, vote.block);
+        let said = self.said.entry(replica).or_default();
+        let before = said.votes.insert(view, statement);
+        let newest_vote = said.votes.last_key_value().map(|(newest, _)| *newest);
+        let newest_timeout = said.timeouts.last_key_value().map(|(newest, _)| *newest);
+        self.claim(before.is_none_or(|before| before == statement), || {
+            format!("{replica} signed two votes for view {view}")
+        });
+        self.claim(vote.voter == replica, || format!("{replica} sent a vote that is not its own"));
+        if before.is_some() {
+            return;
+        }
+        self.claim(newest_timeout.is_none_or(|newest| newest < view), || {
+            format!("{replica} voted in view {view} after it had given that or a later view up")
+        });
+        self.claim(newest_vote == Some(view), || {
+            format!("{replica} voted in view {view} after it had voted in a later one")
+        });
+        let block = self.blocks.get(&vote.block).cloned();
+        self.claim(block.is_some(), || {
+            format!("{replica} voted in view {view} for a block that nobody sent")
+        });
+        let durable = disk.holds_durably(vote.signature.as_bytes())
+            && block.is_none_or(|block| holds_payload(disk, &block));
+        self.claim(durable, || format!("{replica}'s vote in view {view} left before it was durable"));
+    }
+
+    fn invariant_one_durable_timeout_a_view(
+        &mut self,
+        replica: ReplicaIndex,
+        timeout: &Timeout,
+        disk: &SimDisk,
+    ) {
+        let (view, high_qc_view) = (timeout.view, timeout.high_qc.view);
+        let before = self.said.entry(replica).or_default().timeouts.insert(view, high_qc_view);
+        self.claim(before.is_none_or(|before| before == high_qc_view), || {
+            format!("{replica} signed two timeouts for view {view}")
+        });
+        self.claim(timeout.sender == replica, || format!("{replica} sent a timeout that is not its own"));
+        if before.is_none() {
+            self.claim(disk.holds_durably(timeout.signature.as_bytes()), || {
+                format!("{replica}'s timeout for view {view} left before it was durable")
+            });
+        }
+    }
+
+    /// A replica starts: its application is empty again.
+    pub fn started(&mut self, replica: ReplicaIndex) {
+        self.applied.remove(&replica);
+    }
+
+    /// A block reached a replica's application, for the first time or again after a restart.
+    pub fn applied(&mut self, replica: ReplicaIndex, committed: &CommittedBlock) {
+        let block = &committed.block;
+        let height = block.height().number();
+        let (newest, mut application) = self.applied.remove(&replica).unwrap_or_default();
+        self.claim(height == newest + 1, || format!("{replica} committed height {height} after {newest}"));
+        application.apply(block);
+        self.applied.insert(replica, (height, application));
+        let commands: Vec<Digest> = block.payload().commands().iter().map(Command::digest).collect();
+        let stranger = commands.iter().find(|command| !self.submitted.contains(*command)).copied();
+        self.claim(stranger.is_none(), || {
+            format!("{replica} committed command {stranger:?} at height {height}, which nobody submitted")
+        });
+        self.committed.entry(replica).or_default().extend(commands);
+        self.invariant_one_block_a_height(replica, committed, application.digest());
+    }
+
+    fn invariant_one_block_a_height(
+        &mut self,
+        replica: ReplicaIndex,
+        committed: &CommittedBlock,
+        state: Digest,
+    ) {
+        let block = &committed.block;
+        let height = block.height().number();
+        if let Some(decided) = self.decided.get(&height) {
+            let (same, equal) = (decided.block == block.id(), decided.state == state);
+            self.claim(same, || format!("{replica} committed another block at height {height}"));
+            self.claim(equal, || format!("{replica} has another state after height {height}"));
+            return;
+        }
+        let parent = match height.checked_sub(1) {
+            Some(0) => Some(QuorumCertificate::genesis(&self.committee).block),
+            Some(below) => self.decided.get(&below).map(|decided| decided.block),
+            None => None,
+        };
+        self.claim(parent == Some(block.parent()), || {
+            format!("{replica} committed a block at height {height} that is no child of the one below")
+        });
+        self.decided.insert(height, Decided { block: block.id(), state });
+        self.invariant_a_quorum_voted(replica, committed);
+    }
+
+    fn invariant_a_quorum_voted(&mut self, replica: ReplicaIndex, committed: &CommittedBlock) {
+        let CommittedBlock { block, certificate } = committed;
+        let names_it = (certificate.view, certificate.height, certificate.block)
+            == (block.view(), block.height(), block.id());
+        let statement = statements::vote(&self.committee, block.view(), block.height(), block.id());
+        let voters: BTreeSet<ReplicaIndex> = certificate
+            .signatures
+            .iter()
+            .filter(|(voter, signature)| {
+                self.committee.key(*voter).is_some_and(|key| key.verify(&statement, signature).is_ok())
+            })
+            .map(|(voter, _)| *voter)
+            .collect();
+        let quorum = self.quorum;
+        self.claim(names_it && voters.len() >= quorum, || {
+            let (height, voters) = (block.height(), voters.len());
+            format!("{replica} committed height {height} with {voters} votes; {quorum} decide")
+        });
+    }
+
+    /// What a running replica keeps of its peers' messages is bounded, whatever they send.
+    pub fn invariant_bounded_memory(&mut self, replica: ReplicaIndex, core: &Core) {
+        let (votes, timeouts) = (core.kept_votes(), core.kept_timeouts());
+        let (most_votes, most_timeouts) = (2 * self.replicas, self.replicas);
+        self.claim(votes <= most_votes && timeouts <= most_timeouts, || {
+            format!("{replica} keeps {votes} votes and {timeouts} timeouts of {most_timeouts} replicas")
+        });
+    }
+}
+
+/// Whether the disk durably holds the commands of a block.
+fn holds_payload(disk: &SimDisk, block: &Block) -> bool {
+    block.payload().is_empty()
+        || borsh::to_vec(block.payload()).is_ok_and(|payload| disk.holds_durably(&payload))
+}

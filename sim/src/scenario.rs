@@ -1,0 +1,205 @@
+//! The scenario of a seed: the committee, its adversaries, the faults and the submissions, all drawn before the
+//! run begins.
+//!
+//! It carries nothing out. Invariant: at most f replicas are adversaries, unless a test says otherwise.
+
+use quorate::types::{CommitteeSize, ReplicaIndex};
+
+use crate::{
+    adversary::{Kind, Side},
+    disk::Crash,
+    net::Weather,
+    node::{Clock, Plant},
+    rng::{Cause, Stream},
+};
+
+/// Something that goes wrong, or right again.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// One direction of a link is cut for so long.
+    Cut {
+        /// From whom.
+        from: ReplicaIndex,
+        /// To whom.
+        to: ReplicaIndex,
+        /// For how many milliseconds.
+        for_ms: u64,
+    },
+    /// All links between these and the others are cut, both ways, for so long.
+    Partition {
+        /// The one part.
+        part: Vec<ReplicaIndex>,
+        /// For how many milliseconds.
+        for_ms: u64,
+    },
+    /// A replica ends after so many more outputs and stays away for so long.
+    Crash {
+        /// Which.
+        replica: ReplicaIndex,
+        /// How many outputs it still carries out.
+        after_outputs: u64,
+        /// How it ends.
+        crash: Crash,
+        /// For how many milliseconds it stays away.
+        away_ms: u64,
+    },
+}
+
+/// A client's command.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// When, in milliseconds.
+    pub at_ms: u64,
+    /// At which replica.
+    pub at: ReplicaIndex,
+    /// The command's shared part.
+    pub body: Vec<u8>,
+}
+
+/// All that a run needs.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed.
+    pub seed: u64,
+    /// n.
+    pub replicas: usize,
+    /// Who is Byzantine, and how.
+    pub adversaries: Vec<(ReplicaIndex, Kind)>,
+    /// With which side of twins each replica talks, by place; none for adversaries.
+    pub sides: Vec<Option<Side>>,
+    /// Which fault is planted in whom.
+    pub plants: Vec<(ReplicaIndex, Plant)>,
+    /// When all faults are over, in milliseconds.
+    pub heal_ms: u64,
+    /// The links until then.
+    pub weather: Weather,
+    /// What happens when.
+    pub faults: Vec<(u64, Fault)>,
+    /// The clients' commands.
+    pub submissions: Vec<Submission>,
+    /// The clocks, by place.
+    pub clocks: Vec<Clock>,
+    /// The journals' segment size in bytes.
+    pub segment_bytes: u64,
+}
+
+impl Scenario {
+    /// The scenario of a seed; without a number of replicas it is one of 4, 5, 6 and 7.
+    ///
+    /// # Panics
+    /// When no committee has that many replicas.
+    #[must_use]
+    pub fn of_seed(seed: u64, replicas: Option<usize>) -> Self {
+        let mut stream = Stream::new(seed, Cause::Scenario, 0);
+        let drawn = 4 + stream.index(4);
+        let replicas = replicas.unwrap_or(drawn);
+        let size = CommitteeSize::new(replicas).expect("the caller checked the number of replicas");
+        let everybody: Vec<_> = (0..CommitteeSize::MAX).map(ReplicaIndex::new).take(replicas).collect();
+        let adversaries = adversaries(&mut stream, &everybody, size.faults());
+        let heal_ms = stream.between(3_000, 30_000);
+        let mut clocks = Stream::new(seed, Cause::Clock, 0);
+        let mut scenario = Self {
+            seed,
+            replicas,
+            sides: Vec::new(),
+            adversaries,
+            plants: Vec::new(),
+            heal_ms,
+            weather: weather(&mut stream),
+            faults: Vec::new(),
+            submissions: Vec::new(),
+            clocks: everybody.iter().map(|_| clock(&mut clocks)).collect(),
+            segment_bytes: 1 << stream.between(11, 18),
+        };
+        scenario.sides = everybody
+            .iter()
+            .map(|replica| {
+                let side = if stream.chance(500) { Side::Left } else { Side::Right };
+                scenario.is_honest(*replica).then_some(side)
+            })
+            .collect();
+        scenario.faults = scenario.draw_faults(&mut stream, &everybody);
+        scenario.submissions = scenario.draw_submissions(&everybody);
+        scenario
+    }
+
+    /// Whether a replica keeps to the rules.
+    #[must_use]
+    pub fn is_honest(&self, replica: ReplicaIndex) -> bool {
+        self.adversaries.iter().all(|(adversary, _)| *adversary != replica)
+    }
+
+    fn draw_faults(&self, stream: &mut Stream, everybody: &[ReplicaIndex]) -> Vec<(u64, Fault)> {
+        let mut crashes = Stream::new(self.seed, Cause::Crash, 0);
+        let (most_cuts, most_crashes) = (stream.below(8), crashes.below(16));
+        let mut faults = Vec::new();
+        for _ in 0..most_cuts {
+            let at_ms = stream.below(self.heal_ms);
+            let for_ms = stream.between(100, 8_000);
+            let (from, to) =
+                (everybody[stream.index(everybody.len())], everybody[stream.index(everybody.len())]);
+            if stream.chance(500) {
+                faults.push((at_ms, Fault::Cut { from, to, for_ms }));
+            } else {
+                let part = everybody.iter().copied().filter(|_| stream.chance(500)).collect();
+                faults.push((at_ms, Fault::Partition { part, for_ms }));
+            }
+        }
+        for _ in 0..most_crashes {
+            let at_ms = crashes.below(self.heal_ms);
+            let replica = everybody[crashes.index(everybody.len())];
+            let after_outputs = crashes.below(40);
+            let crash = if crashes.chance(300) { Crash::Process } else { Crash::Power };
+            let away_ms =
+                if crashes.chance(600) { crashes.between(1, 500) } else { crashes.between(1, 10_000) };
+            faults.push((at_ms, Fault::Crash { replica, after_outputs, crash, away_ms }));
+        }
+        faults
+    }
+
+    fn draw_submissions(&self, everybody: &[ReplicaIndex]) -> Vec<Submission> {
+        let mut stream = Stream::new(self.seed, Cause::Workload, 0);
+        let honest: Vec<_> = everybody.iter().copied().filter(|replica| self.is_honest(*replica)).collect();
+        let idle_ms = stream.between(100, 6_000);
+        let mut submissions = Vec::new();
+        let mut at_ms = stream.below(1_000);
+        while at_ms < self.heal_ms {
+            for _ in 0..stream.between(1, 5) {
+                let at = honest[stream.index(honest.len())];
+                let length = if stream.chance(50) { 4_000 } else { stream.below(3) * 20 };
+                let body = vec![7; usize::try_from(length).expect("it is small")];
+                submissions.push(Submission { at_ms, at, body });
+                at_ms += stream.below(150);
+            }
+            at_ms += stream.between(1, idle_ms);
+        }
+        submissions.retain(|submission| submission.at_ms < self.heal_ms);
+        submissions
+    }
+}
+
+fn adversaries(stream: &mut Stream, everybody: &[ReplicaIndex], most: usize) -> Vec<(ReplicaIndex, Kind)> {
+    if most == 0 || stream.chance(300) {
+        return Vec::new();
+    }
+    let mut left = everybody.to_vec();
+    (0..=stream.index(most))
+        .map(|_| (left.swap_remove(stream.index(left.len())), Kind::ALL[stream.index(Kind::ALL.len())]))
+        .collect()
+}
+
+fn weather(stream: &mut Stream) -> Weather {
+    if stream.chance(300) {
+        return Weather::CALM;
+    }
+    Weather {
+        loss_per_mille: if stream.chance(500) { stream.below(200) } else { 0 },
+        duplicates_per_mille: stream.below(100),
+        delay_ms: stream.between(1, 300),
+        late_per_mille: stream.below(50),
+    }
+}
+
+fn clock(stream: &mut Stream) -> Clock {
+    Clock { offset_ms: stream.below(1_000_000), rate_per_mille: stream.between(950, 1_050) }
+}

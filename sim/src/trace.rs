@@ -1,0 +1,115 @@
+//! The trace: a running digest of every event, and its readable lines for who asked for them.
+//!
+//! It decides nothing. Invariant: two runs with equal digests had the same events in the same order.
+
+use quorate::{
+    consensus::{Message, Proposal, TimeoutCertificate},
+    types::Signature,
+};
+use std::fmt;
+
+use crate::rng::mixed;
+
+/// Takes readable lines.
+pub type Lines<'a> = &'a mut dyn FnMut(&str);
+
+/// The trace of one run.
+pub struct Trace<'a> {
+    digest: u64,
+    events: u64,
+    lines: Option<Lines<'a>>,
+}
+
+impl fmt::Debug for Trace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trace").field("digest", &self.digest).field("events", &self.events).finish()
+    }
+}
+
+impl<'a> Trace<'a> {
+    /// An empty trace; lines go to `lines`.
+    #[must_use]
+    pub const fn new(lines: Option<Lines<'a>>) -> Self {
+        Self { digest: 0, events: 0, lines }
+    }
+
+    /// Takes an event: its words into the digest, its line to who asked.
+    pub fn event(&mut self, now_ms: u64, words: &[u64], line: impl FnOnce() -> String) {
+        self.events += 1;
+        self.digest = words.iter().fold(mixed(self.digest ^ now_ms), |digest, word| {
+            mixed(digest.rotate_left(17) ^ mixed(word.wrapping_add(0x9e37_79b9_7f4a_7c15)))
+        });
+        if let Some(lines) = &mut self.lines {
+            lines(&format!("{:>8}.{:03}  {}", now_ms / 1000, now_ms % 1000, line()));
+        }
+    }
+
+    /// The digest of all events.
+    #[must_use]
+    pub const fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// How many events there were.
+    #[must_use]
+    pub const fn events(&self) -> u64 {
+        self.events
+    }
+}
+
+/// A message in a few words for the digest.
+#[must_use]
+pub fn fingerprint(message: &Message) -> [u64; 3] {
+    match message {
+        Message::Proposal(proposal) => [1, proposal.block.view().number(), first(proposal.signature)],
+        Message::Vote(vote) => [2, vote.view.number(), first(vote.signature)],
+        Message::Timeout(timeout) => [3, timeout.view.number(), first(timeout.signature)],
+        Message::Certificates(certificates) => {
+            let high_tc = certificates.high_tc.as_ref().map_or(0, |tc| tc.view.number());
+            [4, certificates.high_qc.view.number(), high_tc]
+        }
+        Message::Commands(commands) => [5, commands.len() as u64, 0],
+        Message::BlockRequest(request) => [6, request.target_height.number(), request.above.number()],
+        Message::BlockResponse(response) => [7, response.blocks.len() as u64, response.tip.view.number()],
+    }
+}
+
+fn first(signature: Signature) -> u64 {
+    signature.as_bytes().iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+/// A message for people.
+#[must_use]
+pub fn describe(message: &Message) -> String {
+    let entry = |tc: &Option<TimeoutCertificate>| match tc {
+        Some(tc) => format!(" after TC({})", tc.view),
+        None => String::new(),
+    };
+    match message {
+        Message::Proposal(Proposal { block, entry: tc, .. }) => {
+            let (view, height, id, commands) =
+                (block.view(), block.height(), block.id(), block.payload().commands().len());
+            let justify = block.justify().view;
+            format!(
+                "proposal v{view} h{height} {id:?} on QC({justify}){} with {commands} commands",
+                entry(tc)
+            )
+        }
+        Message::Vote(vote) => format!("vote v{} h{} {:?}", vote.view, vote.height, vote.block),
+        Message::Timeout(timeout) => {
+            format!("timeout v{} with QC({}){}", timeout.view, timeout.high_qc.view, entry(&timeout.entry))
+        }
+        Message::Certificates(certificates) => {
+            format!("certificates QC({}){}", certificates.high_qc.view, entry(&certificates.high_tc))
+        }
+        Message::Commands(commands) => format!("{} commands", commands.len()),
+        Message::BlockRequest(request) => {
+            format!("asks for heights above {} up to {}", request.above, request.target_height)
+        }
+        Message::BlockResponse(response) => {
+            let heights = response.blocks.first().zip(response.blocks.last());
+            let heights = heights.map(|(first, last)| format!("{}..={}", first.height(), last.height()));
+            format!("gives heights {}", heights.unwrap_or_default())
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! The world: one queue of events over virtual time, the replicas, the network between them, and the judgement
+//! at the end.
+//!
+//! It draws nothing itself: scenario, network, disks and adversaries have their streams. Invariant: events
+//! happen in the order of time, then of their making, and every one is followed by the invariants.
+
+use quorate::{
+    consensus::{Command, Config, Input, Rejected, ViewTimes},
+    types::{Committee, Digest, Epoch, ReplicaIndex, SecretKey},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    adversary::{Adversary, Letter, adversary},
+    disk::SimDisk,
+    invariants::Invariants,
+    net::Network,
+    node::{Effect, Node},
+    report::Outcome,
+    rng::{Cause, Stream},
+    scenario::{Fault, Scenario},
+    trace::{Lines, Trace, describe, fingerprint},
+};
+
+/// The longest view, in milliseconds, of the slowest clock with its messages: 8 s, 5 % and two delays.
+const LONGEST_VIEW_MS: u64 = 8_500;
+
+/// A run that has this many events never comes to rest.
+const MOST_EVENTS: u64 = 2_000_000;
+
+/// How long a link needs to come up again, at most, in milliseconds.
+const RECONNECT_MS: u64 = 20;
+
+/// How long after healing every command submitted before is committed at every honest replica.
+///
+/// One view until all are in the same one. Of any n consecutive views two consecutive ones have honest leaders,
+/// for fewer than a third are not; the second one's certificate commits the first one's block, and that block holds
+/// every waiting command that its leader knows. A leader that lacks a block fetches it and may lose its turn: one more round.
+#[must_use]
+pub const fn liveness_bound_ms(replicas: usize) -> u64 {
+    (2 * replicas as u64 + 3) * LONGEST_VIEW_MS
+}
+
+#[derive(Debug)]
+enum Seat {
+    Honest(Box<Node>),
+    Adversary(Box<dyn Adversary>),
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrive(Box<Letter>),
+    Connect { at: ReplicaIndex, peer: ReplicaIndex },
+    Wake(ReplicaIndex),
+    Submit(usize),
+    Fault(usize),
+    Mend { from: ReplicaIndex, to: ReplicaIndex },
+    Restart(ReplicaIndex),
+    Heal,
+    Judge,
+}
+
+/// A submitted command.
+#[derive(Debug)]
+struct Submitted {
+    command: Command,
+    at: ReplicaIndex,
+    /// In which life of the replica; none when it was down.
+    incarnation: Option<u64>,
+}
+
+#[derive(Debug)]
+struct World<'a> {
+    scenario: Scenario,
+    now_ms: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    made: u64,
+    everybody: Vec<ReplicaIndex>,
+    seats: BTreeMap<ReplicaIndex, Seat>,
+    /// For when each replica's next wake-up is in the queue.
+    wakes: BTreeMap<ReplicaIndex, u64>,
+    /// How long a replica that will crash stays away.
+    away_ms: BTreeMap<ReplicaIndex, u64>,
+    network: Network,
+    invariants: Invariants,
+    submitted: Vec<Submitted>,
+    /// Commands that some honest replica has not committed, once all faults are over.
+    waiting: Option<Vec<Digest>>,
+    settled_after_ms: Option<u64>,
+    faults: u64,
+    finished: bool,
+    trace: Trace<'a>,
+}
+
+/// Runs a scenario.
+#[must_use]
+pub fn run(scenario: Scenario) -> Outcome {
+    World::new(scenario, None).run()
+}
+
+/// Runs a scenario and tells every event.
+#[must_use]
+pub fn run_traced(scenario: Scenario, lines: Lines<'_>) -> Outcome {
+    World::new(scenario, Some(lines)).run()
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: Scenario, lines: Option<Lines<'a>>) -> Self {
+        let keys: Vec<_> = (1..).map(key).take(scenario.replicas).collect();
+        let members = keys.iter().map(SecretKey::public).collect();
+        let committee = Committee::new(Digest::of(b"simulated cluster"), Epoch::new(1), members);
+        let committee = Arc::new(committee.expect("the keys are distinct and the size was checked"));
+        let everybody: Vec<_> = committee.replicas().collect();
+        let mut seats = BTreeMap::new();
+        for (replica, key) in everybody.iter().zip(keys) {
+            let config =
+                Config { committee: Arc::clone(&committee), me: *replica, key, times: ViewTimes::default() };
+            seats.insert(*replica, seat(&scenario, config));
+        }
+        let network = Network::new(scenario.weather, Stream::new(scenario.seed, Cause::Network, 0));
+        let mut world = Self {
+            faults: scenario.adversaries.len() as u64,
+            now_ms: 0,
+            events: BTreeMap::new(),
+            made: 0,
+            everybody,
+            seats,
+            wakes: BTreeMap::new(),
+            away_ms: BTreeMap::new(),
+            network,
+            invariants: Invariants::new(committee),
+            submitted: Vec::new(),
+            waiting: None,
+            settled_after_ms: None,
+            finished: false,
+            trace: Trace::new(lines),
+            scenario,
+        };
+        world.plan();
+        world
+    }
+
+    fn plan(&mut self) {
+        for replica in self.everybody.clone() {
+            self.push(0, Event::Restart(replica));
+        }
+        for index in 0..self.scenario.submissions.len() {
+            self.push(self.scenario.submissions[index].at_ms, Event::Submit(index));
+        }
+        for index in 0..self.scenario.faults.len() {
+            self.push(self.scenario.faults[index].0, Event::Fault(index));
+        }
+        self.push(self.scenario.heal_ms, Event::Heal);
+    }
+
+    fn push(&mut self, at_ms: u64, event: Event) {
+        self.made += 1;
+        self.events.insert((at_ms.max(self.now_ms), self.made), event);
+    }
+
+    fn run(mut self) -> Outcome {
+        while !self.finished
+            && let Some(((at_ms, _), event)) = self.events.pop_first()
+        {
+            self.now_ms = at_ms;
+            self.invariants.at(at_ms);
+            self.happen(event);
+            self.finish_at_rest();
+            let events = self.trace.events();
+            self.invariants.claim(events < MOST_EVENTS, || "the cluster does not come to rest".to_owned());
+            self.finished |= self.invariants.broken().is_some();
+        }
+        Outcome {
+            seed: self.scenario.seed,
+            virtual_ms: self.now_ms,
+            commits: self.invariants.heights(),
+            faults: self.faults,
+            settled_after_ms: self.settled_after_ms,
+            trace: self.trace.digest(),
+            violation: self.invariants.broken().cloned(),
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive(letter) => self.arrive(*letter),
+            Event::Connect { at, peer } => self.connect(at, peer),
+            Event::Wake(replica) => self.wake(replica),
+            Event::Submit(index) => self.submit(index),
+            Event::Fault(index) => self.fault(index),
+            Event::Mend { from, to } => self.mend(from, to),
+            Event::Restart(replica) => self.restart(replica),
+            Event::Heal => self.heal(),
+            Event::Judge => self.judge(),
+        }
+    }
+
+    fn arrive(&mut self, letter: Letter) {
+        let (from, to) = (letter.from, letter.to);
+        let [kind, one, two] = fingerprint(&letter.message);
+        let words = [10, number(from), number(to), kind, one, two];
+        self.trace.event(self.now_ms, &words, || format!("{from} -> {to}: {}", describe(&letter.message)));
+        match self.seats.get_mut(&to) {
+            Some(Seat::Honest(node)) => {
+                let input = Input::Message { from, message: letter.message };
+                let answer = node.handle(self.now_ms, input);
+                if self.scenario.is_honest(from) {
+                    self.invariant_honest_messages_are_valid(from, to, answer);
+                }
+            }
+            Some(Seat::Adversary(adversary)) => adversary.receive(self.now_ms, letter),
+            None => {}
+        }
+        self.pump(to);
+    }
+
+    /// What an honest replica says is refused as late, early or too much, never as wrong.
+    fn invariant_honest_messages_are_valid(
+        &mut self,
+        from: ReplicaIndex,
+        to: ReplicaIndex,
+        answer: Result<(), Rejected>,
+    ) {
+        let Err(rejected) = answer else { return };
+        let wrong = match rejected {
+            Rejected::Certificate(_)
+            | Rejected::Proposal(_)
+            | Rejected::SecondProposal
+            | Rejected::SecondVote => true,
+            Rejected::ViewAhead | Rejected::Unsolicited | Rejected::BrokenChain | Rejected::PendingFull => {
+                false
+            }
+        };
+        self.invariants.claim(!wrong, || format!("{to} refused a message of honest {from}: {rejected}"));
+    }
+
+    fn connect(&mut self, at: ReplicaIndex, peer: ReplicaIndex) {
+        self.trace.event(self.now_ms, &[11, number(at), number(peer)], || format!("{at} reaches {peer}"));
+        match self.seats.get_mut(&at) {
+            Some(Seat::Honest(node)) => {
+                let taken = node.handle(self.now_ms, Input::PeerConnected(peer));
+                self.invariants.claim(taken.is_ok(), || format!("{at} refused a new link"));
+            }
+            Some(Seat::Adversary(adversary)) => adversary.connected(self.now_ms, peer),
+            None => {}
+        }
+        self.pump(at);
+    }
+
+    fn wake(&mut self, replica: ReplicaIndex) {
+        self.wakes.remove(&replica);
+        let now_ms = self.now_ms;
+        let is_due = |due_ms: Option<u64>| due_ms.is_some_and(|due_ms| due_ms <= now_ms);
+        match self.seats.get_mut(&replica) {
+            Some(Seat::Honest(node)) if is_due(node.next_wake_ms()) => {
+                self.trace.event(now_ms, &[12, number(replica)], || format!("{replica}: timer"));
+                let taken = node.handle(now_ms, Input::Timer);
+                self.invariants.claim(taken.is_ok(), || format!("{replica} refused its own timer"));
+            }
+            Some(Seat::Adversary(adversary)) if is_due(adversary.next_wake_ms()) => adversary.timer(now_ms),
+            Some(Seat::Honest(_) | Seat::Adversary(_)) | None => {}
+        }
+        self.pump(replica);
+    }
+
+    fn submit(&mut self, index: usize) {
+        let submission = &self.scenario.submissions[index];
+        let at = submission.at;
+        let command = Command::new(format!("command {index}").into_bytes(), submission.body.clone());
+        let command = command.expect("it is small");
+        self.trace.event(self.now_ms, &[13, number(at), index as u64], || format!("{at}: command {index}"));
+        self.invariants.submitted(&command);
+        self.submitted.push(Submitted { command: command.clone(), at, incarnation: None });
+        self.hand_in(self.submitted.len() - 1);
+    }
+
+    /// A client hands its command to its replica, if that is up.
+    fn hand_in(&mut self, place: usize) {
+        let submitted = &mut self.submitted[place];
+        let at = submitted.at;
+        if let Some(Seat::Honest(node)) = self.seats.get_mut(&at)
+            && node.core().is_some()
+        {
+            submitted.incarnation = Some(node.incarnation());
+            let taken = node.handle(self.now_ms, Input::Submit(submitted.command.clone()));
+            self.invariants.claim(taken.is_ok(), || format!("{at} has no room for a command"));
+        }
+        self.pump(at);
+    }
+
+    fn fault(&mut self, index: usize) {
+        let fault = self.scenario.faults[index].1.clone();
+        self.trace.event(self.now_ms, &[14, index as u64], || format!("fault: {fault:?}"));
+        match fault {
+            Fault::Cut { from, to, for_ms } => self.cut(from, to, for_ms),
+            Fault::Partition { part, for_ms } => {
+                for one in self.everybody.clone() {
+                    for other in self.everybody.clone() {
+                        if part.contains(&one) != part.contains(&other) {
+                            self.cut(one, other, for_ms);
+                        }
+                    }
+                }
+            }
+            Fault::Crash { replica, after_outputs, crash, away_ms } => {
+                self.away_ms.insert(replica, away_ms);
+                if let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) {
+                    node.crash_after(after_outputs, crash);
+                }
+            }
+        }
+        self.faults += 1;
+    }
+
+    fn cut(&mut self, from: ReplicaIndex, to: ReplicaIndex, for_ms: u64) {
+        self.network.cut(from, to);
+        self.push(self.now_ms + for_ms, Event::Mend { from, to });
+    }
+
+    fn mend(&mut self, from: ReplicaIndex, to: ReplicaIndex) {
+        if self.network.mend(from, to) {
+            self.link(from, to);
+        }
+    }
+
+    /// A link comes up, if it can.
+    fn link(&mut self, one: ReplicaIndex, other: ReplicaIndex) {
+        if one != other && self.network.passes(one, other) && self.network.passes(other, one) {
+            let spread = (number(one) * 7 + number(other) * 3) % RECONNECT_MS;
+            self.push(self.now_ms + 1 + spread, Event::Connect { at: one, peer: other });
+            self.push(self.now_ms + 1 + spread, Event::Connect { at: other, peer: one });
+        }
+    }
+
+    fn restart(&mut self, replica: ReplicaIndex) {
+        let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) else { return };
+        if node.core().is_some() {
+            return;
+        }
+        self.trace.event(self.now_ms, &[15, number(replica)], || format!("{replica} starts"));
+        self.invariants.started(replica);
+        match node.start() {
+            Ok(started) => {
+                for committed in &started.redelivered {
+                    self.invariants.applied(replica, committed);
+                }
+            }
+            Err(error) => {
+                self.invariants.claim(false, || format!("{replica} refused its own journal: {error}"));
+                return;
+            }
+        }
+        self.pump(replica);
+        for peer in self.everybody.clone() {
+            self.link(replica, peer);
+        }
+    }
+
+    fn crashed(&mut self, replica: ReplicaIndex) {
+        self.trace.event(self.now_ms, &[16, number(replica)], || format!("{replica} crashes"));
+        let away_ms = self.away_ms.remove(&replica);
+        self.push(self.now_ms + away_ms.unwrap_or(1), Event::Restart(replica));
+    }
+
+    /// All faults are over: links work, everybody is up, and clients hand in again what a crash may have lost.
+    fn heal(&mut self) {
+        self.trace.event(self.now_ms, &[17], || "all faults are over".to_owned());
+        self.network.calm();
+        for replica in self.everybody.clone() {
+            if let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) {
+                node.spare();
+            }
+            self.restart(replica);
+        }
+        for (place, one) in self.everybody.clone().into_iter().enumerate() {
+            for other in self.everybody.clone().into_iter().skip(place + 1) {
+                self.link(one, other);
+            }
+        }
+        for place in 0..self.submitted.len() {
+            let Submitted { at, incarnation, .. } = &self.submitted[place];
+            let alive = match self.seats.get(at) {
+                Some(Seat::Honest(node)) => Some(node.incarnation()),
+                Some(Seat::Adversary(_)) | None => None,
+            };
+            if *incarnation != alive {
+                self.hand_in(place);
+            }
+        }
+        self.waiting = Some(self.submitted.iter().map(|submitted| submitted.command.digest()).collect());
+        let bound_ms = liveness_bound_ms(self.scenario.replicas);
+        self.push(self.now_ms + bound_ms, Event::Judge);
+        self.push(self.now_ms + 2 * bound_ms, Event::Judge);
+    }
+
+    /// Carries out all that a replica has to do, and wakes it when it asks for it.
+    fn pump(&mut self, replica: ReplicaIndex) {
+        while let Some(effect) = self.step(replica) {
+            match effect {
+                Effect::Inside => {}
+                Effect::Sent { to, message } => {
+                    self.post(&Letter { from: replica, to, message, mark: None });
+                }
+                Effect::Committed(committed) => {
+                    let (height, id) = (committed.block.height(), committed.block.id());
+                    let words = [18, number(replica), height.number()];
+                    self.trace.event(self.now_ms, &words, || {
+                        let commands = committed.block.payload().commands().len();
+                        format!("{replica} commits h{height} {id:?} with {commands} commands")
+                    });
+                    self.invariants.applied(replica, &committed);
+                    self.strike_out();
+                }
+                Effect::Crashed => self.crashed(replica),
+            }
+        }
+        let due_ms = match self.seats.get_mut(&replica) {
+            Some(Seat::Honest(node)) => {
+                if let Some(core) = node.core() {
+                    self.invariants.invariant_bounded_memory(replica, core);
+                }
+                node.next_wake_ms()
+            }
+            Some(Seat::Adversary(adversary)) => {
+                let letters = adversary.letters();
+                let due_ms = adversary.next_wake_ms();
+                for letter in letters {
+                    self.invariants.adversary_sent(&letter.message);
+                    self.post(&letter);
+                }
+                due_ms
+            }
+            None => None,
+        };
+        if let Some(due_ms) = due_ms.map(|due_ms| due_ms.max(self.now_ms))
+            && self.wakes.get(&replica).is_none_or(|known_ms| due_ms < *known_ms)
+        {
+            self.wakes.insert(replica, due_ms);
+            self.push(due_ms, Event::Wake(replica));
+        }
+    }
+
+    /// The next output of an honest replica, with the invariants on what leaves.
+    fn step(&mut self, replica: ReplicaIndex) -> Option<Effect> {
+        let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) else { return None };
+        match node.step() {
+            Ok(effect) => {
+                if let Some(Effect::Sent { message, .. }) = &effect {
+                    self.invariants.honest_sent(replica, message, node.disk());
+                }
+                effect
+            }
+            Err(error) => {
+                self.invariants.claim(false, || format!("{replica}'s journal failed: {error}"));
+                None
+            }
+        }
+    }
+
+    fn post(&mut self, letter: &Letter) {
+        for delay_ms in self.network.delays_ms(letter.from, letter.to) {
+            self.push(self.now_ms + delay_ms, Event::Arrive(Box::new(letter.clone())));
+        }
+    }
+
+    /// Strikes out the waiting commands that every honest replica has committed.
+    fn strike_out(&mut self) {
+        let Some(waiting) = &mut self.waiting else { return };
+        let (seats, invariants) = (&self.seats, &self.invariants);
+        let honest = || {
+            seats.iter().filter_map(|(replica, seat)| match seat {
+                Seat::Honest(_) => Some(*replica),
+                Seat::Adversary(_) => None,
+            })
+        };
+        waiting.retain(|command| honest().any(|replica| !invariants.has_committed(replica, *command)));
+        if waiting.is_empty() && self.settled_after_ms.is_none() {
+            self.settled_after_ms = Some(self.now_ms - self.scenario.heal_ms);
+        }
+    }
+
+    /// Ends the run once nothing can happen any more.
+    fn finish_at_rest(&mut self) {
+        let only_judges = |event: &Event| matches!(event, Event::Judge);
+        if self.waiting.is_none() || self.events.len() > 2 || !self.events.values().all(only_judges) {
+            return;
+        }
+        self.strike_out();
+        self.invariant_every_command_is_committed("at rest");
+        self.invariant_all_rest_in_one_state();
+        self.finished = true;
+    }
+
+    fn judge(&mut self) {
+        let healed_ms = self.now_ms - self.scenario.heal_ms;
+        self.strike_out();
+        self.invariant_every_command_is_committed("within the bound");
+        if healed_ms > liveness_bound_ms(self.scenario.replicas) {
+            self.invariant_all_rest_in_one_state();
+            self.finished = true;
+        }
+    }
+
+    fn invariant_every_command_is_committed(&mut self, when: &str) {
+        let left = self.waiting.as_ref().map_or(0, Vec::len);
+        self.invariants.claim(left == 0, || format!("{left} commands are not committed everywhere {when}"));
+    }
+
+    fn invariant_all_rest_in_one_state(&mut self) {
+        let nodes = self.seats.iter().filter_map(|(replica, seat)| match seat {
+            Seat::Honest(node) => Some((*replica, node)),
+            Seat::Adversary(_) => None,
+        });
+        let mut first = None;
+        for (replica, node) in nodes {
+            let Some(core) = node.core() else { continue };
+            let (rests, height) =
+                (core.next_timeout().is_none() && !core.is_awake(), core.committed_height());
+            self.invariants.claim(rests, || format!("{replica} does not come to rest"));
+            let state = (height, node.state());
+            let (other, expected) = *first.get_or_insert((replica, state));
+            self.invariants.claim(state == expected, || {
+                format!("{replica} rests at height {height}, {other} at {} or in another state", expected.0)
+            });
+        }
+    }
+}
+
+fn number(replica: ReplicaIndex) -> u64 {
+    u64::from(replica.place())
+}
+
+fn key(place: u8) -> SecretKey {
+    SecretKey::from_seed(&[place; 32])
+}
+
+fn seat(scenario: &Scenario, config: Config) -> Seat {
+    let (seed, me) = (scenario.seed, config.me);
+    let place = number(me);
+    if let Some((_, kind)) = scenario.adversaries.iter().find(|(whose, _)| *whose == me) {
+        let stream = Stream::new(seed, Cause::Adversary, place);
+        return Seat::Adversary(adversary(*kind, config, &scenario.sides, stream));
+    }
+    let plant = scenario.plants.iter().find(|(whose, _)| *whose == me).map(|(_, plant)| *plant);
+    let disk = SimDisk::new(Stream::new(seed, Cause::Disk, place));
+    let salts = Stream::new(seed, Cause::Disk, place + 1000);
+    let clock = scenario.clocks[me.as_usize()];
+    Seat::Honest(Box::new(Node::new(config, clock, disk, salts, scenario.segment_bytes, plant)))
+}

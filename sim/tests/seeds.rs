@@ -1,0 +1,54 @@
+//! Seeds that must keep every invariant: a fixed range, and all that once did not.
+//!
+//! It plants no fault. Invariant: a failing seed's message says how to replay it.
+
+use quorate_sim::{Outcome, Scenario, run};
+
+/// Seeds that broke an invariant once, with the committee's size they did it in.
+const REGRESSIONS: &[(u64, Option<usize>)] = &[
+    // Answers to a fetch that brought nothing new were followed by the next request without end.
+    (196, None),
+];
+
+fn keeps_every_invariant(seed: u64, replicas: Option<usize>) -> Outcome {
+    let outcome = run(Scenario::of_seed(seed, replicas));
+    let size = replicas.map_or(String::new(), |replicas| format!(" --replicas {replicas}"));
+    if let Some(violation) = &outcome.violation {
+        panic!("seed {seed}: {violation}\nreplay: quorate-sim --seed {seed}{size} --trace");
+    }
+    outcome
+}
+
+#[test]
+fn two_hundred_seeds_over_four_to_seven_replicas_keep_every_invariant() {
+    let mut commits = 0;
+    for seed in 0..200 {
+        commits += keeps_every_invariant(seed, None).commits;
+    }
+    assert!(commits > 2_000, "only {commits} commits: the seeds test little");
+}
+
+#[test]
+fn committees_without_a_fault_to_spare_keep_every_invariant() {
+    for replicas in [1, 2, 3] {
+        for seed in 0..10 {
+            keeps_every_invariant(seed, Some(replicas));
+        }
+    }
+}
+
+#[test]
+fn seeds_that_failed_once_keep_every_invariant() {
+    for (seed, replicas) in REGRESSIONS {
+        keeps_every_invariant(*seed, *replicas);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
+    for seed in [3, 4, 5] {
+        let traces: Vec<_> = (0..2).map(|_| run(Scenario::of_seed(seed, None)).trace).collect();
+        assert_eq!(traces[0], traces[1], "seed {seed}");
+        assert_ne!(traces[0], run(Scenario::of_seed(seed + 100, None)).trace);
+    }
+}
