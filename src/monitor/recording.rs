@@ -46,11 +46,11 @@ impl RecordedRequest {
     }
 }
 
-/// Why a recording cannot be read or written.
+/// Why a recording cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
-    /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
     File {
         /// Which file.
         path: PathBuf,
