@@ -23,9 +23,11 @@ clippy:
 cores:
     cargo check --locked --lib --no-default-features
 
-# The simulator, built alone so that no feature leaks into the cores
+# The simulator over seeds and committee sizes, built alone so that no feature leaks into the cores
 sim:
     cargo build --locked --release -p quorate-sim
+    cargo test --locked --release -p quorate-sim
+    for replicas in 4 5 6 7; do cargo run --locked --release --quiet -p quorate-sim -- --seeds 100 --replicas "$replicas"; done
 
 # Do the docs build, with every link?
 docs:
