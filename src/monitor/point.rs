@@ -155,6 +155,14 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// An empty batch with room for a body of so many bytes. An identity takes about as many bytes as its
+    /// point; a point of a counter takes some 150.
+    #[cfg(feature = "service")]
+    pub(super) fn for_body(bytes: usize) -> Self {
+        let points = bytes / 128;
+        Self { identities: Vec::with_capacity(bytes), points: Vec::with_capacity(points), ..Self::default() }
+    }
+
     /// Adds a point of the series whose canonical bytes these are. The caller answers for the bytes.
     pub(super) fn push_encoded(&mut self, identity: &[u8], sample: Sample) {
         let start = self.identities.len();
@@ -209,6 +217,6 @@ impl Batch {
     /// How much memory it takes, in bytes.
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
-        self.identities.len() + self.points.len() * size_of::<(Range<usize>, u64, Sample)>()
+        self.identities.capacity() + self.points.capacity() * size_of::<(Range<usize>, u64, Sample)>()
     }
 }

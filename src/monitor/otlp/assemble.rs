@@ -88,10 +88,11 @@ pub(super) struct Assembler<'a> {
     identity: Vec<u8>,
 }
 
-impl Default for Assembler<'_> {
-    fn default() -> Self {
+impl<'a> Assembler<'a> {
+    /// An assembler for a body of so many bytes.
+    pub(super) fn for_body(bytes: usize) -> Self {
         Self {
-            batch: Batch::default(),
+            batch: Batch::for_body(bytes),
             attributes: Vec::new(),
             values: Vec::new(),
             resource: Err(Reason::BadSource),
@@ -99,9 +100,7 @@ impl Default for Assembler<'_> {
             identity: Vec::new(),
         }
     }
-}
 
-impl<'a> Assembler<'a> {
     pub(super) fn finish(self) -> Batch {
         self.batch
     }

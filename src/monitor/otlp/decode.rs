@@ -93,13 +93,13 @@ pub fn decode(
     let malformed = |why: String| DecodeError::Malformed { format, why };
     match format {
         Format::Protobuf => {
-            let mut assembler = Assembler::default();
+            let mut assembler = Assembler::for_body(plain.len());
             protobuf::read_request(&plain, &mut assembler).map_err(|error| malformed(error.to_string()))?;
             Ok(assembler.finish())
         }
         Format::Json => {
             let request = json::parse(&plain).map_err(|error| malformed(error.to_string()))?;
-            let mut assembler = Assembler::default();
+            let mut assembler = Assembler::for_body(plain.len());
             request.read(&mut assembler);
             Ok(assembler.finish())
         }
