@@ -47,11 +47,17 @@ impl Recovery {
     pub fn record(&mut self, record: Record) -> Result<Option<CommittedBlock>, RecoveryError> {
         let core = &mut self.core;
         match record {
-            Record::Block(block) => core.tree.insert(block),
+            Record::Block(block) => {
+                // Only blocks with verified justifications are stored.
+                core.safety.raise(&Verified::vouch(block.justify().clone()));
+                core.tree.insert(block);
+            }
             Record::Proposal { block, proposal } => {
                 let block = core.tree.get(block).ok_or(RecoveryError::MissingBlock(block))?;
                 core.safety.recover_proposal(block.view());
-                self.own_proposal = Some(proposal.with_block(Arc::clone(block)));
+                let proposal = proposal.with_block(Arc::clone(block));
+                self.certificates([], proposal.entry.clone());
+                self.own_proposal = Some(proposal);
             }
             Record::Vote { vote, entry, high_qc } => {
                 if vote.voter != core.me {

@@ -330,3 +330,28 @@ fn certificate(replicas: u16, block: &Block) -> QuorumCertificate {
         .collect();
     QuorumCertificate { view: block.view(), height: block.height(), block: block.id(), signatures }
 }
+
+#[test]
+fn a_leader_that_crashes_right_after_its_proposal_sends_the_same_one_again() {
+    // The leader of view 2 enters it by a timeout certificate, for the leader of view 1 is away.
+    let mut cluster = Cluster::new(4);
+    cluster.cut = vec![1];
+    cluster.give(2, Input::Submit(command("one"))).expect("room");
+    cluster.settle();
+    cluster.run_timers();
+    let is_own = |record: &Record| matches!(record, Record::Proposal { .. });
+    let written = cluster.journals[2].iter().position(is_own).expect("it led a view");
+    cluster.journals[2].truncate(written + 1);
+    cluster.wires.clear();
+    cluster.restart(2);
+    let again = cluster.wires.iter().find_map(|(from, _, message)| match message {
+        Message::Proposal(proposal) => Some((*from, proposal.block.view())),
+        Message::Vote(_)
+        | Message::Timeout(_)
+        | Message::Certificates(_)
+        | Message::Commands(_)
+        | Message::BlockRequest(_)
+        | Message::BlockResponse(_) => None,
+    });
+    assert_eq!(again, Some((ReplicaIndex::new(2), View::new(2))));
+}
