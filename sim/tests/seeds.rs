@@ -8,6 +8,8 @@ use quorate_sim::{Outcome, Scenario, run};
 const REGRESSIONS: &[(u64, Option<usize>)] = &[
     // Answers to a fetch that brought nothing new were followed by the next request without end.
     (196, None),
+    // Replicas at rest did not propose, so that one that had missed a certificate never saw two in a row.
+    (1173, None),
 ];
 
 fn keeps_every_invariant(seed: u64, replicas: Option<usize>) -> Outcome {

@@ -237,7 +237,7 @@ impl Core {
     /// Whether there is anything to agree on (rule I1).
     #[must_use]
     pub fn is_awake(&self) -> bool {
-        !self.pending.is_empty() || self.chain_has_commands()
+        !self.pending.is_empty() || self.pacemaker.entry_tc().is_some() || self.chain_needs_a_commit()
     }
 
     /// The height that a certificate proves to exist above what is here, while a fetch goes on.
@@ -246,11 +246,14 @@ impl Core {
         self.fetch.target().map(|target| target.get().height)
     }
 
-    /// Whether a block with commands on the highest certificate's chain, or the candidate, is uncommitted.
-    fn chain_has_commands(&self) -> bool {
+    /// Whether the candidate or an uncommitted block on the highest certificate's chain is one that somebody waits
+    /// for: it has commands, or its view was entered by a timeout certificate.
+    fn chain_needs_a_commit(&self) -> bool {
         let proposed = self.candidate.as_ref().is_some_and(|candidate| !candidate.block.payload().is_empty());
-        let has_commands = |path: Vec<Arc<Block>>| path.iter().any(|block| !block.payload().is_empty());
-        proposed || self.tree.path(self.safety.high_qc().get().block).is_some_and(has_commands)
+        let awaited =
+            |block: &Arc<Block>| !block.payload().is_empty() || block.justify().view.next() != block.view();
+        proposed
+            || self.tree.path(self.safety.high_qc().get().block).is_some_and(|path| path.iter().any(awaited))
     }
 
     /// Does all that the last input made possible: votes, certificates, proposals, fetches, the timer.

@@ -4,9 +4,9 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{Config, Core, Input, Output, Recovery, Rejected};
 use crate::consensus::{
-    Block, BlockResponse, Certificates, Command, Message, Proposal, QuorumCertificate, Record, ViewTimes,
-    Vote,
-    certificate::{proposal_statement, vote_statement},
+    Block, BlockResponse, Certificates, Command, Message, Proposal, QuorumCertificate, Record, Timeout,
+    ViewTimes, Vote,
+    certificate::{proposal_statement, timeout_statement, vote_statement},
 };
 use crate::types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View};
 
@@ -354,4 +354,27 @@ fn a_leader_that_crashes_right_after_its_proposal_sends_the_same_one_again() {
         | Message::BlockResponse(_) => None,
     });
     assert_eq!(again, Some((ReplicaIndex::new(2), View::new(2))));
+}
+
+#[test]
+fn replicas_at_rest_help_one_that_is_awake_to_a_commit_and_rest_again() {
+    let mut cluster = Cluster::new(4);
+    let committee = committee(4);
+    let view = View::new(1);
+    for sender in [0, 3] {
+        let timeout = Timeout {
+            view,
+            high_qc: QuorumCertificate::genesis(&committee),
+            entry: None,
+            sender: ReplicaIndex::new(sender),
+            signature: key(sender).sign(&timeout_statement(&committee, view, View::ZERO)),
+        };
+        let from = ReplicaIndex::new(sender);
+        cluster.give(2, Input::Message { from, message: Message::Timeout(timeout) }).expect("valid");
+    }
+    cluster.settle();
+    for core in &cluster.cores {
+        assert!(core.committed_height() > Height::ZERO, "no command, but a timeout certificate");
+        assert_eq!(core.next_timeout(), None, "they rest again");
+    }
 }
