@@ -5,6 +5,7 @@
 //! [`output`] alone. No decision of the control loop is made here.
 
 pub mod agent;
+pub mod bench;
 pub mod config;
 pub mod dev;
 mod exit;
@@ -70,6 +71,7 @@ enum Command {
     Relay(relay::Arguments),
     ReplayOtlp(replay_otlp::Arguments),
     InspectOtlp(inspect_otlp::Arguments),
+    Bench(bench::Arguments),
     Config(config::Arguments),
 }
 
@@ -106,6 +108,7 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Relay(arguments) => wait_for(relay::run(arguments, output)),
         Command::ReplayOtlp(arguments) => wait_for(replay_otlp::run(arguments, output)),
         Command::InspectOtlp(arguments) => inspect_otlp::run(&arguments, output),
+        Command::Bench(arguments) => wait_for(bench::run(arguments, output)),
         Command::Config(arguments) => config::run(&arguments, output),
     }
 }
