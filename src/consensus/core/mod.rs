@@ -142,6 +142,8 @@ pub struct Core {
     /// This replica's proposal for the current view, to be sent again.
     own_proposal: Option<Proposal>,
     stale_answers: BTreeMap<ReplicaIndex, Millis>,
+    /// Whether no input has come since the start: the timers have never been looked at.
+    fresh: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -159,6 +161,7 @@ impl Core {
             candidate: None,
             own_proposal: None,
             stale_answers: BTreeMap::new(),
+            fresh: true,
             outputs: VecDeque::new(),
             committee,
             me,
@@ -192,9 +195,13 @@ impl Core {
         self.outputs.pop_front()
     }
 
-    /// When to call [`Self::handle`] with [`Input::Timer`] at the latest; `None` while the replica rests.
+    /// When to call [`Self::handle`] with [`Input::Timer`] at the latest; `None` while the replica rests. Right
+    /// after the start that is at once: what the journal left unfinished needs its timers though no peer speaks.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Millis> {
+        if self.fresh {
+            return Some(Millis::ZERO);
+        }
         [self.pacemaker.deadline(), self.fetch.deadline()].into_iter().flatten().min()
     }
 
@@ -258,6 +265,7 @@ impl Core {
 
     /// Does all that the last input made possible: votes, certificates, proposals, fetches, the timer.
     fn advance(&mut self, now: Millis) {
+        self.fresh = false;
         while self.try_vote() || self.try_certify() || self.try_give_up() || self.try_propose() {}
         if self.is_awake() {
             self.pacemaker.start_timer(now);

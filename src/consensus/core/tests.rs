@@ -91,7 +91,9 @@ impl Cluster {
     }
 
     fn run_timers(&mut self) {
-        let due = self.cores.iter().filter_map(Core::next_timeout).min().expect("some replica is awake");
+        let is_cut = |place: usize| self.cut.iter().any(|cut| usize::from(*cut) == place);
+        let up = self.cores.iter().enumerate().filter(|(place, _)| !is_cut(*place));
+        let due = up.filter_map(|(_, core)| core.next_timeout()).min().expect("some replica is awake");
         self.now = self.now.max(due);
         for place in 0..u16::try_from(self.cores.len()).expect("a small committee") {
             if !self.cut.contains(&place) {
@@ -377,4 +379,16 @@ fn replicas_at_rest_help_one_that_is_awake_to_a_commit_and_rest_again() {
         assert!(core.committed_height() > Height::ZERO, "no command, but a timeout certificate");
         assert_eq!(core.next_timeout(), None, "they rest again");
     }
+}
+
+#[test]
+fn a_replica_that_restarts_with_unfinished_work_asks_for_its_timer_though_no_peer_speaks() {
+    let mut cluster = Cluster::new(4);
+    cluster.cut = vec![0, 2, 3];
+    cluster.give(1, Input::Submit(command("one"))).expect("room");
+    cluster.settle();
+    cluster.restart(1);
+    cluster.now = cluster.cores[1].next_timeout().expect("its block is not committed").max(cluster.now);
+    cluster.give(1, Input::Timer).expect("a timer is no bad input");
+    assert!(cluster.cores[1].next_timeout() > Some(cluster.now), "now the view's timer runs");
 }
