@@ -387,7 +387,9 @@ impl Cycle {
                 Certification::Certified { subject, envelope } => match subject.kind {
                     SubjectKind::Plan => {
                         let envelope_json = envelope.to_json();
-                        if let Ok(certified) = Certified::verify_envelope(envelope, &self.committee) {
+                        if let Ok(certified) = Certified::verify_envelope(envelope, &self.committee)
+                            && !self.is_logged(&certified)
+                        {
                             self.await_logging(subject, envelope_json, &certified);
                             self.outputs.push_back(Output::PlanCertified(Box::new(certified)));
                         }
@@ -403,6 +405,12 @@ impl Cycle {
                 }
             }
         }
+    }
+
+    /// Whether this plan or a newer one of its target is logged: a peer that comes back may endorse it again.
+    fn is_logged(&self, certified: &Certified<Plan>) -> bool {
+        let plan = certified.document();
+        self.state.newest_seq(&plan.target).is_some_and(|newest| newest >= plan.seq)
     }
 
     /// A certified plan is submitted by every holder in turn until it is logged or too late.

@@ -161,6 +161,14 @@ impl State {
         self.agreed.now()
     }
 
+    /// The sequence number of a target's newest logged plan, zero before the first; `None` for a target that is
+    /// not in the genesis.
+    #[must_use]
+    pub fn newest_seq(&self, target: &TargetId) -> Option<Cycle> {
+        let place = self.genesis.targets.iter().position(|known| known.id == *target)?;
+        self.targets.newest_seq(place)
+    }
+
     /// The newest cycle's number; zero before the first.
     #[must_use]
     pub const fn cycle(&self) -> Cycle {

@@ -62,6 +62,10 @@ impl Targets {
         })
     }
 
+    pub(super) fn newest_seq(&self, place: usize) -> Option<Cycle> {
+        self.records.get(place).map(|record| record.state.newest_seq)
+    }
+
     /// H2: agreed time has moved.
     pub(super) fn enter_slot(
         &mut self,

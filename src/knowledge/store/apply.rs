@@ -70,6 +70,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ApplyError`]; [`ApplyError::is_transient`] says whether to try the same block again later.
+    #[tracing::instrument(name = "store block", skip_all, fields(height = %block.header.height))]
     pub async fn apply(&self, block: &AppliedBlock) -> Result<ApplyOutcome, ApplyError> {
         match tokio::time::timeout(APPLY_TIMEOUT, self.apply_in_time(block)).await {
             Ok(result) => result,

@@ -29,6 +29,7 @@ struct Queued {
     status: &'static str,
 }
 
+#[tracing::instrument(name = "receipt", skip_all)]
 async fn receive(
     State(api): State<AgentApi>,
     body: Result<Bytes, BytesRejection>,

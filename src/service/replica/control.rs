@@ -113,6 +113,7 @@ impl Control {
         }
     }
 
+    #[tracing::instrument(name = "replay", skip_all, fields(blocks = recovered.blocks.len()))]
     async fn replay(&mut self, recovered: Recovered) {
         let Recovered { notes, blocks, torn } = recovered;
         if let Some(torn) = torn {

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -39,7 +39,11 @@ pub enum LogsError {
 
 /// Starts logging for the whole process. The filter is a list of `target=level`, for example
 /// `info,quorate::consensus=debug`; without a level of its own a target logs from `info` up.
-pub(super) fn start(format: LogFormat, filter: &str) -> Result<(), LogsError> {
+pub(super) fn start(
+    format: LogFormat,
+    filter: &str,
+    spans: Option<impl Layer<Registry> + Send + Sync>,
+) -> Result<(), LogsError> {
     let filter = parse_filter(filter)?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
@@ -50,7 +54,9 @@ pub(super) fn start(format: LogFormat, filter: &str) -> Result<(), LogsError> {
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(LogsError::StartedTwice)
+    // The filter is for lines alone: which spans are exported is not the log's business.
+    let lines = lines.with_filter(filter);
+    tracing_subscriber::registry().with(spans).with(lines).try_init().map_err(LogsError::StartedTwice)
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogsError> {

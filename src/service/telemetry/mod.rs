@@ -2,12 +2,13 @@
 //!
 //! Metrics are not here: `/metrics` serves them from [`super::metrics`]. Nothing that the control loop
 //! decides depends on telemetry: a full queue or a collector that is down costs spans, never progress.
-//! Invariant: every exported span belongs to a control cycle and has its parent in the same export.
+//! Invariant: every exported span's parent is exported by the same process.
 
 mod cycle_trace;
 mod export;
 mod logs;
 mod setup;
+mod work_spans;
 
 pub use cycle_trace::{CycleTracer, Stage, system_time, trace_id};
 pub use export::TracesError;

@@ -4,6 +4,7 @@ use super::{
     cycle_trace::CycleTracer,
     export::{self, Exporter, TracesError},
     logs::{self, LogFormat, LogsError},
+    work_spans,
 };
 
 /// What a process tells of itself, and where to.
@@ -43,11 +44,11 @@ pub struct Telemetry {
 /// # Errors
 /// [`TelemetryError`] when the filter or the collector's address is not valid.
 pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
-    logs::start(config.log_format, &config.log_filter)?;
     let exporter = match &config.otlp_traces {
         Some(collector) => Some(export::start(collector, &config.service_instance)?),
         None => None,
     };
+    logs::start(config.log_format, &config.log_filter, exporter.as_ref().map(work_spans::layer))?;
     Ok(Telemetry { exporter })
 }
 
