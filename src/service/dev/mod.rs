@@ -184,20 +184,18 @@ impl DevCluster {
         for (address, flag) in plan.addresses() {
             TcpListener::bind(address).map_err(|_| DevError::PortTaken { address, flag })?;
         }
+        // Before anything is started: what is wrong with a file is told at once.
+        let policies = if fresh { Some(read_policies(config.asked.policy.as_deref())?) } else { None };
         show(Shown::Step("starting a private Postgres".to_owned()));
         let postgres = PrivatePostgres::start(&folder.join("postgres")).await?;
-        let mut databases = Vec::new();
-        for place in 0..plan.replicas {
-            let name = format!("quorate_r{place}");
-            postgres.ensure_database(&name).await?;
-            databases.push(postgres.url(&name));
-        }
-        if fresh {
-            show(Shown::Step(format!("founding a cluster of {} replicas", plan.replicas)));
-            found_cluster(&folder, &plan, config.asked.policy.as_deref(), &databases)?;
-            plan.keep(&folder)?;
-        }
-        let genesis = PolicyFile::read(&Layout::of(folder.clone()).genesis())?.genesis(&BTreeMap::new())?;
+        let prepared = prepare_cluster(&folder, &plan, policies, &postgres, show).await;
+        let (databases, genesis) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                stop(postgres).await;
+                return Err(error);
+            }
+        };
         let (hear, heard) = mpsc::channel(HEARD_QUEUE);
         let mut cluster = Self { postgres, children: Vec::new(), heard, _lock: lock };
         let info = cluster.start_children(&folder, &plan, &config, &genesis, &hear, databases, show).await;
@@ -345,9 +343,13 @@ impl DevCluster {
             // A task that only ends a child does not panic; and the child is killed on drop.
             let _ = ending.await;
         }
-        if let Err(error) = self.postgres.stop().await {
-            tracing::warn!(%error, "Postgres did not stop in order");
-        }
+        stop(self.postgres).await;
+    }
+}
+
+async fn stop(postgres: PrivatePostgres) {
+    if let Err(error) = postgres.stop().await {
+        tracing::warn!(%error, "Postgres did not stop in order");
     }
 }
 
@@ -384,17 +386,42 @@ fn lock(folder: &Path) -> Result<File, DevError> {
     }
 }
 
+/// Makes sure of the databases and of the cluster's files; what both lead to.
+async fn prepare_cluster(
+    folder: &Path,
+    plan: &DevPlan,
+    policies: Option<PolicyFile>,
+    postgres: &PrivatePostgres,
+    show: &mut impl FnMut(Shown),
+) -> Result<(Vec<String>, Genesis), DevError> {
+    let mut databases = Vec::new();
+    for place in 0..plan.replicas {
+        let name = format!("quorate_r{place}");
+        postgres.ensure_database(&name).await?;
+        databases.push(postgres.url(&name));
+    }
+    if let Some(policies) = policies {
+        show(Shown::Step(format!("founding a cluster of {} replicas", plan.replicas)));
+        found_cluster(folder, plan, policies, &databases)?;
+        plan.keep(folder)?;
+    }
+    let genesis = PolicyFile::read(&Layout::of(folder.to_owned()).genesis())?.genesis(&BTreeMap::new())?;
+    Ok((databases, genesis))
+}
+
+fn read_policies(path: Option<&Path>) -> Result<PolicyFile, ConfigError> {
+    match path {
+        Some(path) => PolicyFile::read(path),
+        None => PolicyFile::parse("the default policies", DEFAULT_POLICY),
+    }
+}
+
 fn found_cluster(
     folder: &Path,
     plan: &DevPlan,
-    policy: Option<&Path>,
+    policies: PolicyFile,
     databases: &[String],
 ) -> Result<(), DevError> {
-    let policies = match policy {
-        Some(path) => PolicyFile::read(path)?,
-        None => PolicyFile::parse("the default policies", DEFAULT_POLICY)?,
-    };
-
     let place = |(place, database): (u16, &String)| {
         let (peer, http) = plan.replica(place);
         ReplicaPlace { peer, http, database_url: Some(database.clone()) }
