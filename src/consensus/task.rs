@@ -43,10 +43,10 @@ const BATCH: usize = 256;
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
 /// The kind of a consensus record in the journal.
-const RECORD: u8 = 1;
+pub const RECORD: u8 = 1;
 
 /// The kind of an application's note in the journal.
-const NOTE: u8 = 2;
+pub const NOTE: u8 = 2;
 
 /// What travels between two replicas in one frame.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
