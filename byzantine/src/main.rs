@@ -1,2 +1,44 @@
-//! bin
-fn main() {}
+//! Adversaries as real processes on the real transport, for tests only: each takes a replica's place with its key
+//! and its configuration. One behaviour a file.
+//!
+//! Nothing of this is in `quorate` itself. Invariant: an adversary breaks no cryptography: it signs with the key
+//! of the replica whose place it takes, and with no other.
+
+mod forger;
+mod member;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use quorate::service::{
+    config::{ReplicaConfig, ReplicaFlags},
+    replica::Membership,
+};
+
+/// Run an adversary in a replica's place
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What it does
+    #[arg(value_enum)]
+    behaviour: Behaviour,
+    /// The configuration of the replica whose place it takes
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Behaviour {
+    /// Reports samples that nobody posted, and endorses plans that nobody else derives
+    Forger,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { behaviour, config } = Arguments::parse();
+    let flags = ReplicaFlags { config: Some(config), ..ReplicaFlags::default() };
+    let config = ReplicaConfig::resolve(flags)?;
+    let membership = Membership::read(&config)?;
+    match behaviour {
+        Behaviour::Forger => forger::run(&config, membership).await,
+    }
+}
