@@ -1,0 +1,114 @@
+//! What a replica signed, read back from its journal once it has ended, and the rules that it must keep.
+//!
+//! The rules are restated here from the protocol's text, without its code. Invariant: a journal is only read
+//! while its replica does not run; the journal's own lock sees to that.
+
+use std::{collections::BTreeMap, path::Path};
+
+use quorate::{
+    consensus::{
+        BlockId, Record,
+        certify::Subject,
+        journal::{FileDisk, Identity, Journal, JournalConfig, SALT_BYTES, SEGMENT_BYTES, Salt},
+        task::{NOTE, RECORD},
+    },
+    cycle::Seal,
+    service::{
+        config::{ReplicaConfig, ReplicaFlags},
+        replica::Membership,
+    },
+    types::{Digest, View, WindowIndex},
+};
+
+/// What was counted while a journal was checked.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Signed {
+    pub(crate) votes: usize,
+    pub(crate) timeouts: usize,
+    pub(crate) proposals: usize,
+    pub(crate) endorsements: usize,
+    pub(crate) reports: usize,
+}
+
+/// Everything that was signed, in the order of signing.
+#[derive(Debug, Default)]
+struct Rules {
+    votes: BTreeMap<View, BlockId>,
+    proposals: BTreeMap<View, BlockId>,
+    last_timeout: Option<View>,
+    views: BTreeMap<BlockId, View>,
+    endorsed: BTreeMap<Subject, Digest>,
+    last_report: Option<WindowIndex>,
+    signed: Signed,
+}
+
+/// Reads a replica's journal and checks that nothing in it contradicts anything else in it.
+///
+/// # Panics
+/// With the contradiction.
+pub(crate) fn check(replica_file: &Path) -> Signed {
+    let flags = ReplicaFlags { config: Some(replica_file.to_owned()), ..ReplicaFlags::default() };
+    let config = ReplicaConfig::resolve(flags).expect("the replica ran with this file");
+    let member = Membership::read(&config).expect("the replica ran with these keys");
+    let identity = Identity { cluster: member.root.committee().cluster(), key: member.key.public().id() };
+    let salt = Salt::new([7; SALT_BYTES]);
+    let journal_config = JournalConfig { identity, salt, segment_bytes: SEGMENT_BYTES };
+    let disk = FileDisk::open(&config.data_dir.join("journal")).expect("the replica has ended");
+    let mut rules = Rules::default();
+    let opened = Journal::open(disk, journal_config, |entry| match entry.kind {
+        RECORD => rules.record(borsh::from_slice(entry.payload).expect("a record decodes")),
+        NOTE => rules.note(borsh::from_slice(entry.payload).expect("a note decodes")),
+        other => panic!("an entry of the unknown kind {other}"),
+    });
+    opened.expect("the journal is sound");
+    rules.signed
+}
+
+impl Rules {
+    fn record(&mut self, record: Record) {
+        match record {
+            Record::Block(block) => {
+                self.views.insert(block.id(), block.view());
+            }
+            Record::Proposal { block, .. } => {
+                self.signed.proposals += 1;
+                let view = self.views[&block];
+                let earlier = self.proposals.insert(view, block);
+                assert_eq!(earlier, None, "two proposals in view {view}");
+            }
+            Record::Vote { vote, .. } => {
+                self.signed.votes += 1;
+                let newest = self.votes.last_key_value().map(|(view, _)| *view);
+                assert!(newest < Some(vote.view), "a vote in view {} after one in {newest:?}", vote.view);
+                assert!(
+                    self.last_timeout < Some(vote.view),
+                    "a vote in view {} after a timeout of {:?}",
+                    vote.view,
+                    self.last_timeout
+                );
+                self.votes.insert(vote.view, vote.block);
+            }
+            Record::Timeout(timeout) => {
+                self.signed.timeouts += 1;
+                let earlier = self.last_timeout.replace(timeout.view);
+                assert!(earlier < Some(timeout.view), "a timeout of {} after {earlier:?}", timeout.view);
+            }
+            Record::Committed { .. } => {}
+        }
+    }
+
+    fn note(&mut self, seal: Seal) {
+        match seal {
+            Seal::Report { window, .. } => {
+                self.signed.reports += 1;
+                let earlier = self.last_report.replace(window);
+                assert!(earlier < Some(window), "a report on {window} after one on {earlier:?}");
+            }
+            Seal::Endorsed { subject, digest } => {
+                self.signed.endorsements += 1;
+                let earlier = self.endorsed.insert(subject.clone(), digest);
+                assert!(earlier.is_none_or(|earlier| earlier == digest), "two digests for {subject:?}");
+            }
+        }
+    }
+}
