@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use super::{Config, Core, Input, Output, Recovery, Rejected};
 use crate::consensus::{
     Block, BlockResponse, Certificates, Command, Message, Proposal, QuorumCertificate, Record, Timeout,
-    ViewTimes, Vote,
+    TimeoutCertificate, ViewTimes, Vote,
     certificate::{proposal_statement, timeout_statement, vote_statement},
 };
 use crate::types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View};
@@ -391,4 +391,51 @@ fn a_replica_that_restarts_with_unfinished_work_asks_for_its_timer_though_no_pee
     cluster.now = cluster.cores[1].next_timeout().expect("its block is not committed").max(cluster.now);
     cluster.give(1, Input::Timer).expect("a timer is no bad input");
     assert!(cluster.cores[1].next_timeout() > Some(cluster.now), "now the view's timer runs");
+}
+
+#[test]
+fn a_timeout_of_the_current_view_counts_whatever_old_certificate_comes_with_it() {
+    let mut cluster = Cluster::new(4);
+    let committee = committee(4);
+    let genesis = QuorumCertificate::genesis(&committee);
+    let view = View::new(1);
+    for sender in [0, 1, 3] {
+        // Nobody signed this certificate; it leads nowhere, so nobody looks.
+        let entry = TimeoutCertificate { view: View::ZERO, timeouts: Vec::new(), high_qc: genesis.clone() };
+        let timeout = Timeout {
+            view,
+            high_qc: genesis.clone(),
+            entry: Some(entry),
+            sender: ReplicaIndex::new(sender),
+            signature: key(sender).sign(&timeout_statement(&committee, view, View::ZERO)),
+        };
+        let from = ReplicaIndex::new(sender);
+        cluster.give(2, Input::Message { from, message: Message::Timeout(timeout) }).expect("valid");
+    }
+    assert!(cluster.cores[2].view() > view, "three timeouts end the view");
+}
+
+#[test]
+fn a_timeout_of_a_later_view_needs_its_certificate() {
+    let mut cluster = Cluster::new(4);
+    let committee = committee(4);
+    let genesis = QuorumCertificate::genesis(&committee);
+    let forged = TimeoutCertificate { view: View::new(7), timeouts: Vec::new(), high_qc: genesis.clone() };
+    for (entry, is_forged) in [(None, false), (Some(forged), true)] {
+        let view = View::new(8);
+        let timeout = Timeout {
+            view,
+            high_qc: genesis.clone(),
+            entry,
+            sender: ReplicaIndex::new(0),
+            signature: key(0).sign(&timeout_statement(&committee, view, View::ZERO)),
+        };
+        let from = ReplicaIndex::new(0);
+        let refused = cluster.give(2, Input::Message { from, message: Message::Timeout(timeout) });
+        match refused {
+            Err(Rejected::Certificate(_)) => assert!(is_forged),
+            other => assert_eq!((other, is_forged), (Err(Rejected::ViewAhead), false)),
+        }
+        assert_eq!(cluster.cores[2].view(), View::new(1));
+    }
 }
