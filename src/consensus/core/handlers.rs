@@ -90,6 +90,7 @@ impl Core {
             Some(known) if known.block.id() == block.id() => Ok(()),
             Some(_) => Err(Rejected::SecondProposal),
             None => {
+                self.wait_for_commands_of(&block);
                 self.candidate = Some(Candidate { block, justify, entry });
                 Ok(())
             }

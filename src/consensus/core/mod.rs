@@ -381,6 +381,11 @@ impl Core {
         }
         self.tree.insert(Arc::clone(block));
         self.outputs.push_back(Output::Persist(Record::Block(Arc::clone(block))));
+        self.wait_for_commands_of(block);
+    }
+
+    /// A block's commands wait like any others: whether it is committed or not, all shall know them.
+    fn wait_for_commands_of(&mut self, block: &Block) {
         for command in block.payload().commands() {
             self.pending.insert(block.proposer(), command.clone());
         }

@@ -439,3 +439,32 @@ fn a_timeout_of_a_later_view_needs_its_certificate() {
         assert_eq!(cluster.cores[2].view(), View::new(1));
     }
 }
+
+#[test]
+fn commands_of_a_proposal_that_got_no_vote_are_known_to_all_in_the_end() {
+    let mut cluster = Cluster::new(4);
+    let block_in = |view: u64, justify: QuorumCertificate| {
+        let payload = crate::consensus::Payload::new(vec![command(&view.to_string())]);
+        let leader = ReplicaIndex::new(u16::try_from(view % 4).expect("below four"));
+        Arc::new(Block::new(View::new(view), leader, justify, payload))
+    };
+    // Only replica 3 hears of the second block, and the first one, its parent, nobody sends it.
+    let parent = block_in(1, QuorumCertificate::genesis(&committee(4)));
+    let block = block_in(2, certificate(4, &parent));
+    let signature = key(2).sign(&proposal_statement(&committee(4), block.view(), block.id()));
+    let message = Message::Proposal(Proposal { block: Arc::clone(&block), entry: None, signature });
+    cluster.give(3, Input::Message { from: ReplicaIndex::new(2), message }).expect("valid");
+    cluster.wires.clear();
+    cluster.now = Millis::from_secs(20);
+    cluster.give(3, Input::Timer).expect("a timer is no bad input");
+    let told = cluster.wires.iter().any(|(_, _, message)| match message {
+        Message::Commands(commands) => *commands == block.payload().commands(),
+        Message::Proposal(_)
+        | Message::Vote(_)
+        | Message::Timeout(_)
+        | Message::Certificates(_)
+        | Message::BlockRequest(_)
+        | Message::BlockResponse(_) => false,
+    });
+    assert!(told, "else this replica stays awake alone");
+}
