@@ -7,7 +7,13 @@ use clap::Parser;
 use quorate_sim::{Outcome, Report, Scenario, run, run_traced};
 use std::{
     io::{self, Write as _},
+    num::NonZero,
     process::ExitCode,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
 };
 
 /// Runs the production consensus and journal on virtual time under seeded faults and adversaries.
@@ -26,6 +32,9 @@ struct Arguments {
     /// The committee's size; by default the seed chooses among 4, 5, 6 and 7
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     replicas: Option<u16>,
+    /// How many seeds to run at once; by default as many as there are processors
+    #[arg(long)]
+    jobs: Option<NonZero<usize>>,
     /// Tell every event of the one seed
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -44,29 +53,66 @@ fn main() -> ExitCode {
 }
 
 fn simulate(arguments: &Arguments) -> io::Result<u64> {
-    let (mut out, mut progress) = (io::stdout().lock(), io::stderr());
-    let mut report = Report::default();
-    let (first, count) = arguments.seed.map_or((arguments.first, arguments.seeds), |seed| (seed, 1));
-    for seed in (first..).take(usize::try_from(count).unwrap_or(usize::MAX)) {
-        let scenario = Scenario::of_seed(seed, arguments.replicas.map(usize::from));
-        let outcome = if arguments.trace {
-            let mut failed = None;
-            let outcome = run_traced(scenario, &mut |line| {
-                failed = failed.take().or_else(|| writeln!(out, "{line}").err());
-            });
-            failed.map_or(Ok(outcome), Err)?
-        } else {
-            run(scenario)
-        };
-        tell_violation(&mut out, &outcome, arguments)?;
-        report.add(&outcome);
-        if report.seeds % PROGRESS_SEEDS == 0 && report.seeds < count {
-            let slowest_ms = report.slowest_ms;
-            writeln!(progress, "{report}; slowest settling {slowest_ms} ms after healing")?;
-        }
-    }
-    writeln!(out, "{report}")?;
+    let report = match arguments.seed {
+        Some(seed) => one_seed(seed, arguments)?,
+        None => many_seeds(arguments)?,
+    };
+    writeln!(io::stdout(), "{report}")?;
     Ok(report.violations)
+}
+
+fn scenario(seed: u64, arguments: &Arguments) -> Scenario {
+    Scenario::of_seed(seed, arguments.replicas.map(usize::from))
+}
+
+fn one_seed(seed: u64, arguments: &Arguments) -> io::Result<Report> {
+    let mut out = io::stdout().lock();
+    let mut failed = None;
+    let outcome = if arguments.trace {
+        run_traced(scenario(seed, arguments), &mut |line| {
+            failed = failed.take().or_else(|| writeln!(out, "{line}").err());
+        })
+    } else {
+        run(scenario(seed, arguments))
+    };
+    failed.map_or(Ok(()), Err)?;
+    tell_violation(&mut out, &outcome, arguments)?;
+    let mut report = Report::default();
+    report.add(&outcome);
+    Ok(report)
+}
+
+/// Runs share nothing, so each seed's outcome is the same whatever runs beside it.
+fn many_seeds(arguments: &Arguments) -> io::Result<Report> {
+    let processors = || thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    let jobs = arguments.jobs.unwrap_or_else(processors).get();
+    let taken = AtomicU64::new(0);
+    let mut report = Report::default();
+    thread::scope(|scope| {
+        let (sender, outcomes) = mpsc::sync_channel(jobs);
+        for _ in 0..jobs {
+            let (sender, taken) = (sender.clone(), &taken);
+            scope.spawn(move || {
+                let places = std::iter::repeat_with(|| taken.fetch_add(1, Ordering::Relaxed));
+                for place in places.take_while(|place| *place < arguments.seeds) {
+                    let outcome = run(scenario(arguments.first.wrapping_add(place), arguments));
+                    if sender.send(outcome).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for outcome in outcomes {
+            tell_violation(&mut io::stdout(), &outcome, arguments)?;
+            report.add(&outcome);
+            if report.seeds % PROGRESS_SEEDS == 0 && report.seeds < arguments.seeds {
+                let slowest_ms = report.slowest_ms;
+                writeln!(io::stderr(), "{report}; slowest settling {slowest_ms} ms after healing")?;
+            }
+        }
+        Ok(report)
+    })
 }
 
 fn tell_violation(out: &mut impl io::Write, outcome: &Outcome, arguments: &Arguments) -> io::Result<()> {

@@ -39,7 +39,8 @@
 //!
 //! Pacemaker
 //! - **P1** Views are entered only on a verified QC or TC of the view before, and never backwards.
-//! - **P2** Certificates in any message are verified and absorbed before the message's view is compared.
+//! - **P2** Certificates in any message are verified and absorbed before the message's view is compared; of TCs only
+//!   those that lead to a later view, or that a proposal enters by.
 //! - **P3** When the view's timer ends, the replica broadcasts a timeout with its highest QC and the certificate by
 //!   which it entered the view; it is durable first, and sent again at each further end of the timer.
 //! - **P4** One timeout is kept per peer, the one with the highest view. f + 1 of them for the current view make
