@@ -189,10 +189,12 @@ impl Cycle {
     /// Folds a committed block; blocks come in the order of their heights, each once.
     pub fn commit(&mut self, block: &Arc<Block>) {
         let mut changes = Vec::new();
+        let before = self.outputs.len();
         for command in block.payload().commands() {
             self.fold(command.head(), command.body(), &mut changes);
         }
-        self.outputs.push_back(Output::Folded(Folded { block: Arc::clone(block), changes }));
+        // What changed is told before what was decided on it.
+        self.outputs.insert(before, Output::Folded(Folded { block: Arc::clone(block), changes }));
     }
 
     /// Takes a peer's endorsement.

@@ -111,6 +111,8 @@ impl Cluster {
                 Output::Submit(command) => said.submitted.push(command),
                 Output::Folded(folded) => said.changes.extend(folded.changes),
                 Output::Decided(decided) => {
+                    let of_cycle = |change: &Change| matches!(change, Change::WindowClosed(closed) if closed.cycle == decided.cycle);
+                    assert!(said.changes.iter().any(of_cycle), "a window is told before what it led to");
                     said.plans.extend(decided.plans.into_iter().map(|(_, plan)| plan));
                 }
                 Output::PlanCertified(plan) => said.certified_plans.push(*plan),
