@@ -18,8 +18,12 @@ use harness::{
     cluster::{AGENT, Cluster, Options, REPLICAS, folder, free_ports, quorate, turn},
     journal,
     processes::{self, Signal},
+    traces::Collector,
 };
-use quorate::service::status::AlarmKind;
+use quorate::{
+    service::{status::AlarmKind, telemetry::trace_id},
+    types::Cycle,
+};
 use serde_json::Value;
 
 /// A backlog that breaks the example policy's threshold of 20.
@@ -208,6 +212,35 @@ fn adversaries() -> PathBuf {
         .expect("cargo starts");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     profile.join("quorate-byzantine")
+}
+
+#[test]
+fn a_cycle_is_one_trace_over_a_quorum_of_replicas_and_the_agent() {
+    let collector = Collector::start();
+    let options = Options { otlp_traces: Some(collector.url()), ..Options::default() };
+    let mut cluster = Cluster::start(&options);
+    let engine = cluster.engine();
+    observe(&cluster);
+    engine.wait_for_slots(BACKLOG);
+    let applied = cluster.told(AGENT, "applied", |_| true);
+    let status = cluster.status(0).expect("it runs");
+    let seq = Cycle::new(applied["seq"].as_u64().expect("a plan has a number"));
+    let trace = trace_id(status.cluster, seq).to_bytes();
+    let names = cluster.eventually("the cycle's spans of all processes", || {
+        let instances = collector.instances(&trace);
+        let replicas =
+            instances.keys().filter(|name| ["r0", "r1", "r2", "r3"].contains(&name.as_str())).count();
+        (replicas >= status.quorum && instances.len() > replicas).then_some(instances)
+    });
+    let replicas = names.iter().filter(|(name, _)| name.starts_with('r'));
+    for (name, spans) in replicas {
+        assert!(spans.contains("observe") && spans.contains("decide"), "{name}: {spans:?}");
+    }
+    // What the processes still hold they post at their end; then every parent must have been received.
+    drop(engine);
+    processes::signal(cluster.dev(), Signal::INT);
+    assert_eq!(cluster.ended().code(), Some(0));
+    assert_eq!((collector.orphans(), collector.malformed()), (vec![], 0));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod http;
 pub(crate) mod journal;
 pub(crate) mod processes;
 pub(crate) mod telemetry;
+pub(crate) mod traces;
 
 use std::time::Duration;
 
