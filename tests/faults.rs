@@ -162,11 +162,11 @@ fn all_killed_at_once_contradict_nothing_that_they_signed_and_change_no_plan() {
 
 #[test]
 fn a_forger_changes_neither_what_is_observed_nor_what_is_applied_and_is_named() {
+    let mut forger = Command::new(adversaries());
     let mut cluster = Cluster::start(&Options::default());
     let engine = cluster.engine();
     observe(&cluster);
     cluster.kill(&[3]);
-    let mut forger = Command::new(adversaries());
     forger.arg("forger").arg("--config").arg(cluster.replica_file(3));
     cluster.put_in_place(3, forger);
     let closed = cluster.events("r0", "window_final").len();
