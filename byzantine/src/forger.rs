@@ -54,7 +54,7 @@ pub(crate) async fn run(config: &ReplicaConfig, membership: Membership) -> anyho
                 | Output::Alarm(_) => {}
             }
         }
-        member.requests.send(Request::Endorse { notes, then, submit }).await?;
+        member.requests.send(Request::Endorse { notes, then, submit, durable: None }).await?;
     }
 }
 

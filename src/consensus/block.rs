@@ -119,6 +119,14 @@ impl Payload {
         self.commands.is_empty()
     }
 
+    /// How many bytes the commands have, equal bodies counted once, as they are carried.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let bodies: std::collections::BTreeSet<&[u8]> = self.commands.iter().map(Command::body).collect();
+        let heads = self.commands.iter().map(|command| command.head.len());
+        heads.chain(bodies.into_iter().map(<[u8]>::len)).sum()
+    }
+
     /// The digest that a block's identity covers.
     #[must_use]
     pub fn digest(&self) -> Digest {
@@ -150,10 +158,10 @@ impl BorshSerialize for Payload {
 
 impl BorshDeserialize for Payload {
     fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
-        let bodies: Vec<Vec<u8>> = Vec::deserialize_reader(reader)?;
-        let rows: Vec<(Vec<u8>, u32)> = Vec::deserialize_reader(reader)?;
+        let bodies: Vec<Vec<u8>> = bounded_list(reader, MAX_BLOCK_COMMANDS)?;
+        let rows: Vec<(Vec<u8>, u32)> = bounded_list(reader, MAX_BLOCK_COMMANDS)?;
         let size: usize = bodies.iter().map(Vec::len).chain(rows.iter().map(|(head, _)| head.len())).sum();
-        if rows.len() > MAX_BLOCK_COMMANDS || size > MAX_BLOCK_BYTES {
+        if size > MAX_BLOCK_BYTES {
             return Err(invalid("the block is larger than any block may be"));
         }
         let bodies: Vec<(Arc<[u8]>, Digest)> = bodies
@@ -184,6 +192,19 @@ impl BorshDeserialize for Payload {
         }
         Ok(Self { commands })
     }
+}
+
+/// A list as borsh writes it, refused before it is read when it claims more items than there may be: a small item
+/// costs far more than its bytes.
+pub(super) fn bounded_list<T: BorshDeserialize, R: io::Read>(
+    reader: &mut R,
+    most: usize,
+) -> io::Result<Vec<T>> {
+    let claimed = u32::deserialize_reader(reader)? as usize;
+    if claimed > most {
+        return Err(invalid(format!("a list of {claimed} items, where {most} are allowed")));
+    }
+    (0..claimed).map(|_| T::deserialize_reader(reader)).collect()
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -287,7 +308,7 @@ impl Block {
     /// How many bytes its commands have.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.payload.commands.iter().map(Command::size_bytes).sum()
+        self.payload.size_bytes()
     }
 }
 

@@ -11,7 +11,10 @@
 //! - **E5** A verified member's endorsement of another digest is reported once per peer and subject; the rest goes on.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::types::{Committee, Digest, Envelope, KeyId, PublicKey, ReplicaIndex, SecretKey, Signature, pae};
 
@@ -19,8 +22,14 @@ use crate::types::{Committee, Digest, Envelope, KeyId, PublicKey, ReplicaIndex, 
 /// goes.
 const MAX_OPEN_PER_KIND: usize = 512;
 
-/// How many endorsements of subjects that are not derived here yet wait per peer.
-const MAX_EARLY_PER_PEER: usize = 256;
+/// How many endorsements of subjects that are not derived here yet wait per peer and kind.
+const MAX_EARLY_PER_KIND: usize = 128;
+
+/// How many unfounded endorsements are remembered per peer, so that each is told once.
+const MAX_UNFOUNDED_PER_PEER: usize = 256;
+
+/// The longest name that a subject may have: the longest that a target may have.
+pub const MAX_SUBJECT_NAME_BYTES: usize = 128;
 
 /// What a signature is about: a kind of document and its place in that kind's order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
@@ -89,6 +98,9 @@ pub enum EndorsementError {
         /// The signer it names.
         signer: ReplicaIndex,
     },
+    /// It names something longer than any name.
+    #[error("{0} sent an endorsement with a name of more than {MAX_SUBJECT_NAME_BYTES} bytes")]
+    NameTooLong(ReplicaIndex),
     /// The signature does not verify over the own bytes although the digest is the same.
     #[error("the endorsement of {0} does not verify")]
     BadSignature(ReplicaIndex),
@@ -113,13 +125,22 @@ pub struct Collector {
     early: BTreeMap<ReplicaIndex, BTreeMap<Subject, Endorsement>>,
     /// Up to which control cycle this replica has derived all its plans.
     settled_cycle: u64,
+    /// Endorsements of what was not derived here that were told already.
+    told: BTreeMap<ReplicaIndex, BTreeSet<Subject>>,
 }
 
 impl Collector {
     /// An empty collector of this replica.
     #[must_use]
     pub const fn new(committee: Arc<Committee>, me: ReplicaIndex) -> Self {
-        Self { committee, me, open: BTreeMap::new(), early: BTreeMap::new(), settled_cycle: 0 }
+        Self {
+            committee,
+            me,
+            open: BTreeMap::new(),
+            early: BTreeMap::new(),
+            settled_cycle: 0,
+            told: BTreeMap::new(),
+        }
     }
 
     /// Endorses a document that was derived here (rule E1): gives the signature to broadcast, once the journal
@@ -135,22 +156,36 @@ impl Collector {
         key: &SecretKey,
     ) -> Option<(Endorsement, Vec<Certification>)> {
         let digest = Digest::of(&body);
-        if let Some(open) = self.open.get(subject)
-            && open.digest != digest
-        {
+        if self.open.get(subject).is_some_and(|open| open.digest != digest) {
             return None;
         }
         let signature = key.sign(&pae(document_type, &body));
         let endorsement = Endorsement { subject: subject.clone(), digest, signer: self.me, signature };
+        let me = self.me;
+        self.begin(subject, document_type, body).signatures.insert(me, signature);
+        Some((endorsement, self.take_early(subject)))
+    }
+
+    /// Collects endorsements of a document that was derived here, without endorsing it.
+    pub fn collect(&mut self, subject: &Subject, document_type: &str, body: Vec<u8>) -> Vec<Certification> {
+        self.begin(subject, document_type, body);
+        self.take_early(subject)
+    }
+
+    fn begin(&mut self, subject: &Subject, document_type: &str, body: Vec<u8>) -> &mut Open {
+        self.make_room(subject);
         self.open.entry(subject.clone()).or_insert_with(|| Open {
             document_type: document_type.to_owned(),
+            digest: Digest::of(&body),
             body,
-            digest,
-            signatures: BTreeMap::from([(endorsement.signer, signature)]),
+            signatures: BTreeMap::new(),
             contradicted_by: BTreeMap::new(),
             certified: false,
-        });
-        self.close_oldest(subject.kind);
+        })
+    }
+
+    /// Counts the endorsements that were here before the document.
+    fn take_early(&mut self, subject: &Subject) -> Vec<Certification> {
         let waiting: Vec<Endorsement> =
             self.early.values_mut().filter_map(|of_peer| of_peer.remove(subject)).collect();
         let mut said = Vec::new();
@@ -159,7 +194,7 @@ impl Collector {
             said.extend(self.count(early).unwrap_or_default());
         }
         said.extend(self.certify(subject));
-        Some((endorsement, said))
+        said
     }
 
     /// Takes a peer's endorsement (rules E2, E3).
@@ -174,6 +209,9 @@ impl Collector {
         if endorsement.signer != from {
             return Err(EndorsementError::InAnothersName { from, signer: endorsement.signer });
         }
+        if endorsement.subject.of.len() > MAX_SUBJECT_NAME_BYTES {
+            return Err(EndorsementError::NameTooLong(from));
+        }
         if self.open.contains_key(&endorsement.subject) {
             let subject = endorsement.subject.clone();
             let mut said = self.count(endorsement)?;
@@ -181,12 +219,16 @@ impl Collector {
             return Ok(said);
         }
         if self.is_unfounded(&endorsement.subject) {
-            return Ok(vec![Self::unfounded(endorsement)]);
+            return Ok(self.unfounded(endorsement).into_iter().collect());
         }
+        let kind = endorsement.subject.kind;
         let early = self.early.entry(from).or_default();
         early.insert(endorsement.subject.clone(), endorsement);
-        if early.len() > MAX_EARLY_PER_PEER {
-            early.pop_first();
+        let of_kind = early.keys().filter(|waiting| waiting.kind == kind);
+        if of_kind.clone().count() > MAX_EARLY_PER_KIND
+            && let Some(oldest) = of_kind.min().cloned()
+        {
+            early.remove(&oldest);
         }
         Ok(Vec::new())
     }
@@ -194,15 +236,15 @@ impl Collector {
     /// All plans up to this control cycle were derived: whoever endorses another one has derived something else.
     pub fn settle_plans(&mut self, cycle: u64) -> Vec<Certification> {
         self.settled_cycle = self.settled_cycle.max(cycle);
-        let mut said = Vec::new();
+        let mut unfounded = Vec::new();
         for of_peer in self.early.values_mut() {
             let (settled, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(of_peer)
                 .into_iter()
                 .partition(|(subject, _)| subject.kind == SubjectKind::Plan && subject.number <= cycle);
             *of_peer = waiting;
-            said.extend(settled.into_values().map(Self::unfounded));
+            unfounded.extend(settled.into_values());
         }
-        said
+        unfounded.into_iter().filter_map(|endorsement| self.unfounded(endorsement)).collect()
     }
 
     fn is_unfounded(&self, subject: &Subject) -> bool {
@@ -217,18 +259,29 @@ impl Collector {
         self.open.keys().filter(move |subject| subject.kind == kind)
     }
 
-    fn close_oldest(&mut self, kind: SubjectKind) {
-        let oldest = self.of_kind(kind).next().cloned();
-        if self.of_kind(kind).count() > MAX_OPEN_PER_KIND
+    /// Closes the oldest subject of the kind when another one needs its place.
+    fn make_room(&mut self, subject: &Subject) {
+        let oldest = self.of_kind(subject.kind).next().cloned();
+        if !self.open.contains_key(subject)
+            && self.of_kind(subject.kind).count() >= MAX_OPEN_PER_KIND
             && let Some(oldest) = oldest
         {
             self.open.remove(&oldest);
         }
     }
 
-    fn unfounded(endorsement: Endorsement) -> Certification {
+    /// Rule E5 for what was not derived here. Its signature cannot be checked without the bytes, but the link that
+    /// it came over is the signer's own.
+    fn unfounded(&mut self, endorsement: Endorsement) -> Option<Certification> {
         let Endorsement { subject, signer, digest, .. } = endorsement;
-        Certification::Contradicted { subject, by: signer, theirs: digest, ours: None }
+        let told = self.told.entry(signer).or_default();
+        if !told.insert(subject.clone()) {
+            return None;
+        }
+        if told.len() > MAX_UNFOUNDED_PER_PEER {
+            told.pop_first();
+        }
+        Some(Certification::Contradicted { subject, by: signer, theirs: digest, ours: None })
     }
 
     /// This replica's own endorsements of subjects that are not certified here yet, and of the newest that are:

@@ -4,7 +4,7 @@ use super::{
     certificate::{QuorumCertificate, Verified},
     limits::FETCH_DEADLINE,
 };
-use crate::types::{Millis, ReplicaIndex};
+use crate::types::{Height, Millis, ReplicaIndex};
 
 #[derive(Debug, Default)]
 pub(super) struct Fetch {
@@ -18,6 +18,8 @@ struct Wanted {
     asked: usize,
     /// The last request; `None` when the next one is due.
     awaited: Option<Awaited>,
+    /// Up to which height useful answers have brought blocks.
+    reached: Option<Height>,
 }
 
 /// A request. The next peer is asked at its deadline, answered or not: else peers whose answers do not help
@@ -32,12 +34,14 @@ struct Awaited {
 impl Fetch {
     /// Wants the chain up to this certified block, when it is higher than what is wanted already.
     pub(super) fn want(&mut self, target: &Verified<QuorumCertificate>) {
-        let higher =
-            self.wanted.as_ref().is_none_or(|wanted| wanted.target.get().height < target.get().height);
-        if higher {
-            let awaited = self.wanted.as_ref().and_then(|wanted| wanted.awaited);
-            let awaited = awaited.filter(|awaited| !awaited.answered);
-            self.wanted = Some(Wanted { target: target.clone(), asked: 0, awaited });
+        match &mut self.wanted {
+            // Who was asked, and until when, stays: else a peer that never answers would be asked for ever while
+            // certificates keep coming.
+            Some(wanted) if wanted.target.get().view < target.get().view => wanted.target = target.clone(),
+            Some(_) => {}
+            None => {
+                self.wanted = Some(Wanted { target: target.clone(), asked: 0, awaited: None, reached: None });
+            }
         }
     }
 
@@ -84,12 +88,26 @@ impl Fetch {
         true
     }
 
-    /// The answer brought a block that was missing: the same peer is asked for the next part, at once.
-    pub(super) fn helped(&mut self) {
+    /// The answer brought blocks that were missing, up to this height: the next peer is asked for the next
+    /// part, at once. Every peer has its turn, so that a slow one cannot set the pace.
+    pub(super) fn helped(&mut self, reached: Height) {
         if let Some(wanted) = self.wanted.as_mut() {
-            wanted.asked = wanted.asked.saturating_sub(1);
             wanted.awaited = None;
+            wanted.reached = Some(reached);
         }
+    }
+
+    /// The answer was of no use: the next request starts at the newest committed block again.
+    pub(super) fn did_not_help(&mut self) {
+        if let Some(wanted) = self.wanted.as_mut() {
+            wanted.reached = None;
+        }
+    }
+
+    /// How far useful answers have come. Nothing of it may be committed yet: a block is committed by its
+    /// certified child, which may not fit into the same answer.
+    pub(super) fn reached(&self) -> Option<Height> {
+        self.wanted.as_ref().and_then(|wanted| wanted.reached)
     }
 
     pub(super) fn deadline(&self) -> Option<Millis> {

@@ -37,6 +37,13 @@ pub const MAX_FETCHED_BYTES: usize = MAX_BLOCK_BYTES;
 /// How long a fetch waits for its answer before the next peer is asked.
 pub const FETCH_DEADLINE: Millis = Millis::new(500);
 
+/// A peer's requests for blocks are answered at most this often.
+pub const FETCH_ANSWER_INTERVAL: Millis = Millis::new(5);
+
+/// After an answer, a peer waits a millisecond for each so many bytes of it: some 60 MiB a second and peer are
+/// more than its link carries, and a small part of a core.
+pub const FETCH_ANSWER_BYTES_PER_MS: usize = 64 * 1024;
+
 /// A peer's stale messages are answered at most this often.
 pub const STALE_ANSWER_INTERVAL: Millis = Millis::new(100);
 

@@ -1,11 +1,12 @@
 //! What replicas say to each other. Decoding gives unverified values; `verify` checks a message's own
 //! signature, and the core checks the certificates inside.
 
-use borsh::{BorshDeserialize, BorshSerialize};
+use borsh::{BorshDeserialize, BorshSerialize, io};
 use std::sync::Arc;
 
+use super::limits::{MAX_FETCHED_BLOCKS, MAX_GOSSIP_COMMANDS};
 use super::{
-    block::{Block, BlockId, Command},
+    block::{Block, BlockId, Command, bounded_list},
     certificate::{
         CertificateError, QuorumCertificate, TimeoutCertificate, Verified, check_signature,
         proposal_statement, timeout_statement, vote_statement,
@@ -25,7 +26,7 @@ pub enum Message {
     /// The newest certificates, for a peer that is behind.
     Certificates(Certificates),
     /// Commands that wait to be ordered.
-    Commands(Vec<Command>),
+    Commands(#[borsh(deserialize_with = "gossiped_commands")] Vec<Command>),
     /// Asks for blocks below a certified one.
     BlockRequest(BlockRequest),
     /// Answers with a certified chain.
@@ -136,7 +137,16 @@ pub struct BlockRequest {
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct BlockResponse {
     /// The blocks.
+    #[borsh(deserialize_with = "fetched_blocks")]
     pub blocks: Vec<Arc<Block>>,
     /// A certificate of the last of them.
     pub tip: QuorumCertificate,
+}
+
+fn gossiped_commands<R: io::Read>(reader: &mut R) -> io::Result<Vec<Command>> {
+    bounded_list(reader, MAX_GOSSIP_COMMANDS)
+}
+
+fn fetched_blocks<R: io::Read>(reader: &mut R) -> io::Result<Vec<Arc<Block>>> {
+    bounded_list(reader, MAX_FETCHED_BLOCKS)
 }

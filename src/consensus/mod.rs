@@ -60,6 +60,9 @@
 //! - **R1** A replica resumes at one above the highest QC or TC in its journal, and delivers its own durable
 //!   proposal, vote and timeout of that view again, to itself and to its peers: the stored bytes, never new ones.
 //!
+//! - **R2** A verified statement of this replica's own, for a view above the last one that its journal records,
+//!   proves the journal lost or old: the replica signs nothing any more and says so.
+//!
 //! Fetch
 //! - **F1** Blocks are asked for only below a verified QC. An answer is a chain that begins at a block that is
 //!   here, each block certified by the next one's verified justification and the last by a QC of its own.

@@ -7,7 +7,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected,
     archive::Archive,
-    certify::Endorsement,
+    certify::{Endorsement, MAX_SUBJECT_NAME_BYTES},
     journal::{
         FileDisk, FileDiskError, Identity, Journal, JournalConfig, JournalError, OpenError, SEGMENT_BYTES,
         Salt, TornTail,
@@ -41,6 +41,12 @@ const BATCH: usize = 256;
 
 /// How often links are looked at and the status is published.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// How long inputs are taken before their outputs are carried out: below what a peer notices.
+const BATCH_TIME: Duration = Duration::from_millis(5);
+
+/// How many endorsements of one peer wait for the application: several cycles of some hundred targets.
+const MAX_WAITING_ENDORSEMENTS: usize = 512;
 
 /// The kind of a consensus record in the journal.
 pub const RECORD: u8 = 1;
@@ -75,6 +81,8 @@ pub enum Request {
         then: Vec<Endorsement>,
         /// Commands that may leave once they are durable.
         submit: Vec<Command>,
+        /// Where to say that they are durable, for what leaves by other ways.
+        durable: Option<oneshot::Sender<()>>,
     },
     /// Send these endorsements to one peer, which has just come back.
     Remind {
@@ -112,6 +120,8 @@ pub struct ConsensusStatus {
     pub pending: usize,
     /// The height that is being fetched, while this replica is behind.
     pub fetching: Option<Height>,
+    /// A view in which this replica signed what its journal does not hold: it signs nothing any more.
+    pub forgotten: Option<View>,
     /// Syncs of the journal since the start.
     pub syncs: u64,
     /// Events that wait for the application beyond its queue.
@@ -255,6 +265,7 @@ pub async fn run(
         links,
         began: Instant::now(),
         backlog: VecDeque::new(),
+        endorsements: BTreeMap::new(),
         must_sync: false,
         leaving: Vec::new(),
         connects: Vec::new(),
@@ -276,18 +287,24 @@ pub async fn run(
             },
             () = tokio::time::sleep_until(timer) => task.input(None, Input::Timer),
             _ = housekeeping.tick() => task.keep_house(&status),
-            permit = events.reserve(), if !task.backlog.is_empty() => match (permit, task.backlog.pop_front()) {
+            permit = events.reserve(), if !task.backlog.is_empty() => match (permit, task.next_event()) {
                 (Ok(permit), Some(event)) => permit.send(event),
                 (Ok(_), None) => {}
                 (Err(_), _) => return Ok(()),
             },
         }
+        let batch_began = Instant::now();
         for _ in 0..BATCH {
-            if let Some(inbound) = inbox.try_recv() {
+            // Peers and the application in turn: neither can keep the other waiting.
+            let (inbound, request) = (inbox.try_recv(), requests.try_recv().ok());
+            let is_idle = inbound.is_none() && request.is_none();
+            if let Some(inbound) = inbound {
                 task.receive(inbound.from, &inbound.frame);
-            } else if let Ok(request) = requests.try_recv() {
+            }
+            if let Some(request) = request {
                 task.serve(request)?;
-            } else {
+            }
+            if is_idle || batch_began.elapsed() >= BATCH_TIME {
                 break;
             }
         }
@@ -303,6 +320,8 @@ struct Task {
     links: LinkSender,
     began: Instant,
     backlog: VecDeque<Event>,
+    /// How many endorsements of each peer wait for the application.
+    endorsements: BTreeMap<ReplicaIndex, usize>,
     /// Whether something was appended that must be durable before anything leaves.
     must_sync: bool,
     /// What leaves after the next sync, in order.
@@ -315,6 +334,7 @@ struct Task {
 enum Leaving {
     Frame { to: Option<ReplicaIndex>, frame: Frame, class: Class },
     Answer(oneshot::Sender<Result<(), Rejected>>, Result<(), Rejected>),
+    Durable(oneshot::Sender<()>),
     Event(Event),
 }
 
@@ -334,6 +354,14 @@ impl Task {
         match borsh::from_slice(bytes) {
             Ok(Frame::Consensus(message)) => self.input(Some(from), Input::Message { from, message }),
             Ok(Frame::Endorsement(endorsement)) => {
+                if endorsement.subject.of.len() > MAX_SUBJECT_NAME_BYTES {
+                    return self.refuse(from, "an endorsement with too long a name".to_owned());
+                }
+                let waiting = self.endorsements.entry(from).or_default();
+                if *waiting >= MAX_WAITING_ENDORSEMENTS {
+                    return self.refuse(from, "more endorsements than the application takes".to_owned());
+                }
+                *waiting += 1;
                 self.leaving.push(Leaving::Event(Event::Endorsement { from, endorsement }));
             }
             Err(error) => {
@@ -366,7 +394,7 @@ impl Task {
                     self.leaving.push(Leaving::Answer(answer, result));
                 }
             }
-            Request::Endorse { notes, then, submit } => {
+            Request::Endorse { notes, then, submit, durable } => {
                 // What the core put out before comes first, as it happened first.
                 self.collect()?;
                 for note in &notes {
@@ -379,6 +407,7 @@ impl Task {
                     class: Class::Urgent,
                 });
                 self.leaving.extend(frames);
+                self.leaving.extend(durable.map(Leaving::Durable));
                 for command in submit {
                     self.input(None, Input::Submit(command));
                 }
@@ -458,6 +487,7 @@ impl Task {
                 Leaving::Frame { to, frame, class } => self.transmit(to, &frame, class),
                 // A requester that is gone needs no answer.
                 Leaving::Answer(answer, result) => drop(answer.send(result)),
+                Leaving::Durable(durable) => drop(durable.send(())),
                 Leaving::Event(event) => self.backlog.push_back(event),
             }
         }
@@ -477,15 +507,22 @@ impl Task {
 
     /// Gives the application what it has room for, without waiting: consensus goes on while it is slow.
     fn hand_over(&mut self, events: &mpsc::Sender<Event>) {
-        while let Some(event) = self.backlog.pop_front() {
-            match events.try_send(event) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event)) => {
-                    self.backlog.push_front(event);
-                    return;
-                }
-            }
+        while !self.backlog.is_empty()
+            && let Ok(place) = events.try_reserve()
+            && let Some(event) = self.next_event()
+        {
+            place.send(event);
         }
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        let event = self.backlog.pop_front()?;
+        if let Event::Endorsement { from, .. } = &event
+            && let Some(waiting) = self.endorsements.get_mut(from)
+        {
+            *waiting = waiting.saturating_sub(1);
+        }
+        Some(event)
     }
 
     fn keep_house(&mut self, status: &watch::Sender<ConsensusStatus>) {
@@ -502,6 +539,7 @@ impl Task {
         self.status.height = self.core.committed_height();
         self.status.pending = self.core.pending_commands();
         self.status.fetching = self.core.fetching();
+        self.status.forgotten = self.core.forgotten();
         self.status.backlog = self.backlog.len();
         if *status.borrow() != self.status {
             status.send_replace(self.status.clone());

@@ -131,8 +131,9 @@ impl BlockTree {
     pub(super) fn prune(&mut self, keep: BlockId) {
         let height = self.committed_height;
         self.uncommitted.retain(|_, block| block.height() > height);
-        if self.uncommitted.len() > MAX_TREE_BLOCKS {
-            let kept = self.path(keep).unwrap_or_default();
+        if self.uncommitted.len() > MAX_TREE_BLOCKS
+            && let Some(kept) = self.path(keep)
+        {
             self.uncommitted = kept.into_iter().map(|block| (block.id(), block)).collect();
         }
     }

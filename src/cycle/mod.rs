@@ -41,7 +41,7 @@ use crate::{
 };
 
 pub use seals::Seal;
-use seals::Seals;
+use seals::{Known, Seals};
 
 /// Replicas that hold a certificate submit it one after the other, this far apart, so that usually one does.
 const SUBMISSION_STAGGER: Millis = Millis::new(400);
@@ -81,6 +81,17 @@ pub enum Output {
     HeadCertified(Box<Certified<Head>>),
     /// Operators should know.
     Alarm(Alarm),
+}
+
+/// What a replica derives without endorsing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It endorses all that it derives.
+    Nothing,
+    /// It endorses no plan: its knowledge base is too far behind, and the judgement is left to the others.
+    Plans,
+    /// It endorses nothing: it does not know what it signed before.
+    Everything,
 }
 
 /// A committed block and what it changed.
@@ -153,8 +164,8 @@ pub struct Cycle {
     submissions: BTreeMap<Subject, Submission>,
     /// The newest time that the driver told; it only spaces submissions.
     clock: UnixMillis,
-    /// Whether plans are derived but not endorsed.
-    holds: bool,
+    /// What is derived but not endorsed.
+    hold: Hold,
     outputs: VecDeque<Output>,
 }
 
@@ -172,7 +183,7 @@ impl Cycle {
             seals: Seals::default(),
             submissions: BTreeMap::new(),
             clock: UnixMillis::ZERO,
-            holds: false,
+            hold: Hold::Nothing,
             outputs: VecDeque::new(),
             committee,
             me,
@@ -239,10 +250,10 @@ impl Cycle {
         self.submit_due();
     }
 
-    /// Stops endorsing plans, or goes on: a replica whose knowledge base is too far behind keeps ordering, and
-    /// leaves the judgement of plans to the others.
-    pub const fn hold_endorsements(&mut self, hold: bool) {
-        self.holds = hold;
+    /// Stops endorsing, or goes on. What is not endorsed here is derived all the same, and the others'
+    /// endorsements of it are collected.
+    pub const fn hold(&mut self, hold: Hold) {
+        self.hold = hold;
     }
 
     /// This replica's newest endorsements, for a peer that comes back.
@@ -314,7 +325,7 @@ impl Cycle {
                     kind: SubjectKind::Head,
                     of: head.shard.to_string(),
                 };
-                self.endorse(subject, HEAD_TYPE, head.to_bytes());
+                self.endorse(&subject, HEAD_TYPE, head.to_bytes());
                 findings
             }
             Change::PlanLogged(certified) => {
@@ -354,25 +365,35 @@ impl Cycle {
             plans: plans.iter().map(|(digest, plan, ..)| (*digest, plan.clone())).collect(),
         }));
         for (_, _, subject, body) in plans {
-            if !self.holds {
-                self.endorse(subject, PLAN_TYPE, body);
-            }
+            self.endorse(&subject, PLAN_TYPE, body);
         }
         let unfounded = self.collector.settle_plans(closed.cycle.number());
         self.take(unfounded);
     }
 
-    fn endorse(&mut self, subject: Subject, document_type: &str, body: Vec<u8>) {
-        let derived = Digest::of(&body);
-        match self.seals.endorsed(&subject) {
-            Some(endorsed) if endorsed != derived => {
-                self.outputs.push_back(Output::Alarm(Alarm::OwnContradiction { subject, endorsed, derived }));
-                return;
-            }
-            Some(_) => {}
-            None => self.seal(Seal::Endorsed { subject: subject.clone(), digest: derived }),
+    fn endorse(&mut self, subject: &Subject, document_type: &str, body: Vec<u8>) {
+        let holds = match self.hold {
+            Hold::Nothing => false,
+            Hold::Plans => subject.kind == SubjectKind::Plan,
+            Hold::Everything => true,
+        };
+        if holds {
+            let said = self.collector.collect(subject, document_type, body);
+            return self.take(said);
         }
-        if let Some((endorsement, said)) = self.collector.endorse(&subject, document_type, body, &self.key) {
+        let derived = Digest::of(&body);
+        match self.seals.endorsed(subject) {
+            Known::Endorsed(endorsed) if endorsed != derived => {
+                let alarm = Alarm::OwnContradiction { subject: subject.clone(), endorsed, derived };
+                self.outputs.push_back(Output::Alarm(alarm));
+                let said = self.collector.collect(subject, document_type, body);
+                return self.take(said);
+            }
+            Known::Endorsed(_) => {}
+            Known::New => self.seal(Seal::Endorsed { subject: subject.clone(), digest: derived }),
+            Known::Forgotten => return,
+        }
+        if let Some((endorsement, said)) = self.collector.endorse(subject, document_type, body, &self.key) {
             self.outputs.push_back(Output::Endorse(endorsement));
             self.take(said);
         }

@@ -282,3 +282,18 @@ fn heads_are_certified_for_every_slot() {
         assert!(numbers.len() >= 3 && numbers.is_sorted(), "{numbers:?}");
     }
 }
+
+#[test]
+fn a_replica_that_holds_its_endorsements_accuses_nobody_and_still_learns_the_certificate() {
+    let mut cluster = Cluster::new();
+    cluster.cycles[0].hold(super::Hold::Plans);
+    cluster.report(FIRST, |_| backlog(2));
+    cluster.report(FIRST + 1, |_| backlog(37));
+    let plans = |said: &Said| {
+        said.endorsements.iter().filter(|one| one.subject.kind == super::SubjectKind::Plan).count()
+    };
+    assert_eq!((plans(&cluster.said[0]), plans(&cluster.said[1])), (0, 1));
+    cluster.endorse(&[1, 2, 3]);
+    assert!(cluster.said[0].alarms.is_empty(), "{:?}", cluster.said[0].alarms);
+    assert_eq!(cluster.said[0].certified_plans.len(), 1);
+}

@@ -27,7 +27,7 @@ pub mod task;
 #[cfg(feature = "service")]
 pub mod totals;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "service"))]
 mod tests;
 
 pub use intake::{

@@ -10,7 +10,7 @@ use crate::consensus::{
     safety::check_proposal,
     votes::Counted,
 };
-use crate::types::{Millis, ReplicaIndex};
+use crate::types::{Millis, ReplicaIndex, View};
 
 /// Votes this many views back are the usual surplus of a pipeline and need no answer.
 const USUAL_LATENESS_VIEWS: u64 = 3;
@@ -29,7 +29,7 @@ impl Core {
             Message::Certificates(certificates) => self.handle_certificates(certificates),
             Message::Commands(commands) => self.handle_commands(from, commands),
             Message::BlockRequest(request) => {
-                self.answer_block_request(from, request);
+                self.answer_block_request(now, from, request);
                 Ok(())
             }
             Message::BlockResponse(response) => self.handle_block_response(from, response),
@@ -102,12 +102,40 @@ impl Core {
         let certificate = self.safety.high_qc().clone();
         if certificate.get().block == block.id() && self.tree.path(block.parent()).is_some() {
             self.store_block(block);
+            self.commit_by(block.justify());
             self.commit_by(certificate.get());
         }
     }
 
+    /// Rule R2: a statement of this replica's that its journal does not hold.
+    fn remember_forgotten(&mut self, view: View) {
+        self.forgotten = self.forgotten.max(Some(view));
+    }
+
+    /// Looks for own signatures in a verified QC (rule R2): a vote is durable before it leaves, so there is none
+    /// above the last recorded vote unless the journal was lost.
+    fn look_for_own_vote(&mut self, qc: &QuorumCertificate) {
+        let mine = qc.signatures.iter().any(|(signer, _)| *signer == self.me);
+        if mine && !self.safety.voted_at_or_after(qc.view) {
+            self.remember_forgotten(qc.view);
+        }
+    }
+
+    /// As [`Self::look_for_own_vote`], for a TC.
+    fn look_for_own_timeout(&mut self, tc: &TimeoutCertificate) {
+        let mine = tc.timeouts.iter().any(|timeout| timeout.signer == self.me);
+        if mine && !self.safety.timed_out_at_or_after(tc.view) {
+            self.remember_forgotten(tc.view);
+        }
+        self.look_for_own_vote(&tc.high_qc);
+    }
+
     fn handle_vote(&mut self, now: Millis, from: ReplicaIndex, vote: Vote) -> Result<(), Rejected> {
         let (view, current) = (vote.view, self.view());
+        if vote.voter == self.me && !self.safety.voted_at_or_after(view) {
+            self.remember_forgotten(vote.verify(&self.committee)?.get().view);
+            return Ok(());
+        }
         if view < current {
             if view.number().saturating_add(USUAL_LATENESS_VIEWS) <= current.number() {
                 self.answer_stale(now, from);
@@ -135,8 +163,11 @@ impl Core {
         if let Some(tc) = &timeout.entry {
             self.take_tc(tc)?;
         }
-        if timeout.view < self.view() {
+        // A peer of the same view whose highest certificate is older may wait for what the others rest upon.
+        if timeout.view < self.view() || timeout.high_qc.view < self.safety.high_qc().get().view {
             self.answer_stale(now, from);
+        }
+        if timeout.view < self.view() {
             return Ok(());
         }
         if timeout.view > self.view() {
@@ -147,8 +178,11 @@ impl Core {
     }
 
     fn handle_certificates(&mut self, certificates: Certificates) -> Result<(), Rejected> {
-        let qc = self.verify_qc(&certificates.high_qc)?;
-        self.absorb_qc(&qc);
+        // One that is not higher teaches nothing and need not be verified.
+        if certificates.high_qc.view > self.safety.high_qc().get().view {
+            let qc = self.verify_qc(&certificates.high_qc)?;
+            self.absorb_qc(&qc);
+        }
         certificates.high_tc.map_or(Ok(()), |tc| self.take_tc(&tc))
     }
 
@@ -174,11 +208,16 @@ impl Core {
     /// A QC of the same statement as the highest one needs no second check; this replica's own bytes of it
     /// are kept.
     pub(super) fn verify_qc(
-        &self,
+        &mut self,
         qc: &QuorumCertificate,
     ) -> Result<Verified<QuorumCertificate>, CertificateError> {
         let known = self.safety.high_qc();
-        if qc.same_statement(known.get()) { Ok(known.clone()) } else { qc.clone().verify(&self.committee) }
+        if qc.same_statement(known.get()) {
+            return Ok(known.clone());
+        }
+        let verified = qc.clone().verify(&self.committee)?;
+        self.look_for_own_vote(verified.get());
+        Ok(verified)
     }
 
     /// Takes in a TC that leads to a later view. Another one says nothing new: its highest QC is not above that
@@ -186,6 +225,7 @@ impl Core {
     fn take_tc(&mut self, tc: &TimeoutCertificate) -> Result<(), Rejected> {
         if tc.view >= self.view() {
             let tc = tc.clone().verify(&self.committee)?;
+            self.look_for_own_timeout(tc.get());
             self.absorb_tc(&tc);
         }
         Ok(())
@@ -193,13 +233,15 @@ impl Core {
 
     /// A TC of a view below the current entry's can neither lead anywhere nor justify a proposal: `None`.
     fn verify_tc(
-        &self,
+        &mut self,
         tc: TimeoutCertificate,
     ) -> Result<Option<Verified<TimeoutCertificate>>, CertificateError> {
         if tc.view.next() < self.view() {
             return Ok(None);
         }
-        tc.verify(&self.committee).map(Some)
+        let verified = tc.verify(&self.committee)?;
+        self.look_for_own_timeout(verified.get());
+        Ok(Some(verified))
     }
 }
 

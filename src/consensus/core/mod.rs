@@ -142,6 +142,10 @@ pub struct Core {
     /// This replica's proposal for the current view, to be sent again.
     own_proposal: Option<Proposal>,
     stale_answers: BTreeMap<ReplicaIndex, Millis>,
+    /// When each peer's next request for blocks is answered.
+    block_answers: BTreeMap<ReplicaIndex, Millis>,
+    /// Proof that this replica signed more than its journal knows: it signs nothing any more.
+    forgotten: Option<View>,
     /// Whether no input has come since the start: the timers have never been looked at.
     fresh: bool,
     outputs: VecDeque<Output>,
@@ -161,6 +165,8 @@ impl Core {
             candidate: None,
             own_proposal: None,
             stale_answers: BTreeMap::new(),
+            block_answers: BTreeMap::new(),
+            forgotten: None,
             fresh: true,
             outputs: VecDeque::new(),
             committee,
@@ -253,6 +259,13 @@ impl Core {
         self.fetch.target().map(|target| target.get().height)
     }
 
+    /// The view of a statement that this replica signed and its journal does not hold. The journal was lost or
+    /// is an older copy, so the replica signs nothing any more (rule R2).
+    #[must_use]
+    pub const fn forgotten(&self) -> Option<View> {
+        self.forgotten
+    }
+
     /// Whether the candidate or an uncommitted block on the highest certificate's chain is one that somebody waits
     /// for: it has commands, or its view was entered by a timeout certificate.
     fn chain_needs_a_commit(&self) -> bool {
@@ -278,7 +291,11 @@ impl Core {
     /// Proposes when this replica leads the view and there is something to agree on (rules B3, I1).
     fn try_propose(&mut self) -> bool {
         let view = self.view();
-        if self.pacemaker.leader(view) != self.me || !self.safety.may_propose(view) || !self.is_awake() {
+        if self.pacemaker.leader(view) != self.me
+            || self.forgotten.is_some()
+            || !self.safety.may_propose(view)
+            || !self.is_awake()
+        {
             return false;
         }
         let justify = self.safety.high_qc().clone();
@@ -314,7 +331,9 @@ impl Core {
 
     /// Votes for the current view's proposal once its parent is here (rules V1, V2, V3).
     fn try_vote(&mut self) -> bool {
-        let Some(candidate) = &self.candidate else { return false };
+        let Some(candidate) = self.candidate.as_ref().filter(|_| self.forgotten.is_none()) else {
+            return false;
+        };
         let block = Arc::clone(&candidate.block);
         if self.safety.voted_at_or_after(block.view()) || self.safety.timed_out_at_or_after(block.view()) {
             return false;
@@ -363,6 +382,9 @@ impl Core {
 
     /// Gives the current view up; says whether that is new (rule P3).
     fn time_out(&mut self) -> bool {
+        if self.forgotten.is_some() {
+            return false;
+        }
         let entry = self.pacemaker.entry_tc().map(|tc| tc.get().clone());
         let Some(timeout) = self.safety.time_out(self.view(), entry) else { return false };
         if self.candidate.is_none() && self.pacemaker.leader(self.view()) != self.me {

@@ -141,6 +141,9 @@ impl Recovery {
         let high_qc = core.safety.high_qc().clone();
         if core.tree.path(high_qc.get().block).is_none() {
             core.fetch.want(&high_qc);
+        } else {
+            // The record of a commit waits for no sync, so the newest one may be missing.
+            core.commit_by(high_qc.get());
         }
         let messages = [
             core.own_proposal.clone().map(Message::Proposal),

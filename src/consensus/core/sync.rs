@@ -6,7 +6,7 @@ use super::{Core, Output, Rejected, handlers::with_checked_justify};
 use crate::consensus::{
     block::Block,
     certificate::{QuorumCertificate, Verified},
-    limits::{MAX_FETCHED_BLOCKS, MAX_FETCHED_BYTES},
+    limits::{FETCH_ANSWER_BYTES_PER_MS, FETCH_ANSWER_INTERVAL, MAX_FETCHED_BLOCKS, MAX_FETCHED_BYTES},
     message::{BlockRequest, BlockResponse, Message},
 };
 use crate::types::{Millis, ReplicaIndex};
@@ -29,15 +29,19 @@ impl Core {
             let request = BlockRequest {
                 target: target.block,
                 target_height: target.height,
-                above: self.tree.committed_height(),
+                above: self.fetch.reached().unwrap_or_default().max(self.tree.committed_height()),
             };
             self.outputs.push_back(Output::Send { to, message: Message::BlockRequest(request) });
         }
     }
 
     /// Answers from memory what memory holds; what is older is the journal's to answer.
-    pub(super) fn answer_block_request(&mut self, to: ReplicaIndex, request: BlockRequest) {
+    pub(super) fn answer_block_request(&mut self, now: Millis, to: ReplicaIndex, request: BlockRequest) {
+        if self.block_answers.get(&to).is_some_and(|earliest| now < *earliest) {
+            return;
+        }
         if request.above.next() < self.tree.lowest_in_memory() {
+            self.pace_answers(now, to, MAX_FETCHED_BYTES);
             self.outputs.push_back(Output::ServeFromJournal { to, request });
             return;
         }
@@ -48,9 +52,19 @@ impl Core {
             // A target that is not here may be above what is committed here: that much still helps.
             None => chain.retain(|block| block.height() <= request.target_height),
         }
+        chain.retain(|block| block.height() > request.above);
         if let Some(response) = self.certified_prefix(chain) {
+            let bytes = response.blocks.iter().map(|block| block.size_bytes()).sum();
+            self.pace_answers(now, to, bytes);
             self.outputs.push_back(Output::Send { to, message: Message::BlockResponse(response) });
         }
+    }
+
+    /// A peer's next request is answered only after a time that pays for this answer: requests are small and
+    /// answers are not.
+    fn pace_answers(&mut self, now: Millis, to: ReplicaIndex, bytes: usize) {
+        let pause = Millis::new(u64::try_from(bytes / FETCH_ANSWER_BYTES_PER_MS).unwrap_or(u64::MAX));
+        self.block_answers.insert(to, now.plus(pause.max(FETCH_ANSWER_INTERVAL)));
     }
 
     /// As many of the blocks, lowest first, as fit an answer and have a certificate for the last.
@@ -91,9 +105,11 @@ impl Core {
         if !self.fetch.answered(from) {
             return Err(Rejected::Unsolicited);
         }
-        let chain = self.verify_chain(response)?;
-        if chain.iter().any(|(block, _)| !self.tree.contains(block.id())) {
-            self.fetch.helped();
+        let chain = self.verify_chain(response).inspect_err(|_| self.fetch.did_not_help())?;
+        let reached = chain.last().map(|(block, _)| block.height());
+        match reached.filter(|_| chain.iter().any(|(block, _)| !self.tree.contains(block.id()))) {
+            Some(reached) => self.fetch.helped(reached),
+            None => self.fetch.did_not_help(),
         }
         for (block, certificate) in chain {
             if block.height() > self.tree.committed_height() {
@@ -106,7 +122,7 @@ impl Core {
     }
 
     /// The blocks of an answer, each with its verified certificate.
-    fn verify_chain(&self, response: BlockResponse) -> Result<Vec<CertifiedBlock>, Rejected> {
+    fn verify_chain(&mut self, response: BlockResponse) -> Result<Vec<CertifiedBlock>, Rejected> {
         let BlockResponse { blocks, tip } = response;
         let first = blocks.first().ok_or(Rejected::BrokenChain)?;
         if blocks.len() > MAX_FETCHED_BLOCKS || self.tree.path(first.parent()).is_none() {

@@ -180,6 +180,57 @@ fn a_replica_that_was_away_fetches_what_it_missed() {
 }
 
 #[test]
+fn blocks_too_large_for_one_answer_together_are_fetched_one_by_one() {
+    let mut cluster = Cluster::new(4);
+    cluster.cut = vec![3];
+    // Consecutive blocks of 2.5 MiB: an answer has room for two, and some of these need three to be committed.
+    for number in 0..6u8 {
+        let large = Command::new(vec![number], vec![number; 5 << 19]).expect("within the limit");
+        cluster.give(0, Input::Submit(large)).expect("room");
+        cluster.settle();
+        while cluster.cores[0].is_awake() {
+            cluster.run_timers();
+        }
+    }
+    cluster.cut.clear();
+    cluster.give(0, Input::PeerConnected(ReplicaIndex::new(3))).expect("no bad input");
+    cluster.settle();
+    for _ in 0..20 {
+        cluster.now = cluster.now.plus(Millis::from_secs(1));
+        for place in 0..4 {
+            cluster.give(place, Input::Timer).expect("a timer is no bad input");
+        }
+        cluster.settle();
+    }
+    assert_eq!(cluster.commits[3], cluster.commits[0]);
+}
+
+#[test]
+fn a_replica_that_sees_its_own_vote_and_has_no_record_of_it_signs_nothing_any_more() {
+    let mut cluster = Cluster::new(4);
+    for number in 0..4 {
+        cluster.give(number, Input::Submit(command(&number.to_string()))).expect("room");
+        cluster.settle();
+    }
+    // The journal is gone: the replica starts with an empty one, and its peers know better.
+    cluster.journals[0].clear();
+    cluster.restart(0);
+    for peer in 1..4 {
+        cluster.give(peer, Input::PeerConnected(ReplicaIndex::new(0))).expect("no bad input");
+    }
+    cluster.settle();
+    assert!(cluster.cores[0].forgotten().is_some(), "a certificate holds a vote that it does not remember");
+    cluster.give(1, Input::Submit(command("after"))).expect("room");
+    cluster.settle();
+    while cluster.cores[1].is_awake() {
+        cluster.run_timers();
+    }
+    let signed = |record: &Record| matches!(record, Record::Vote { .. } | Record::Timeout(_));
+    assert!(!cluster.journals[0].iter().any(signed), "it signs nothing, and the others go on");
+    assert_eq!(cluster.commits[1], cluster.commits[2]);
+}
+
+#[test]
 fn a_replica_that_restarts_says_nothing_new_about_views_it_has_spoken_on() {
     let mut cluster = Cluster::new(4);
     cluster.cut = vec![2, 3];
@@ -307,19 +358,20 @@ fn an_answer_that_brings_nothing_new_is_not_followed_by_another_request_at_once(
     let from = ReplicaIndex::new(1);
     cluster.give(3, Input::Message { from, message: Message::Certificates(certificates) }).expect("valid");
     let peer = *asked(&mut cluster).first().expect("the certified block is missing");
-    let answer = |cluster: &mut Cluster| {
+    let answer = |cluster: &mut Cluster, peer: ReplicaIndex| {
         let response = BlockResponse { blocks: vec![Arc::clone(&first)], tip: first_qc.clone() };
         cluster.give(3, Input::Message { from: peer, message: Message::BlockResponse(response) })
     };
-    answer(&mut cluster).expect("it is a part of the chain");
-    assert_eq!(asked(&mut cluster), [peer], "a useful answer is followed by the next request");
-    answer(&mut cluster).expect("it is still a part of the chain");
+    answer(&mut cluster, peer).expect("it is a part of the chain");
+    let second_peer = *asked(&mut cluster).first().expect("a useful answer is followed by the next request");
+    assert_ne!(second_peer, peer, "every signer has its turn");
+    answer(&mut cluster, second_peer).expect("it is still a part of the chain");
     assert_eq!(asked(&mut cluster), [], "nothing was new");
-    assert_eq!(answer(&mut cluster), Err(Rejected::Unsolicited), "one answer for a request");
+    assert_eq!(answer(&mut cluster, second_peer), Err(Rejected::Unsolicited), "one answer for a request");
     cluster.now = cluster.cores[3].next_timeout().expect("a fetch goes on");
     cluster.give(3, Input::Timer).expect("a timer is no bad input");
     let next = asked(&mut cluster);
-    assert!(next.len() == 1 && next[0] != peer, "the next signer is asked: {next:?}");
+    assert!(next.len() == 1 && next[0] != second_peer, "the next signer is asked: {next:?}");
 }
 
 /// A block's certificate by the first quorum of replicas.
@@ -371,8 +423,9 @@ fn replicas_at_rest_help_one_that_is_awake_to_a_commit_and_rest_again() {
             sender: ReplicaIndex::new(sender),
             signature: key(sender).sign(&timeout_statement(&committee, view, View::ZERO)),
         };
-        let from = ReplicaIndex::new(sender);
-        cluster.give(2, Input::Message { from, message: Message::Timeout(timeout) }).expect("valid");
+        // They gave the view up before they crashed, and remember it.
+        cluster.journals[usize::from(sender)].push(Record::Timeout(timeout));
+        cluster.restart(sender);
     }
     cluster.settle();
     for core in &cluster.cores {

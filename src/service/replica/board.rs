@@ -27,19 +27,26 @@ pub(super) struct Board {
     snapshot: StatusSnapshot,
     parameters: Parameters,
     clock_off_ms: Option<i64>,
+    forgotten: bool,
 }
 
 impl Board {
     pub(super) const fn new(snapshot: StatusSnapshot, parameters: Parameters) -> Self {
-        Self { snapshot, parameters, clock_off_ms: None }
+        Self { snapshot, parameters, clock_off_ms: None, forgotten: false }
     }
 
     pub(super) const fn snapshot(&self) -> &StatusSnapshot {
         &self.snapshot
     }
 
-    pub(super) const fn clock_is_off(&self) -> bool {
-        self.clock_off_ms.is_some()
+    /// Whether this replica's reports would harm: its clock is off, or it has forgotten what it signed.
+    pub(super) const fn must_not_report(&self) -> bool {
+        self.clock_off_ms.is_some() || self.forgotten
+    }
+
+    /// Whether the journal was lost or is an older copy: then nothing is signed.
+    pub(super) const fn has_forgotten(&self) -> bool {
+        self.forgotten
     }
 
     /// The replicas whose keys these are, by name.
@@ -78,6 +85,7 @@ impl Board {
             };
         }
         self.clock_off_ms = clock_off(links, snapshot.quorum, self.parameters);
+        self.forgotten = consensus.forgotten.is_some();
         self.snapshot.not_ready = self.reasons(consensus);
     }
 
@@ -88,6 +96,13 @@ impl Board {
         if linked < self.snapshot.quorum {
             let detail = format!("{linked} of at least {} replicas are linked", self.snapshot.quorum);
             reason(NotReadyReason::NoQuorum, detail);
+        }
+        if let Some(view) = consensus.forgotten {
+            let detail = format!(
+                "this replica signed in view {view}, which its journal does not hold: the journal was lost or is an \
+                 older copy; nothing is signed, and the key must be rotated in at the next epoch"
+            );
+            reason(NotReadyReason::JournalRefused, detail);
         }
         if let Some(target) = consensus.fetching {
             let detail = format!("fetching up to height {target}, at {}", consensus.height);

@@ -5,7 +5,7 @@
 //! journal, in one request with what depends on them.
 
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     board::Board,
@@ -16,13 +16,14 @@ use super::{
 };
 use crate::{
     consensus::{
-        Command as Ordered,
-        task::{ConsensusStatus, Event, Recovered, Request},
+        Command as Ordered, CommittedBlock,
+        journal::TornTail,
+        task::{ConsensusStatus, Event, Request},
         transport::LinkSender,
     },
-    cycle::{Cycle, Decided, Folded, Output, Seal},
+    cycle::{Cycle, Decided, Folded, Hold, Output, Seal},
     execute::feed::Feed,
-    knowledge::{change::Change, command::Command},
+    knowledge::{certified::Certified, change::Change, command::Command, head::Head},
     monitor::task::MonitorHandle,
     service::{clock, metrics::Metrics, status::StatusSnapshot, telemetry::CycleTracer},
     types::{Committee, Millis, ReplicaIndex, UnixMillis},
@@ -49,6 +50,14 @@ pub(super) struct Surroundings {
     pub(super) tracer: CycleTracer,
     pub(super) told: mpsc::Sender<ReplicaEvent>,
     pub(super) stop: watch::Receiver<bool>,
+}
+
+/// What the journal gave back.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    pub(super) seals: Vec<Seal>,
+    pub(super) blocks: Vec<CommittedBlock>,
+    pub(super) torn: Option<TornTail>,
 }
 
 /// Why the task ended.
@@ -90,7 +99,7 @@ impl Control {
     }
 
     /// Applies what the journal gave back, then runs until it is stopped.
-    pub(super) async fn run(mut self, recovered: Recovered, http: String) -> Ended {
+    pub(super) async fn run(mut self, recovered: Remembered, http: String) -> Ended {
         let height = recovered.blocks.last().map_or_else(Default::default, |last| last.block.height());
         self.replay(recovered).await;
         self.tell(ReplicaEvent::Ready { replica: self.name.clone(), http, height });
@@ -114,17 +123,12 @@ impl Control {
     }
 
     #[tracing::instrument(name = "replay", skip_all, fields(blocks = recovered.blocks.len()))]
-    async fn replay(&mut self, recovered: Recovered) {
-        let Recovered { notes, blocks, torn } = recovered;
+    async fn replay(&mut self, recovered: Remembered) {
+        let Remembered { seals, blocks, torn } = recovered;
         if let Some(torn) = torn {
             tracing::warn!(?torn, "a torn tail of the journal was cut off");
         }
-        for note in notes {
-            match borsh::from_slice::<Seal>(&note) {
-                Ok(seal) => self.cycle.restore(seal),
-                Err(error) => tracing::error!(%error, "a note in the journal is not of this version"),
-            }
-        }
+        seals.into_iter().for_each(|seal| self.cycle.restore(seal));
         self.reporting.resume_after(self.cycle.newest_report(), clock::wall_clock());
         self.replaying = true;
         for committed in blocks {
@@ -165,8 +169,8 @@ impl Control {
         while let Some(window) = self.reporting.due(now) {
             let Ok(closed) = self.around.monitor.close(window).await else { continue };
             let (from, to) = (window.start(parameters.window), window.close(parameters.window));
-            if self.board.clock_is_off() {
-                tracing::debug!(%window, "not reported: the clock is off");
+            if self.board.must_not_report() {
+                tracing::debug!(%window, "not reported: the clock is off, or the journal was lost");
                 continue;
             }
             tracing::debug!(%window, series = closed.summary.series.len(), partial = closed.partial, "reporting");
@@ -196,6 +200,7 @@ impl Control {
     /// Carries out what the cycle put out, in order, as one request to the journal's owner.
     async fn carry_out(&mut self) {
         let (mut notes, mut then, mut submit) = (Vec::new(), Vec::new(), Vec::new());
+        let mut heads = Vec::new();
         let mut changed = false;
         while let Some(output) = self.cycle.poll_output() {
             changed = true;
@@ -221,17 +226,7 @@ impl Control {
                         signers,
                     });
                 }
-                Output::HeadCertified(head) => {
-                    if let Some((store, _)) = &self.around.store
-                        && !self.replaying
-                    {
-                        // The store's task outlives this one but at shutdown.
-                        let _ = store.send(StoreWork::Head(head.clone()));
-                    }
-                    self.board.head(head.document());
-                    self.feed.publish_head(*head);
-                    self.around.feed.send_replace(Arc::new(self.feed.clone()));
-                }
+                Output::HeadCertified(head) => heads.push(head),
                 Output::Alarm(alarm) => {
                     let by = self.board.alarm(&alarm, self.around.me, clock::wall_clock());
                     self.tell(ReplicaEvent::alarm(&self.name, &by, &alarm));
@@ -242,11 +237,30 @@ impl Control {
             (then, submit) = (Vec::new(), Vec::new());
         }
         if !notes.is_empty() || !then.is_empty() || !submit.is_empty() {
-            self.request(Request::Endorse { notes, then, submit }).await;
+            let (told, durable) = oneshot::channel();
+            let wanted = !heads.is_empty();
+            self.request(Request::Endorse { notes, then, submit, durable: wanted.then_some(told) }).await;
+            // A certificate holds this replica's own signature, which must not leave before its note is durable.
+            if wanted && durable.await.is_err() {
+                return;
+            }
         }
+        heads.into_iter().for_each(|head| self.publish_head(head));
         if changed && !self.replaying {
             self.publish();
         }
+    }
+
+    fn publish_head(&mut self, head: Box<Certified<Head>>) {
+        if let Some((store, _)) = &self.around.store
+            && !self.replaying
+        {
+            // The store's task outlives this one but at shutdown.
+            let _ = store.send(StoreWork::Head(head.clone()));
+        }
+        self.board.head(head.document());
+        self.feed.publish_head(*head);
+        self.around.feed.send_replace(Arc::new(self.feed.clone()));
     }
 
     fn folded(&mut self, folded: Folded) {
@@ -323,7 +337,11 @@ impl Control {
             .store
             .as_ref()
             .is_some_and(|(_, progress)| progress.borrow().waiting > STORE_BACKLOG_BLOCKS);
-        self.cycle.hold_endorsements(behind);
+        self.cycle.hold(match (self.board.has_forgotten(), behind) {
+            (true, _) => Hold::Everything,
+            (false, true) => Hold::Plans,
+            (false, false) => Hold::Nothing,
+        });
         let snapshot = self.board.snapshot();
         if *self.around.status.borrow() != *snapshot {
             self.around.status.send_replace(snapshot.clone());

@@ -17,14 +17,18 @@ mod storing;
 mod tracing_cycle;
 
 use axum::Router;
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 
 use self::{
-    control::{Control, Ended, Surroundings},
+    control::{Control, Ended, Remembered, Surroundings},
     storing::{StoreConfig, StoreProgress},
 };
 use super::{
@@ -41,7 +45,7 @@ use crate::{
     consensus::{
         Config, ViewTimes,
         journal::{JournalError, SALT_BYTES, Salt},
-        task::{self, Handles, StartError},
+        task::{self, Handles, Opened, Recovered, StartError},
         transport::{Links, LinksConfig, LinksError},
     },
     cycle::{Cycle, CycleConfig},
@@ -213,7 +217,7 @@ impl Replica {
         let core =
             Config { committee: Arc::clone(&committee), me, key: key.clone(), times: ViewTimes::default() };
         let journal = config.data_dir.join("journal");
-        let (opened, recovered) = task::open(core, &journal, random_salt()?)?;
+        let (opened, remembered) = open_journal(core, &journal)?;
         let peers_listener = http_server::listen(config.listen).await?;
         let http_listener = http_server::listen(config.http).await?;
         let (links, inbox) = Links::start(LinksConfig {
@@ -278,7 +282,7 @@ impl Replica {
             stop: stopping,
         };
         let control = Control::new(cycle, feed, surroundings);
-        let control = tokio::spawn(control.run(recovered, config.http.to_string()));
+        let control = tokio::spawn(control.run(remembered, config.http.to_string()));
         Ok(Self { events, status, stop, links, consensus, control, server, store: store_task })
     }
 
@@ -337,6 +341,15 @@ where
 {
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || runtime.block_on(task))
+}
+
+/// Opens the journal and reads the application's notes in it. A replica that cannot read what it signed must not
+/// sign anything else.
+fn open_journal(core: Config, folder: &Path) -> Result<(Opened, Remembered), ReplicaError> {
+    let (opened, Recovered { notes, blocks, torn }) = task::open(core, folder, random_salt()?)?;
+    let seals = notes.iter().map(|note| borsh::from_slice(note)).collect::<Result<_, _>>();
+    let seals = seals.map_err(|_| StartError::UnknownRecord { folder: folder.to_owned() })?;
+    Ok((opened, Remembered { seals, blocks, torn }))
 }
 
 fn random_salt() -> Result<Salt, ReplicaError> {
