@@ -1,7 +1,8 @@
 //! The task that brings committed blocks into Postgres, behind the loop and never in its way.
 //!
-//! Invariant: blocks are applied in the order of their heights, each once, and what waits is bounded: past the
-//! bound the replica stops endorsing until the store has caught up.
+//! Invariant: blocks are applied in the order of their heights, each once, and what waits is bounded: past a first
+//! bound the replica stops endorsing until the store has caught up, past a second one the store is left alone
+//! until the next start, which applies what is missing from the journal.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -18,6 +19,9 @@ use crate::{
 
 /// How many blocks may wait for Postgres before this replica stops endorsing: several hours of windows.
 pub(super) const STORE_BACKLOG_BLOCKS: usize = 10_000;
+
+/// How many blocks may wait for Postgres before the store is left alone until the next start: some hundred MB.
+const MAX_WAITING_BLOCKS: usize = 2 * STORE_BACKLOG_BLOCKS;
 
 /// How long the task waits before it tries again what failed for a while.
 const RETRY: Duration = Duration::from_secs(1);
@@ -106,8 +110,22 @@ async fn connect(
                 }
             }
         }
+        if waiting.len() > MAX_WAITING_BLOCKS {
+            report(progress, waiting.len(), &TooMuchWaits);
+            waiting.clear();
+            while work.recv().await.is_some() {}
+            *open = false;
+            return None;
+        }
     }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the store was away for too long; once it is back, start this replica again: it then applies what is missing \
+     from its journal"
+)]
+struct TooMuchWaits;
 
 fn report(progress: &watch::Sender<StoreProgress>, waiting: usize, error: &dyn std::error::Error) {
     let failure = describe(error);
