@@ -46,6 +46,17 @@ test:
     cargo build --locked -p quorate-byzantine
     cargo test --locked
 
+# The demo on ports of its own, its documents verified once more by the verifier in Python
+demo:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    dir=$(TMPDIR=/var/tmp mktemp -d)
+    trap 'rm -rf "$dir"' EXIT
+    export QUORATE_DEMO_DIR=$dir QUORATE_DEMO_OTLP_PORT=43180 QUORATE_DEMO_BASE_PORT=43100
+    scripts/demo | tee "$dir/demo.out"
+    envelopes=$(sed -n '$s/^envelopes: //p' "$dir/demo.out")
+    python3 examples/verify.py "$envelopes/root.json" "$envelopes/plan.json" "$envelopes/head.json"
+
 # Who imports whom, where the world is touched, and what may not stand in a file
 tidy:
     cargo test --locked --test tidy
