@@ -47,11 +47,12 @@
 //!   the replica time out as well; a quorum of them makes the TC.
 //! - **P5** The timer grows with the views since the last *commit*, up to a cap, and is short for a leader that
 //!   missed its last turn.
-//! - **P6** A message of an old view is answered with the newest certificates, at most so often per peer.
+//! - **P6** A message of an old view, and a timeout with an older QC than one's own, is answered with the newest
+//!   certificates, at most so often per peer.
 //!
 //! Idle
 //! - **I1** A replica is awake while it knows an uncommitted command or an uncommitted block that is not empty,
-//!   and from a TC on until a block proposed after it is committed: a TC shows that some honest replica is awake,
+//!   and in a view that it entered by a TC, until the first block after that is committed: a TC shows that some honest replica is awake,
 //!   and it may wait for a commit that the others have seen. Only then do its timers run and does it propose.
 //!   So leaders propose empty blocks until the last block with commands has committed everywhere, and then rest.
 //! - **I2** Commands of a block that lost its place return to pending.

@@ -250,7 +250,9 @@ impl Core {
     /// Whether there is anything to agree on (rule I1).
     #[must_use]
     pub fn is_awake(&self) -> bool {
-        !self.pending.is_empty() || self.pacemaker.entry_tc().is_some() || self.chain_needs_a_commit()
+        // Whoever holds the QC of the view before may hold its TC too, and has nothing to wait for.
+        let entered_by_tc = self.safety.high_qc().get().view.next() != self.view();
+        !self.pending.is_empty() || entered_by_tc || self.chain_needs_a_commit()
     }
 
     /// The height that a certificate proves to exist above what is here, while a fetch goes on.

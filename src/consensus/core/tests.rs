@@ -4,8 +4,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{Config, Core, Input, Output, Recovery, Rejected};
 use crate::consensus::{
-    Block, BlockResponse, Certificates, Command, Message, Proposal, QuorumCertificate, Record, Timeout,
-    TimeoutCertificate, ViewTimes, Vote,
+    Block, BlockResponse, Certificates, Command, Message, Proposal, QuorumCertificate, Record,
+    SignedTimeoutView, Timeout, TimeoutCertificate, ViewTimes, Vote,
     certificate::{proposal_statement, timeout_statement, vote_statement},
 };
 use crate::types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View};
@@ -520,4 +520,36 @@ fn commands_of_a_proposal_that_got_no_vote_are_known_to_all_in_the_end() {
         | Message::BlockResponse(_) => false,
     });
     assert!(told, "else this replica stays awake alone");
+}
+
+#[test]
+fn a_replica_that_came_into_the_view_without_the_newest_certificate_gets_it() {
+    let mut cluster = Cluster::new(4);
+    // In view 1 all vote, but replica 0 hears of no vote and takes the timeout certificate instead.
+    let committee = committee(4);
+    let genesis = QuorumCertificate::genesis(&committee);
+    let payload = crate::consensus::Payload::new(vec![command("one")]);
+    let block = Arc::new(Block::new(View::new(1), ReplicaIndex::new(1), genesis.clone(), payload));
+    let high_qc = certificate(4, &block);
+    let certificates = Message::Certificates(Certificates { high_qc: high_qc.clone(), high_tc: None });
+    cluster.give(3, Input::Message { from: ReplicaIndex::new(1), message: certificates }).expect("valid");
+    let signed = |sender: u16, view: View, high_qc: &QuorumCertificate| Timeout {
+        view,
+        high_qc: high_qc.clone(),
+        entry: None,
+        sender: ReplicaIndex::new(sender),
+        signature: key(sender).sign(&timeout_statement(&committee, view, high_qc.view)),
+    };
+    let timeouts = [0, 1, 2].map(|sender| {
+        let timeout = signed(sender, View::new(1), &genesis);
+        SignedTimeoutView { signer: timeout.sender, high_qc_view: View::ZERO, signature: timeout.signature }
+    });
+    let entry =
+        TimeoutCertificate { view: View::new(1), timeouts: timeouts.to_vec(), high_qc: genesis.clone() };
+    let behind = Timeout { entry: Some(entry), ..signed(0, View::new(2), &genesis) };
+    cluster.wires.clear();
+    let from = ReplicaIndex::new(0);
+    cluster.give(3, Input::Message { from, message: Message::Timeout(behind) }).expect("valid");
+    let answer = Message::Certificates(Certificates { high_qc, high_tc: None });
+    assert!(cluster.wires.contains(&(ReplicaIndex::new(3), from, answer)), "{:?}", cluster.wires);
 }
