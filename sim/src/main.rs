@@ -107,8 +107,8 @@ fn many_seeds(arguments: &Arguments) -> io::Result<Report> {
             tell_violation(&mut io::stdout(), &outcome, arguments)?;
             report.add(&outcome);
             if report.seeds % PROGRESS_SEEDS == 0 && report.seeds < arguments.seeds {
-                let slowest_ms = report.slowest_ms;
-                writeln!(io::stderr(), "{report}; slowest settling {slowest_ms} ms after healing")?;
+                let (ms, seed) = report.slowest;
+                writeln!(io::stderr(), "{report}; slowest to settle: seed {seed}, {ms} ms after healing")?;
             }
         }
         Ok(report)

@@ -38,8 +38,8 @@ pub struct Report {
     pub faults: u64,
     /// How many seeds broke an invariant.
     pub violations: u64,
-    /// The longest time from healing to the last commit, in milliseconds.
-    pub slowest_ms: u64,
+    /// The longest time from healing to the last commit, in milliseconds, and its seed.
+    pub slowest: (u64, u64),
 }
 
 impl Report {
@@ -50,7 +50,7 @@ impl Report {
         self.commits += outcome.commits;
         self.faults += outcome.faults;
         self.violations += u64::from(outcome.violation.is_some());
-        self.slowest_ms = self.slowest_ms.max(outcome.settled_after_ms.unwrap_or(0));
+        self.slowest = self.slowest.max((outcome.settled_after_ms.unwrap_or(0), outcome.seed));
     }
 }
 

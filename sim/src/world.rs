@@ -388,6 +388,7 @@ impl<'a> World<'a> {
             }
         }
         self.waiting = Some(self.submitted.iter().map(|submitted| submitted.command.digest()).collect());
+        self.strike_out();
         let bound_ms = liveness_bound_ms(self.scenario.replicas);
         self.push(self.now_ms + bound_ms, Event::Judge);
         self.push(self.now_ms + 2 * bound_ms, Event::Judge);
