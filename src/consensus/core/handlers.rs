@@ -6,6 +6,7 @@ use super::{Admission, Candidate, Core, Output, Rejected};
 use crate::consensus::{
     block::{Block, Command},
     certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
+    limits::{MAX_GOSSIP_BYTES, MAX_GOSSIP_COMMANDS},
     message::{Certificates, Message, Proposal, Timeout, Vote},
     safety::check_proposal,
     votes::Counted,
@@ -39,11 +40,23 @@ impl Core {
     pub(super) fn handle_submission(&mut self, command: Command) -> Result<(), Rejected> {
         match self.pending.insert(self.me, command.clone()) {
             Admission::Waits => {
-                self.outputs.push_back(Output::Broadcast(Message::Commands(vec![command])));
+                self.spread(command);
                 Ok(())
             }
             Admission::Known => Ok(()),
             Admission::Full => Err(Rejected::PendingFull),
+        }
+    }
+
+    /// Sends a command to all, in one message with those that were put out just before it and have not left.
+    fn spread(&mut self, command: Command) {
+        if let Some(Output::Broadcast(Message::Commands(leaving))) = self.outputs.back_mut()
+            && leaving.len() < MAX_GOSSIP_COMMANDS
+            && leaving.iter().chain([&command]).map(Command::size_bytes).sum::<usize>() <= MAX_GOSSIP_BYTES
+        {
+            leaving.push(command);
+        } else {
+            self.outputs.push_back(Output::Broadcast(Message::Commands(vec![command])));
         }
     }
 

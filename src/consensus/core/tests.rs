@@ -7,6 +7,7 @@ use crate::consensus::{
     Block, BlockResponse, Certificates, Command, Message, Proposal, QuorumCertificate, Record,
     SignedTimeoutView, Timeout, TimeoutCertificate, ViewTimes, Vote,
     certificate::{proposal_statement, timeout_statement, vote_statement},
+    limits::MAX_GOSSIP_BYTES,
 };
 use crate::types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View};
 
@@ -129,6 +130,21 @@ fn a_lone_command_commits_at_every_replica_and_then_all_rest() {
         }
         assert!(cluster.commits.windows(2).all(|pair| pair[0] == pair[1]));
     }
+}
+
+#[test]
+fn commands_that_are_submitted_together_travel_together() {
+    // Replica 0 does not lead view 1, so it only spreads what it is given.
+    let mut core = Recovery::new(config(4, 0)).finish();
+    let large = Command::new(vec![7; MAX_GOSSIP_BYTES], Vec::new()).expect("below the limit");
+    for command in [command("one"), command("two"), large, command("three")] {
+        core.handle(Millis::ZERO, Input::Submit(command)).expect("room");
+    }
+    let together = std::iter::from_fn(|| core.poll_output()).map(|output| {
+        let Output::Broadcast(Message::Commands(commands)) = output else { panic!("{output:?}") };
+        commands.len()
+    });
+    assert_eq!(together.collect::<Vec<_>>(), [2, 1, 1]);
 }
 
 #[test]
