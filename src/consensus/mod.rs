@@ -74,6 +74,7 @@ mod archive;
 mod block;
 mod certificate;
 mod core;
+mod digest_map;
 mod fetch;
 mod message;
 mod pacemaker;

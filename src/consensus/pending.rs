@@ -5,12 +5,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     block::{Command, Payload},
+    digest_map::DigestMap,
     limits::{
         MAX_BLOCK_BYTES, MAX_BLOCK_COMMANDS, MAX_GOSSIP_BYTES, MAX_GOSSIP_COMMANDS, MAX_PENDING_BYTES,
         MAX_PENDING_COMMANDS, REMEMBERED_COMMANDS,
     },
 };
 use crate::types::{Digest, ReplicaIndex};
+
+/// Some thousand commands wait under full load.
+const WAITING_SHARDS: usize = 1 << 8;
+
+/// All remembered commands, 16 in each.
+const COMMITTED_SHARDS: usize = REMEMBERED_COMMANDS / 16;
 
 /// What became of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +38,11 @@ struct Queue {
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    commands: BTreeMap<Digest, (ReplicaIndex, Command)>,
+    commands: DigestMap<(ReplicaIndex, Command), WAITING_SHARDS>,
     queues: BTreeMap<ReplicaIndex, Queue>,
     /// Whose turn is first in the next block, so that no submitter is served last for ever.
     turn: usize,
-    committed: BTreeSet<Digest>,
+    committed: DigestMap<(), COMMITTED_SHARDS>,
     committed_order: VecDeque<Digest>,
 }
 
@@ -50,7 +57,7 @@ impl Pending {
 
     pub(super) fn insert(&mut self, submitter: ReplicaIndex, command: Command) -> Admission {
         let digest = command.digest();
-        if self.commands.contains_key(&digest) || self.committed.contains(&digest) {
+        if self.commands.contains(&digest) || self.committed.contains(&digest) {
             return Admission::Known;
         }
         let queue = self.queues.entry(submitter).or_default();
@@ -75,7 +82,7 @@ impl Pending {
                 queue.commands.remove(place);
             }
         }
-        if self.committed.insert(digest) {
+        if self.committed.insert(digest, ()) {
             self.committed_order.push_back(digest);
         }
         if self.committed_order.len() > REMEMBERED_COMMANDS
