@@ -186,9 +186,6 @@ impl Core {
         if timeout.view > self.view() {
             return Err(Rejected::ViewAhead);
         }
-        if timeout.high_qc.view < self.safety.high_qc().get().view {
-            self.answer_stale(now, from);
-        }
         self.pacemaker.record_timeout(Verified::vouch(timeout));
         Ok(())
     }
