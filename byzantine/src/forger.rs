@@ -9,7 +9,7 @@ use quorate::{
         certify::{Endorsement, Subject, SubjectKind},
         task::Request,
     },
-    cycle::{Decided, Output},
+    cycle::{Decided, Hold, Output},
     knowledge::{
         observation::{SeriesKey, SeriesSummary, WindowSummary},
         plan::{DesiredState, PLAN_TYPE},
@@ -29,7 +29,7 @@ pub(crate) async fn run(config: &ReplicaConfig, membership: Membership) -> anyho
     let (me, key) = (membership.me, membership.key.clone());
     let mut member = Member::join(config, membership).await?;
     // Its own cycle would count an honest signature, and certify with it.
-    member.cycle.hold_endorsements(true);
+    member.cycle.hold(Hold::Plans);
     loop {
         match member.next().await {
             Moment::Moved => {}
