@@ -188,3 +188,73 @@ pub(super) fn check_proposal(
         Some(_) | None => Err(InvalidProposal::NoEntry),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{InvalidProposal, SafetyRecord, VoteRefusal, check_proposal};
+    use crate::{
+        consensus::{Block, Payload, QuorumCertificate, TimeoutCertificate, Verified},
+        types::{Committee, Digest, Epoch, Height, ReplicaIndex, SecretKey, View},
+    };
+    use std::sync::Arc;
+
+    const LEADER: ReplicaIndex = ReplicaIndex::new(1);
+
+    fn qc(view: u64) -> QuorumCertificate {
+        let block = Digest::of(&view.to_le_bytes());
+        QuorumCertificate { view: View::new(view), height: Height::new(view), block, signatures: Vec::new() }
+    }
+
+    fn tc(view: u64, proven: u64) -> TimeoutCertificate {
+        TimeoutCertificate { view: View::new(view), timeouts: Vec::new(), high_qc: qc(proven) }
+    }
+
+    fn block(view: u64, justify: u64) -> Block {
+        Block::new(View::new(view), LEADER, qc(justify), Payload::default())
+    }
+
+    #[test]
+    fn a_proposal_enters_its_view_by_the_view_before_and_never_below_what_a_timeout_proves() {
+        // The block's view, its justification's, and the timeout certificate's view with the QC view it proves.
+        let cases: [(u64, u64, Option<(u64, u64)>, Result<(), InvalidProposal>); 9] = [
+            (9, 8, None, Ok(())),
+            (9, 7, None, Err(InvalidProposal::NoEntry)),
+            (9, 7, Some((8, 7)), Ok(())),
+            (9, 7, Some((8, 6)), Ok(())),
+            (9, 6, Some((8, 7)), Err(InvalidProposal::StaleJustification)),
+            (9, 6, Some((7, 6)), Err(InvalidProposal::NoEntry)),
+            (9, 6, Some((9, 6)), Err(InvalidProposal::NoEntry)),
+            (9, 9, None, Err(InvalidProposal::FutureJustification)),
+            (9, 10, Some((8, 7)), Err(InvalidProposal::FutureJustification)),
+        ];
+        for (view, justify, entry, expected) in cases {
+            let entry = entry.map(|(view, proven)| Verified::vouch(tc(view, proven)));
+            let verdict =
+                check_proposal(&block(view, justify), LEADER, &Verified::vouch(qc(justify)), entry.as_ref());
+            assert_eq!(verdict, expected, "view {view}, justified by {justify}, entered by {entry:?}");
+        }
+        let other = ReplicaIndex::new(2);
+        let verdict = check_proposal(&block(9, 8), other, &Verified::vouch(qc(8)), None);
+        assert_eq!(verdict, Err(InvalidProposal::NotTheLeader(LEADER)));
+    }
+
+    #[test]
+    fn a_view_gets_one_vote_and_none_after_its_timeout() {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let committee = Committee::new(Digest::of(b"safety"), Epoch::new(1), vec![key.public()]);
+        let committee = Arc::new(committee.expect("one key"));
+        let mut safety = SafetyRecord::new(committee, ReplicaIndex::new(0), key);
+        let vote = |safety: &mut SafetyRecord, view, justify| {
+            safety.vote(&block(view, justify), &Verified::vouch(qc(justify))).map(|vote| vote.view)
+        };
+        assert_eq!(vote(&mut safety, 5, 4), Ok(View::new(5)));
+        assert_eq!(vote(&mut safety, 5, 3), Err(VoteRefusal::AlreadyVoted));
+        assert_eq!(vote(&mut safety, 4, 3), Err(VoteRefusal::AlreadyVoted));
+        assert!(safety.time_out(View::new(7), None).is_some());
+        assert!(safety.time_out(View::new(7), None).is_none(), "one timeout a view");
+        assert_eq!(vote(&mut safety, 6, 5), Err(VoteRefusal::TimedOut));
+        assert_eq!(vote(&mut safety, 7, 5), Err(VoteRefusal::TimedOut));
+        assert_eq!(vote(&mut safety, 8, 4), Ok(View::new(8)));
+        assert_eq!(safety.high_qc().get().view, View::new(4), "the lock follows the votes and never falls");
+    }
+}
