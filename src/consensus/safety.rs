@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_proposal_enters_its_view_by_the_view_before_and_never_below_what_a_timeout_proves() {
         // The block's view, its justification's, and the timeout certificate's view with the QC view it proves.
-        let cases: [(u64, u64, Option<(u64, u64)>, Result<(), InvalidProposal>); 9] = [
+        let cases = [
             (9, 8, None, Ok(())),
             (9, 7, None, Err(InvalidProposal::NoEntry)),
             (9, 7, Some((8, 7)), Ok(())),
