@@ -101,7 +101,6 @@ pub(super) fn failure(error: FoundingError) -> Failure {
         FoundingError::Size(_) => Failure::usage(error),
         FoundingError::Exists { .. }
         | FoundingError::Io { .. }
-        | FoundingError::Random(_)
         | FoundingError::Key(_)
         | FoundingError::Root(_) => Failure::failed(error),
     }

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     config::{ConfigError, MissingAgent, PolicyFile, Speed, policy_text, scaled},
-    key_file::{KeyFileError, read_secret_key, write_secret_key},
+    key_file::{KeyFileError, generate_secret_key, read_secret_key},
 };
 use crate::{
     knowledge::{
@@ -127,9 +127,6 @@ pub enum FoundingError {
         #[source]
         error: io::Error,
     },
-    /// No randomness for keys.
-    #[error("the system gives no random numbers: {0}")]
-    Random(String),
     /// A key cannot be written or read.
     #[error(transparent)]
     Key(#[from] KeyFileError),
@@ -238,12 +235,8 @@ fn make_key(path: &Path) -> Result<SecretKey, FoundingError> {
         // An earlier attempt that did not come to its end.
         return Ok(read_secret_key(path)?);
     }
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| FoundingError::Random(error.to_string()))?;
-    let key = SecretKey::from_seed(&seed);
     make_folder_of(path)?;
-    write_secret_key(path, &key)?;
-    Ok(key)
+    Ok(generate_secret_key(path)?)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), FoundingError> {

@@ -1,6 +1,7 @@
-//! Secret keys in files: one line with the 32-byte seed as 64 lower-case hexadecimal characters.
+//! Keys in files: one line with the secret key's 32-byte seed, or the raw public key, as 64 lower-case
+//! hexadecimal characters.
 //!
-//! Invariant: a key that others on the machine can read is refused, and a key is never overwritten.
+//! Invariant: a secret key that others on the machine can read is refused, and a key is never overwritten.
 
 use std::{
     fs::{File, OpenOptions},
@@ -9,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::types::{Digest, SecretKey};
+use crate::types::{Digest, KeyError, PublicKey, SecretKey};
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,29 @@ pub enum KeyFileError {
         /// Which.
         path: PathBuf,
     },
+    /// It holds 32 bytes that are no admissible public key.
+    #[error("{}: {error}", path.display())]
+    NotAdmissible {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        error: KeyError,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+}
+
+/// Makes a secret key from the system's randomness and writes it to a new file, as [`write_secret_key`] does.
+///
+/// # Errors
+/// [`KeyFileError`] when there is no randomness, or the file exists or cannot be written.
+pub fn generate_secret_key(path: &Path) -> Result<SecretKey, KeyFileError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| KeyFileError::Random(error.to_string()))?;
+    let key = SecretKey::from_seed(&seed);
+    write_secret_key(path, &key)?;
+    Ok(key)
 }
 
 /// Reads a secret key.
@@ -44,12 +68,25 @@ pub fn read_secret_key(path: &Path) -> Result<SecretKey, KeyFileError> {
     if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
         return Err(KeyFileError::Readable { path: path.to_owned() });
     }
+    Ok(SecretKey::from_seed(line_of(file, path)?.as_bytes()))
+}
+
+/// Reads a public key.
+///
+/// # Errors
+/// [`KeyFileError`] when the file is missing or malformed, or the key is not admissible.
+pub fn read_public_key(path: &Path) -> Result<PublicKey, KeyFileError> {
+    let file = File::open(path).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })?;
+    PublicKey::from_bytes(line_of(file, path)?.as_bytes())
+        .map_err(|error| KeyFileError::NotAdmissible { path: path.to_owned(), error })
+}
+
+fn line_of(file: File, path: &Path) -> Result<Digest, KeyFileError> {
     let mut text = String::new();
     // A key is 65 bytes with its line end; anything longer is none and need not be read.
-    file.take(100).read_to_string(&mut text).map_err(failed)?;
-    let seed: Digest =
-        text.trim_end_matches('\n').parse().map_err(|_| KeyFileError::Malformed(path.to_owned()))?;
-    Ok(SecretKey::from_seed(seed.as_bytes()))
+    let read = file.take(100).read_to_string(&mut text);
+    read.map_err(|source| KeyFileError::Io { path: path.to_owned(), source })?;
+    text.trim_end_matches('\n').parse().map_err(|_| KeyFileError::Malformed(path.to_owned()))
 }
 
 /// Writes a secret key to a new file that only its owner can read, and flushes it.
@@ -57,9 +94,21 @@ pub fn read_secret_key(path: &Path) -> Result<SecretKey, KeyFileError> {
 /// # Errors
 /// [`KeyFileError::Io`] when the file exists already or cannot be written.
 pub fn write_secret_key(path: &Path, key: &SecretKey) -> Result<(), KeyFileError> {
+    write_line(path, 0o600, Digest::from_bytes(key.to_seed()))
+}
+
+/// Writes a public key to a new file that everybody can read, and flushes it.
+///
+/// # Errors
+/// [`KeyFileError::Io`] when the file exists already or cannot be written.
+pub fn write_public_key(path: &Path, key: &PublicKey) -> Result<(), KeyFileError> {
+    write_line(path, 0o644, Digest::from_bytes(key.to_bytes()))
+}
+
+fn write_line(path: &Path, mode: u32, line: Digest) -> Result<(), KeyFileError> {
     let failed = |source| KeyFileError::Io { path: path.to_owned(), source };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    writeln!(file, "{}", Digest::from_bytes(key.to_seed())).map_err(failed)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
+    writeln!(file, "{line}").map_err(failed)?;
     file.sync_all().map_err(failed)
 }
 

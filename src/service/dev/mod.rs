@@ -258,7 +258,7 @@ impl DevCluster {
             }
             show(Shown::Step(format!("starting the agent of {id} with a worker pool")));
             envelopes.insert(id.clone(), own.join("envelopes"));
-            let mut arguments = words(["-o", "jsonl", "agent", "--actuator", "worker-pool", "--root"]);
+            let mut arguments = words(["-o", "jsonl", "agent", "run", "--actuator", "worker-pool", "--root"]);
             arguments.push(layout.root().display().to_string());
             arguments.extend(apis.iter().flat_map(|api| ["--replica".to_owned(), api.clone()]));
             let slots = initial_slots(target);

@@ -1,4 +1,4 @@
-//! `quorate agent`: runs next to a target, verifies what the replicas serve, and acts on it.
+//! `quorate agent run`: runs next to a target, verifies what the replicas serve, and acts on it.
 //!
 //! It wires nothing but flags to the service's agent. Invariant: it ends with code 0 only when it was asked
 //! to end, and a change of the target that has begun is finished first.
@@ -11,8 +11,8 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{ExitCode, Failure, output::Output};
 use crate::{
+    cli::{ExitCode, Failure, output::Output},
     execute::agent::Trust,
     knowledge::root::VerifiedRoot,
     service::{
@@ -31,10 +31,10 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  quorate agent --root root.json --key agent.key --target extract_pool --state-dir state \\
+  quorate agent run --root root.json --key agent.key --target extract_pool --state-dir state \\
       --replica http://10.0.0.1:8100 --replica http://10.0.0.2:8100 --replica http://10.0.0.3:8100 \\
       --actuator exec --command /usr/local/bin/set-pool
-  quorate agent ... --actuator worker-pool --slots 3 --otlp http://127.0.0.1:4318 --envelopes envelopes
+  quorate agent run ... --actuator worker-pool --slots 3 --otlp http://127.0.0.1:4318 --envelopes envelopes
 
 An exec command is called with one more argument: `read` writes the target's state to standard output,
 such as {\"kind\":\"slots\",\"slots\":3}; `apply` and `rollback` get the plan's bytes on standard input and
@@ -51,7 +51,7 @@ const EVENTS: usize = 64;
 /// Run the agent of one target
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The pinned root, as the owners handed it over
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
@@ -143,7 +143,7 @@ fn target(text: &str) -> Result<TargetId, String> {
 ///
 /// # Errors
 /// [`Failure`] when it cannot start, or ends by itself.
-pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
+pub(super) async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
     let root = read_root(&arguments.root)?;
     let replicas = Replicas::new(HttpClient::new(), &arguments.replicas, root.committee().size())
         .map_err(|error: ReplicasError| Failure::usage(error))?;
