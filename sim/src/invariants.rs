@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{adversary::INVENTED, application::Application, disk::SimDisk, statements};
+use crate::{application::Application, disk::SimDisk, statements};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,11 +126,18 @@ impl Invariants {
 
     /// An adversary sent something: its commands count as submitted, its blocks are known.
     pub fn adversary_sent(&mut self, message: &Message) {
-        let Message::Proposal(proposal) = message else { return };
-        self.blocks.entry(proposal.block.id()).or_insert_with(|| Arc::clone(&proposal.block));
-        let commands = proposal.block.payload().commands();
-        let invented = commands.iter().filter(|command| command.head().starts_with(INVENTED));
-        self.submitted.extend(invented.map(Command::digest));
+        match message {
+            Message::Proposal(proposal) => {
+                self.blocks.entry(proposal.block.id()).or_insert_with(|| Arc::clone(&proposal.block));
+                self.submitted.extend(proposal.block.payload().commands().iter().map(Command::digest));
+            }
+            Message::Commands(commands) => self.submitted.extend(commands.iter().map(Command::digest)),
+            Message::Vote(_)
+            | Message::Timeout(_)
+            | Message::Certificates(_)
+            | Message::BlockRequest(_)
+            | Message::BlockResponse(_) => {}
+        }
     }
 
     /// A message left an honest replica.

@@ -4,7 +4,7 @@
 //! Invariant: exit code 0 means that every seed kept every invariant, 1 that one did not, 2 a wrong argument.
 
 use clap::Parser;
-use quorate_sim::{Outcome, Report, Scenario, run, run_traced};
+use quorate_sim::{Outcome, Report, Scenario, adversary::Kind, run, run_traced};
 use std::{
     io::{self, Write as _},
     num::NonZero,
@@ -32,12 +32,26 @@ struct Arguments {
     /// The committee's size; by default the seed chooses among 4, 5, 6 and 7
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     replicas: Option<u16>,
+    /// Adversaries of these kinds only, as many as the committee may have; by default the seed chooses
+    #[arg(long, value_delimiter = ',', value_enum)]
+    byzantine: Vec<Kind>,
+    /// The protocol
+    #[arg(long, value_enum, default_value = "hotstuff-2")]
+    protocol: Protocol,
     /// How many seeds to run at once; by default as many as there are processors
     #[arg(long)]
     jobs: Option<NonZero<usize>>,
     /// Tell every event of the one seed
     #[arg(long, requires = "seed")]
     trace: bool,
+}
+
+/// The protocols that a replica can run.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Protocol {
+    /// HotStuff-2
+    #[value(name = "hotstuff-2")]
+    HotStuff2,
 }
 
 /// Progress is told each time that so many seeds are done.
@@ -57,12 +71,16 @@ fn simulate(arguments: &Arguments) -> io::Result<u64> {
         Some(seed) => one_seed(seed, arguments)?,
         None => many_seeds(arguments)?,
     };
+    write!(io::stdout(), "{}", report.details())?;
     writeln!(io::stdout(), "{report}")?;
     Ok(report.violations)
 }
 
 fn scenario(seed: u64, arguments: &Arguments) -> Scenario {
-    Scenario::of_seed(seed, arguments.replicas.map(usize::from))
+    match arguments.protocol {
+        Protocol::HotStuff2 => {}
+    }
+    Scenario::with_adversaries(seed, arguments.replicas.map(usize::from), &arguments.byzantine)
 }
 
 fn one_seed(seed: u64, arguments: &Arguments) -> io::Result<Report> {
@@ -120,5 +138,9 @@ fn tell_violation(out: &mut impl io::Write, outcome: &Outcome, arguments: &Argum
     let seed = outcome.seed;
     writeln!(out, "seed {seed}: {violation}")?;
     let replicas = arguments.replicas.map_or(String::new(), |replicas| format!(" --replicas {replicas}"));
-    writeln!(out, "  replay: quorate-sim --seed {seed}{replicas} --trace")
+    let kinds: Vec<_> = arguments.byzantine.iter().filter_map(clap::ValueEnum::to_possible_value).collect();
+    let kinds: Vec<_> = kinds.iter().map(clap::builder::PossibleValue::get_name).collect();
+    let byzantine =
+        if kinds.is_empty() { String::new() } else { format!(" --byzantine {}", kinds.join(",")) };
+    writeln!(out, "  replay: quorate-sim --seed {seed}{replicas}{byzantine} --trace")
 }

@@ -2,9 +2,41 @@
 //!
 //! It judges nothing. Invariant: a sum's figures are those of its runs.
 
-use std::fmt;
+use quorate::consensus::Rejected;
+use std::{collections::BTreeMap, fmt};
 
-use crate::invariants::Violation;
+use crate::{adversary::Kind, invariants::Violation};
+
+/// What became of one kind of adversary's messages at honest replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// How many seeds had such an adversary.
+    pub seeds: u64,
+    /// Messages that a handler took.
+    pub taken: u64,
+    /// Messages that a handler refused.
+    pub refused: u64,
+    /// Messages that did not decode.
+    pub undecodable: u64,
+}
+
+impl Reached {
+    /// Counts a message by what it met.
+    pub const fn count(&mut self, answer: Option<Result<(), Rejected>>) {
+        match answer {
+            Some(Ok(())) => self.taken += 1,
+            Some(Err(_)) => self.refused += 1,
+            None => self.undecodable += 1,
+        }
+    }
+
+    const fn add(&mut self, other: Self) {
+        self.seeds += 1;
+        self.taken += other.taken;
+        self.refused += other.refused;
+        self.undecodable += other.undecodable;
+    }
+}
 
 /// The outcome of one seed.
 #[derive(Clone, Debug)]
@@ -15,8 +47,10 @@ pub struct Outcome {
     pub virtual_ms: u64,
     /// How many heights were committed.
     pub commits: u64,
-    /// How many crashes, cuts, partitions and adversaries there were.
-    pub faults: u64,
+    /// How many faults of each name there were, adversaries aside.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// What became of the adversaries' messages.
+    pub reached: BTreeMap<Kind, Reached>,
     /// How long after healing the last command was committed everywhere, in milliseconds.
     pub settled_after_ms: Option<u64>,
     /// The digest of all events.
@@ -34,8 +68,10 @@ pub struct Report {
     pub virtual_ms: u64,
     /// How many heights were committed.
     pub commits: u64,
-    /// How many faults there were.
-    pub faults: u64,
+    /// How many faults of each name there were.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// What became of the adversaries' messages.
+    pub reached: BTreeMap<Kind, Reached>,
     /// How many seeds broke an invariant.
     pub violations: u64,
     /// The longest time from healing to the last commit, in milliseconds, and its seed.
@@ -48,9 +84,27 @@ impl Report {
         self.seeds += 1;
         self.virtual_ms += outcome.virtual_ms;
         self.commits += outcome.commits;
-        self.faults += outcome.faults;
+        for (name, count) in &outcome.faults {
+            *self.faults.entry(name).or_default() += count;
+        }
+        for (kind, reached) in &outcome.reached {
+            self.reached.entry(*kind).or_default().add(*reached);
+        }
         self.violations += u64::from(outcome.violation.is_some());
         self.slowest = self.slowest.max((outcome.settled_after_ms.unwrap_or(0), outcome.seed));
+    }
+}
+
+impl Report {
+    /// The counts of each fault and of each adversary's messages, a line each.
+    #[must_use]
+    pub fn details(&self) -> String {
+        let faults = self.faults.iter().map(|(name, count)| format!("  {name}: {count}\n"));
+        let reached = self.reached.iter().map(|(kind, reached)| {
+            let Reached { seeds, taken, refused, undecodable } = reached;
+            format!("  {kind:?}: {seeds} seeds, {taken} messages taken, {refused} refused, {undecodable} undecodable\n")
+        });
+        faults.chain(reached).collect()
     }
 }
 
@@ -58,7 +112,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hundredths = self.virtual_ms / 36_000;
         let (hours, rest) = (hundredths / 100, hundredths % 100);
-        let Self { seeds, commits, faults, violations, .. } = self;
+        let Self { seeds, commits, violations, .. } = self;
+        let faults =
+            self.faults.values().sum::<u64>() + self.reached.values().map(|kind| kind.seeds).sum::<u64>();
         write!(
             f,
             "seeds={seeds} cluster_hours={hours}.{rest:02} commits={commits} faults={faults} violations={violations}"

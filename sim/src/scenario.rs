@@ -45,6 +45,19 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Its name in a report.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cut { .. } => "cut",
+            Self::Partition { .. } => "partition",
+            Self::Crash { crash: Crash::Process, .. } => "killed",
+            Self::Crash { crash: Crash::Power, .. } => "power lost",
+        }
+    }
+}
+
 /// A client's command.
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -90,12 +103,22 @@ impl Scenario {
     /// When no committee has that many replicas.
     #[must_use]
     pub fn of_seed(seed: u64, replicas: Option<usize>) -> Self {
+        Self::with_adversaries(seed, replicas, &[])
+    }
+
+    /// The same with adversaries of these kinds only, as many as may be; of all kinds, and some or none of them,
+    /// when the list is empty.
+    ///
+    /// # Panics
+    /// When no committee has that many replicas.
+    #[must_use]
+    pub fn with_adversaries(seed: u64, replicas: Option<usize>, kinds: &[Kind]) -> Self {
         let mut stream = Stream::new(seed, Cause::Scenario, 0);
         let drawn = 4 + stream.index(4);
         let replicas = replicas.unwrap_or(drawn);
         let size = CommitteeSize::new(replicas).expect("the caller checked the number of replicas");
         let everybody: Vec<_> = (0..CommitteeSize::MAX).map(ReplicaIndex::new).take(replicas).collect();
-        let adversaries = adversaries(&mut stream, &everybody, size.faults());
+        let adversaries = adversaries(&mut stream, &everybody, size.faults(), kinds);
         let heal_ms = stream.between(3_000, 30_000);
         let mut clocks = Stream::new(seed, Cause::Clock, 0);
         let mut scenario = Self {
@@ -126,7 +149,13 @@ impl Scenario {
     /// Whether a replica keeps to the rules.
     #[must_use]
     pub fn is_honest(&self, replica: ReplicaIndex) -> bool {
-        self.adversaries.iter().all(|(adversary, _)| *adversary != replica)
+        self.kind_of(replica).is_none()
+    }
+
+    /// How a replica is Byzantine, if it is.
+    #[must_use]
+    pub fn kind_of(&self, replica: ReplicaIndex) -> Option<Kind> {
+        self.adversaries.iter().find(|(adversary, _)| *adversary == replica).map(|(_, kind)| *kind)
     }
 
     fn draw_faults(&self, stream: &mut Stream, everybody: &[ReplicaIndex]) -> Vec<(u64, Fault)> {
@@ -178,13 +207,21 @@ impl Scenario {
     }
 }
 
-fn adversaries(stream: &mut Stream, everybody: &[ReplicaIndex], most: usize) -> Vec<(ReplicaIndex, Kind)> {
-    if most == 0 || stream.chance(300) {
-        return Vec::new();
-    }
+fn adversaries(
+    stream: &mut Stream,
+    everybody: &[ReplicaIndex],
+    most: usize,
+    kinds: &[Kind],
+) -> Vec<(ReplicaIndex, Kind)> {
+    let (count, kinds) = match kinds {
+        _ if most == 0 => return Vec::new(),
+        [] if stream.chance(200) => return Vec::new(),
+        [] => (1 + stream.index(most), Kind::ALL.as_slice()),
+        wanted => (most, wanted),
+    };
     let mut left = everybody.to_vec();
-    (0..=stream.index(most))
-        .map(|_| (left.swap_remove(stream.index(left.len())), Kind::ALL[stream.index(Kind::ALL.len())]))
+    (0..count)
+        .map(|_| (left.swap_remove(stream.index(left.len())), kinds[stream.index(kinds.len())]))
         .collect()
 }
 

@@ -11,7 +11,17 @@ use quorate::{
 const PREFIX: &[u8] = b"quorate/1\0";
 const PROPOSAL: u8 = 1;
 const VOTE: u8 = 2;
+const TIMEOUT: u8 = 3;
 const HOTSTUFF2: u8 = 1;
+
+/// Where in the signed bytes the kind stands.
+pub const KIND_AT: usize = PREFIX.len();
+/// Where the cluster begins.
+pub const CLUSTER_AT: usize = KIND_AT + 1;
+/// Where the epoch begins.
+pub const EPOCH_AT: usize = CLUSTER_AT + 32;
+/// Where the protocol stands.
+pub const PROTOCOL_AT: usize = EPOCH_AT + 8;
 
 /// What a vote signs.
 #[must_use]
@@ -30,6 +40,15 @@ pub fn proposal(committee: &Committee, view: View, block: BlockId) -> Vec<u8> {
     body.extend_from_slice(&view.number().to_le_bytes());
     body.extend_from_slice(block.as_bytes());
     signed(committee, PROPOSAL, &body)
+}
+
+/// What a timeout signs.
+#[must_use]
+pub fn timeout(committee: &Committee, view: View, high_qc_view: View) -> Vec<u8> {
+    let mut body = Vec::with_capacity(16);
+    body.extend_from_slice(&view.number().to_le_bytes());
+    body.extend_from_slice(&high_qc_view.number().to_le_bytes());
+    signed(committee, TIMEOUT, &body)
 }
 
 fn signed(committee: &Committee, kind: u8, body: &[u8]) -> Vec<u8> {

@@ -5,18 +5,18 @@
 //! happen in the order of time, then of their making, and every one is followed by the invariants.
 
 use quorate::{
-    consensus::{Command, Config, Input, Rejected, ViewTimes},
+    consensus::{Command, Config, Input, Message, Rejected, ViewTimes},
     types::{Committee, Digest, Epoch, ReplicaIndex, SecretKey},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    adversary::{Adversary, Letter, adversary},
+    adversary::{Adversary, Kind, Letter, adversary},
     disk::SimDisk,
     invariants::Invariants,
     net::Network,
     node::{Effect, Node},
-    report::Outcome,
+    report::{Outcome, Reached},
     rng::{Cause, Stream},
     scenario::{Fault, Scenario},
     trace::{Lines, Trace, describe, fingerprint},
@@ -87,7 +87,8 @@ struct World<'a> {
     /// Commands that some honest replica has not committed, once all faults are over.
     waiting: Option<Vec<Digest>>,
     settled_after_ms: Option<u64>,
-    faults: u64,
+    faults: BTreeMap<&'static str, u64>,
+    reached: BTreeMap<Kind, Reached>,
     finished: bool,
     trace: Trace<'a>,
 }
@@ -119,7 +120,8 @@ impl<'a> World<'a> {
         }
         let network = Network::new(scenario.weather, Stream::new(scenario.seed, Cause::Network, 0));
         let mut world = Self {
-            faults: scenario.adversaries.len() as u64,
+            faults: BTreeMap::new(),
+            reached: BTreeMap::new(),
             now_ms: 0,
             events: BTreeMap::new(),
             made: 0,
@@ -175,6 +177,7 @@ impl<'a> World<'a> {
             virtual_ms: self.now_ms,
             commits: self.invariants.heights(),
             faults: self.faults,
+            reached: self.reached,
             settled_after_ms: self.settled_after_ms,
             trace: self.trace.digest(),
             violation: self.invariants.broken().cloned(),
@@ -202,10 +205,18 @@ impl<'a> World<'a> {
         self.trace.event(self.now_ms, &words, || format!("{from} -> {to}: {}", describe(&letter.message)));
         match self.seats.get_mut(&to) {
             Some(Seat::Honest(node)) => {
-                let input = Input::Message { from, message: letter.message };
-                let answer = node.handle(self.now_ms, input);
-                if self.scenario.is_honest(from) {
-                    self.invariant_honest_messages_are_valid(from, to, answer);
+                let decoded = decoded(&letter.message);
+                let answer =
+                    decoded.clone().map(|message| node.handle(self.now_ms, Input::Message { from, message }));
+                match self.scenario.kind_of(from) {
+                    None => {
+                        let same = decoded.as_ref() == Some(&letter.message);
+                        self.invariants.claim(same, || {
+                            format!("a message of honest {from} does not survive its encoding")
+                        });
+                        self.invariant_honest_messages_are_valid(from, to, answer.unwrap_or(Ok(())));
+                    }
+                    Some(kind) => self.reached.entry(kind).or_default().count(answer),
                 }
             }
             Some(Seat::Adversary(adversary)) => adversary.receive(self.now_ms, letter),
@@ -291,6 +302,7 @@ impl<'a> World<'a> {
     fn fault(&mut self, index: usize) {
         let fault = self.scenario.faults[index].1.clone();
         self.trace.event(self.now_ms, &[14, index as u64], || format!("fault: {fault:?}"));
+        *self.faults.entry(fault.name()).or_default() += 1;
         match fault {
             Fault::Cut { from, to, for_ms } => self.cut(from, to, for_ms),
             Fault::Partition { part, for_ms } => {
@@ -309,7 +321,6 @@ impl<'a> World<'a> {
                 }
             }
         }
-        self.faults += 1;
     }
 
     fn cut(&mut self, from: ReplicaIndex, to: ReplicaIndex, for_ms: u64) {
@@ -525,6 +536,12 @@ impl<'a> World<'a> {
             });
         }
     }
+}
+
+/// What arrives: what a link would decode from the message's bytes, if anything.
+fn decoded(message: &Message) -> Option<Message> {
+    let bytes = borsh::to_vec(message).expect("writing to memory does not fail");
+    borsh::from_slice(&bytes).ok()
 }
 
 fn number(replica: ReplicaIndex) -> u64 {

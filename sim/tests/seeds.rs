@@ -2,7 +2,7 @@
 //!
 //! It plants no fault. Invariant: a failing seed's message says how to replay it.
 
-use quorate_sim::{Outcome, Scenario, run};
+use quorate_sim::{Outcome, Scenario, adversary::Kind, run};
 
 /// Seeds that broke an invariant once, with the committee's size they did it in.
 const REGRESSIONS: &[(u64, Option<usize>)] = &[
@@ -30,6 +30,23 @@ fn two_hundred_seeds_over_four_to_seven_replicas_keep_every_invariant() {
         commits += keeps_every_invariant(seed, None).commits;
     }
     assert!(commits > 2_000, "only {commits} commits: the seeds test little");
+}
+
+#[test]
+fn as_many_adversaries_of_one_kind_as_may_be_break_nothing() {
+    for kind in Kind::ALL {
+        let mut reached = 0;
+        for seed in 0..8 {
+            let replicas = if seed % 2 == 0 { 4 } else { 7 };
+            let outcome = run(Scenario::with_adversaries(seed, Some(replicas), &[kind]));
+            if let Some(violation) = &outcome.violation {
+                panic!("seed {seed} with {kind:?} of {replicas}: {violation}");
+            }
+            let met = outcome.reached.get(&kind).copied().unwrap_or_default();
+            reached += met.taken + met.refused;
+        }
+        assert_eq!(reached > 0, kind != Kind::Silent, "{kind:?}: {reached} messages reached a handler");
+    }
 }
 
 #[test]

@@ -3,95 +3,59 @@
 //! Else it behaves as an honest replica. Invariant: each of its votes carries its valid signature.
 
 use quorate::{
-    consensus::{BlockId, Config, Input, Message, Vote},
-    types::{Digest, Height, ReplicaIndex, View},
+    consensus::{Message, Vote},
+    types::{Digest, ReplicaIndex},
 };
 
-use super::{Adversary, Letter, puppet::Puppet};
-use crate::{rng::Stream, statements};
+use super::{
+    Letter,
+    puppeteer::{Addressed, Behaviour},
+    signer::Signer,
+};
+use crate::rng::Stream;
 
 /// Votes for everything and for nothing that exists.
 #[derive(Debug)]
-pub struct DoubleVoter {
-    config: Config,
-    puppet: Puppet,
+pub(super) struct DoubleVoter {
+    signer: Signer,
     stream: Stream,
-    extra: Vec<Letter>,
+    extra: Vec<Addressed>,
 }
 
 impl DoubleVoter {
-    /// With this place and key.
-    #[must_use]
-    pub fn new(config: Config, stream: Stream) -> Self {
-        let puppet = Puppet::new(config.clone());
-        Self { config, puppet, stream, extra: Vec::new() }
-    }
-
-    fn vote(&self, view: View, height: Height, block: BlockId) -> Message {
-        let statement = statements::vote(&self.config.committee, view, height, block);
-        let (voter, signature) = (self.config.me, self.config.key.sign(&statement));
-        Message::Vote(Vote { view, height, block, voter, signature })
-    }
-
-    fn letter(&self, to: ReplicaIndex, message: Message) -> Letter {
-        Letter { from: self.config.me, to, message, mark: None }
-    }
-
-    /// The vote that its core gave, and what else it signs for the same view.
-    fn distort(&mut self, to: ReplicaIndex, vote: Vote) -> Vec<Letter> {
-        let elsewhere = self.vote(vote.view, vote.height, Digest::of(vote.block.as_bytes()));
-        let too_high = self.vote(vote.view, vote.height.next(), vote.block);
-        let early = self.vote(vote.view.next(), vote.height.next(), vote.block);
-        let honest = Message::Vote(vote);
-        let messages = match self.stream.below(6) {
-            0 => vec![honest],
-            1 => vec![elsewhere, honest],
-            2 => vec![too_high, honest],
-            3 => vec![honest, too_high, elsewhere],
-            4 => vec![early, elsewhere],
-            _ => vec![too_high],
-        };
-        messages.into_iter().map(|message| self.letter(to, message)).collect()
+    pub(super) const fn new(signer: Signer, stream: Stream) -> Self {
+        Self { signer, stream, extra: Vec::new() }
     }
 }
 
-impl Adversary for DoubleVoter {
-    fn receive(&mut self, now_ms: u64, letter: Letter) {
+impl Behaviour for DoubleVoter {
+    fn hears(&mut self, letter: &Letter) -> bool {
         if let Message::Proposal(proposal) = &letter.message {
             let block = &proposal.block;
-            let vote = self.vote(block.view(), block.height(), block.id());
-            let peers = self.config.committee.replicas().filter(|peer| *peer != self.config.me);
-            let letters: Vec<_> = peers.map(|to| self.letter(to, vote.clone())).collect();
-            self.extra.extend(letters.into_iter().filter(|_| self.stream.chance(500)));
+            let vote = Message::Vote(self.signer.vote(block.view(), block.height(), block.id()));
+            let votes = self.signer.to_all(&vote).into_iter();
+            self.extra.extend(votes.filter(|_| self.stream.chance(500)));
         }
-        self.puppet.handle(now_ms, Input::Message { from: letter.from, message: letter.message });
+        true
     }
 
-    fn connected(&mut self, now_ms: u64, peer: ReplicaIndex) {
-        self.puppet.handle(now_ms, Input::PeerConnected(peer));
-    }
-
-    fn timer(&mut self, now_ms: u64) {
-        self.puppet.handle(now_ms, Input::Timer);
-    }
-
-    fn next_wake_ms(&self) -> Option<u64> {
-        self.puppet.next_wake_ms()
-    }
-
-    fn letters(&mut self) -> Vec<Letter> {
-        let mut letters = std::mem::take(&mut self.extra);
-        for (to, message) in self.puppet.messages() {
-            match message {
-                Message::Vote(vote) => letters.extend(self.distort(to, vote)),
-                honest @ (Message::Proposal(_)
-                | Message::Timeout(_)
-                | Message::Certificates(_)
-                | Message::Commands(_)
-                | Message::BlockRequest(_)
-                | Message::BlockResponse(_)) => letters.push(self.letter(to, honest)),
-            }
+    /// The vote that its core gave, and what else it signs for the same view.
+    fn says(&mut self, _to: ReplicaIndex, message: Message) -> Vec<Message> {
+        let Message::Vote(Vote { view, height, block, .. }) = message else { return vec![message] };
+        let elsewhere = Message::Vote(self.signer.vote(view, height, Digest::of(block.as_bytes())));
+        let too_high = Message::Vote(self.signer.vote(view, height.next(), block));
+        let early = Message::Vote(self.signer.vote(view.next(), height.next(), block));
+        match self.stream.below(6) {
+            0 => vec![message],
+            1 => vec![elsewhere, message],
+            2 => vec![too_high, message],
+            3 => vec![message, too_high, elsewhere],
+            4 => vec![early, elsewhere],
+            _ => vec![too_high],
         }
-        letters
+    }
+
+    fn adds(&mut self) -> Vec<Addressed> {
+        std::mem::take(&mut self.extra)
     }
 }

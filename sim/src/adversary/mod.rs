@@ -1,14 +1,28 @@
 //! Byzantine replicas: one behaviour per file, each with its real key.
 //!
 //! They may do anything but forge others' signatures, and they hear of each other through a mark on their
-//! letters. Invariant: every command that they invent begins with [`INVENTED`], so that the invariants can tell
-//! it from one that no one submitted.
+//! letters. Invariant: an adversary sends a bounded number of messages that no honest replica would, and invents a
+//! bounded number of commands, so that the cluster can come to rest.
 
+mod delaying_leader;
 mod double_voter;
 mod equivocating_leader;
+mod flooder;
+mod forger;
+mod hidden_lock;
+mod invented;
+mod lying_sync_peer;
+mod memory;
+mod mutator;
 mod puppet;
+mod puppeteer;
+mod replayer;
+mod selective_sender;
+mod signer;
 mod silent;
+mod stale_proposer;
 mod twin;
+mod vote_withholder;
 
 use quorate::{
     consensus::{Config, Message},
@@ -16,15 +30,16 @@ use quorate::{
 };
 use std::fmt;
 
+use self::{
+    delaying_leader::DelayingLeader, double_voter::DoubleVoter, equivocating_leader::EquivocatingLeader,
+    flooder::Flooder, forger::Forger, hidden_lock::HiddenLock, lying_sync_peer::LyingSyncPeer,
+    mutator::Mutator, puppeteer::Puppeteer, replayer::Replayer, selective_sender::SelectiveSender,
+    signer::Signer, silent::Silent, stale_proposer::StaleProposer, twin::Twin,
+    vote_withholder::VoteWithholder,
+};
 use crate::rng::Stream;
 
-pub use double_voter::DoubleVoter;
-pub use equivocating_leader::EquivocatingLeader;
-pub use silent::Silent;
-pub use twin::{Side, Twin};
-
-/// How the heads of invented commands begin.
-pub const INVENTED: &[u8] = b"invented ";
+pub use twin::Side;
 
 /// A message between two replicas.
 #[derive(Clone, Debug)]
@@ -54,30 +69,76 @@ pub trait Adversary: fmt::Debug {
 }
 
 /// The kinds of adversaries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
-    /// Says nothing.
+    /// Says nothing
     Silent,
-    /// Proposes two blocks for each view that it leads.
+    /// Proposes two blocks for each view that it leads
     EquivocatingLeader,
-    /// Votes for everything and for nothing that exists.
+    /// Votes for everything and for nothing that exists
     DoubleVoter,
-    /// Is two honest replicas with one key, each talking to a part of the committee.
+    /// Proposes as late as it can
+    DelayingLeader,
+    /// Keeps its votes to itself
+    VoteWithholder,
+    /// Talks to whom it likes
+    SelectiveSender,
+    /// Says again what it heard, elsewhere and otherwise
+    Replayer,
+    /// Forges signatures and certificates
+    Forger,
+    /// Makes one honest replica lock alone
+    HiddenLock,
+    /// Floods its peers with views and heights far ahead
+    Flooder,
+    /// Lies about blocks to who fetches
+    LyingSyncPeer,
+    /// Changes single bytes of what it says
+    Mutator,
+    /// Proposes on old certificates
+    StaleProposer,
+    /// Is two honest replicas with one key, each talking to a part of the committee
     Twin,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Silent, Self::EquivocatingLeader, Self::DoubleVoter, Self::Twin];
+    pub const ALL: [Self; 14] = [
+        Self::Silent,
+        Self::EquivocatingLeader,
+        Self::DoubleVoter,
+        Self::DelayingLeader,
+        Self::VoteWithholder,
+        Self::SelectiveSender,
+        Self::Replayer,
+        Self::Forger,
+        Self::HiddenLock,
+        Self::Flooder,
+        Self::LyingSyncPeer,
+        Self::Mutator,
+        Self::StaleProposer,
+        Self::Twin,
+    ];
 }
 
 /// An adversary of this kind. `sides` says by place with which side of a twin each replica talks.
 #[must_use]
 pub fn adversary(kind: Kind, config: Config, sides: &[Option<Side>], stream: Stream) -> Box<dyn Adversary> {
+    let signer = Signer::new(config.clone());
     match kind {
         Kind::Silent => Box::new(Silent),
-        Kind::EquivocatingLeader => Box::new(EquivocatingLeader::new(config, stream)),
-        Kind::DoubleVoter => Box::new(DoubleVoter::new(config, stream)),
+        Kind::EquivocatingLeader => Box::new(Puppeteer::new(config, EquivocatingLeader::new(signer, stream))),
+        Kind::DoubleVoter => Box::new(Puppeteer::new(config, DoubleVoter::new(signer, stream))),
+        Kind::DelayingLeader => Box::new(Puppeteer::new(config, DelayingLeader::new(stream))),
+        Kind::VoteWithholder => Box::new(Puppeteer::new(config, VoteWithholder::new(stream))),
+        Kind::SelectiveSender => Box::new(Puppeteer::new(config, SelectiveSender::new(signer, stream))),
+        Kind::Replayer => Box::new(Puppeteer::new(config, Replayer::new(signer, stream))),
+        Kind::Forger => Box::new(Puppeteer::new(config, Forger::new(signer, stream))),
+        Kind::HiddenLock => Box::new(Puppeteer::new(config, HiddenLock::new(signer, stream))),
+        Kind::Flooder => Box::new(Puppeteer::new(config, Flooder::new(signer, stream))),
+        Kind::LyingSyncPeer => Box::new(Puppeteer::new(config, LyingSyncPeer::new(signer, stream))),
+        Kind::Mutator => Box::new(Puppeteer::new(config, Mutator::new(signer, stream))),
+        Kind::StaleProposer => Box::new(Puppeteer::new(config, StaleProposer::new(signer, stream))),
         Kind::Twin => Box::new(Twin::new(config, sides.to_vec())),
     }
 }

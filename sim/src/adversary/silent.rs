@@ -8,7 +8,7 @@ use super::{Adversary, Letter};
 
 /// Says nothing.
 #[derive(Debug)]
-pub struct Silent;
+pub(super) struct Silent;
 
 impl Adversary for Silent {
     fn receive(&mut self, _now_ms: u64, _letter: Letter) {}

@@ -21,7 +21,7 @@ pub enum Side {
 
 /// Two honest replicas with one key.
 #[derive(Debug)]
-pub struct Twin {
+pub(super) struct Twin {
     config: Config,
     left: Puppet,
     right: Puppet,
@@ -32,7 +32,7 @@ pub struct Twin {
 impl Twin {
     /// With this place and key; `sides` says by place who talks with which side.
     #[must_use]
-    pub fn new(config: Config, sides: Vec<Option<Side>>) -> Self {
+    pub(super) fn new(config: Config, sides: Vec<Option<Side>>) -> Self {
         Self { left: Puppet::new(config.clone()), right: Puppet::new(config.clone()), config, sides }
     }
 
