@@ -13,6 +13,7 @@ pub mod init;
 pub mod inspect_otlp;
 pub mod output;
 pub mod plans;
+mod reach;
 pub mod relay;
 pub mod replay_otlp;
 pub mod run;
@@ -21,6 +22,7 @@ mod utc;
 pub mod verify;
 
 pub use exit::{ExitCode, Failure};
+pub use reach::ClientFlags;
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ExitCode, Failure, output::Output, status, utc::Utc};
+use super::{ClientFlags, ExitCode, Failure, output::Output, status, utc::Utc};
 use crate::{
     execute::feed::{PLANS_KEPT_PER_TARGET, PLANS_PER_ANSWER},
     knowledge::{
@@ -48,6 +48,8 @@ pub struct Arguments {
     /// Verify every plan against this root
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
+    #[command(flatten)]
+    reach: ClientFlags,
 }
 
 fn target(name: &str) -> Result<TargetId, String> {
@@ -60,7 +62,7 @@ fn target(name: &str) -> Result<TargetId, String> {
 /// [`Failure`] with code 1 when the replica does not answer, and 4 when a plan does not verify.
 pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
     let root = arguments.root.as_deref().map(read_root).transpose()?;
-    let client = HttpClient::new();
+    let client = arguments.reach.client(std::slice::from_ref(&arguments.replica))?;
     let url = arguments.replica.trim_end_matches('/');
     let targets = match arguments.target {
         Some(target) => vec![target],
@@ -206,7 +208,7 @@ impl fmt::Display for Line {
 mod tests {
     use super::{Arguments, Line, run};
     use crate::{
-        cli::{ExitCode, output::Output},
+        cli::{ClientFlags, ExitCode, output::Output},
         knowledge::{
             fixtures::{certified_plan, plan, replica_keys, seal, verified_root},
             plan::{PLAN_TYPE, Plan},
@@ -248,7 +250,8 @@ mod tests {
         let routes = Router::new().route("/v1/plans", get(serve));
         tokio::spawn(axum::serve(listener, routes).into_future());
         let target = plan().target;
-        let arguments = Arguments { replica, target: Some(target), limit: 2, root: None };
+        let arguments =
+            Arguments { replica, target: Some(target), limit: 2, root: None, reach: ClientFlags::default() };
         let code = run(arguments, Output::default()).await.expect("it is shown");
         assert_eq!(code, ExitCode::Done);
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{ExitCode, Failure, output::Output};
+use super::{ClientFlags, ExitCode, Failure, output::Output};
 use crate::{
     monitor::{
         Batch,
@@ -56,6 +56,8 @@ pub struct Arguments {
     /// How many times faster than it was recorded.
     #[arg(long, value_name = "X", default_value = "1", value_parser = Speed::parse)]
     speed: Speed,
+    #[command(flatten)]
+    reach: ClientFlags,
 }
 
 /// A factor of time, in thousandths.
@@ -90,7 +92,7 @@ impl Speed {
 
 pub(super) fn door_address(text: &str) -> Result<String, String> {
     let uri: axum::http::Uri = text.parse().map_err(|error| format!("{error}"))?;
-    if uri.scheme_str() != Some("http") || uri.host().is_none() {
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
         return Err("an address of a door looks like http://127.0.0.1:4318".to_owned());
     }
     let base = text.trim_end_matches('/');
@@ -134,7 +136,8 @@ fn decode_recorded(request: &RecordedRequest) -> Result<Batch, crate::monitor::o
 /// # Errors
 /// [`Failure`] when the recording cannot be read, or nobody answers.
 pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
-    let Arguments { recording, to, speed } = arguments;
+    let Arguments { recording, to, speed, reach } = arguments;
+    let client = reach.client(std::slice::from_ref(&to))?;
     let mut requests = recording::read(&recording).map_err(Failure::failed)?;
     requests.retain(RecordedRequest::is_metrics);
     requests.sort_by_key(|request| request.received_at_ms);
@@ -144,7 +147,7 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
     };
     let began = wall_clock().as_millis().saturating_mul(1_000_000);
     let replay = Replay {
-        client: HttpClient::new(),
+        client,
         to,
         shift: Shift { first, began, speed },
         clock: Stopwatch::start(),
@@ -342,7 +345,7 @@ mod tests {
         assert_eq!(door("http://127.0.0.1:4318").as_deref(), Some("http://127.0.0.1:4318/v1/metrics"));
         assert_eq!(door("http://127.0.0.1:4318/").as_deref(), Some("http://127.0.0.1:4318/v1/metrics"));
         assert_eq!(door("http://[::1]:1/x").as_deref(), Some("http://[::1]:1/x"));
-        for text in ["127.0.0.1:4318", "https://localhost", "", "/v1/metrics"] {
+        for text in ["127.0.0.1:4318", "ftp://localhost", "", "/v1/metrics"] {
             assert_eq!(door(text), None, "{text:?}");
         }
         for (text, milli) in

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::{ExitCode, Failure, output::Output, utc::Utc};
+use super::{ClientFlags, ExitCode, Failure, output::Output, utc::Utc};
 use crate::{
     knowledge::head::Mode,
     service::{
@@ -36,7 +36,7 @@ const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A replica's address, http://HOST:PORT; once for each [default: the four of `quorate dev`]
+    /// A replica's address, such as https://HOST:PORT; once for each [default: the four of `quorate dev`]
     #[arg(
         long = "replica",
         value_name = "URL",
@@ -49,6 +49,8 @@ pub struct Arguments {
         ]
     )]
     replicas: Vec<String>,
+    #[command(flatten)]
+    reach: ClientFlags,
 }
 
 /// Asks all replicas and shows what they say.
@@ -56,7 +58,7 @@ pub struct Arguments {
 /// # Errors
 /// [`Failure`] when the output cannot be written.
 pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
-    let client = HttpClient::new();
+    let client = arguments.reach.client(&arguments.replicas)?;
     let asked: Vec<_> = arguments
         .replicas
         .into_iter()
@@ -88,7 +90,8 @@ pub(super) async fn ask(client: &HttpClient, url: &str) -> Result<StatusSnapshot
     let address = format!("{}/v1/status", url.trim_end_matches('/'));
     let answer = client.get(&address, bounds).await.map_err(|error| error.to_string())?;
     if !answer.status.is_success() {
-        return Err(format!("{address} answers {}", answer.status));
+        let said: String = String::from_utf8_lossy(&answer.body).chars().take(200).collect();
+        return Err(format!("{address} answers {}: {said}", answer.status));
     }
     serde_json::from_slice(&answer.body).map_err(|error| format!("{address}: not a status: {error}"))
 }

@@ -1,20 +1,31 @@
-//! A small HTTP client: one request, one answer, both bounded in time and size. Plain HTTP only: what it
-//! fetches is verified by signatures, and what it posts stays on the machine or behind a proxy.
+//! A small HTTP client: one request, one answer, both bounded in time and size, over http or https. It
+//! follows no redirect and keeps no cookie.
 //!
-//! Invariant: no answer takes longer than its timeout or more memory than its limit, whatever the other
-//! side does.
+//! Invariants: no answer takes longer than its timeout or more memory than its limit, whatever the other
+//! side does; and no token leaves this machine unencrypted.
 
-use std::time::Duration;
+mod settings;
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use rustls::RootCertStore;
+
+pub use self::settings::{ClientSettings, ClientSettingsError};
+use self::settings::{Credentials, authorities_of, system_authorities, tls};
 
 /// What an answer may cost.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +48,20 @@ pub struct Answer {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The address is no `http://` URL.
-    #[error("{0:?} is no http:// address")]
+    /// The address is no `http://` or `https://` URL.
+    #[error("{0:?} is no http:// or https:// address")]
     Address(String),
+    /// There is a token for this address, and whoever is on the way could read it.
+    #[error("{0} is not on this machine: a token is sent there only over https://")]
+    TokenInClear(String),
+    /// The server's certificate is not accepted, or it speaks no TLS that is.
+    #[error("{address} is not trusted: {why}")]
+    Untrusted {
+        /// The address asked.
+        address: String,
+        /// What is wrong.
+        why: rustls::Error,
+    },
     /// The media type cannot stand in a header.
     #[error("{0:?} is no media type")]
     MediaType(String),
@@ -71,22 +93,47 @@ pub enum HttpError {
 }
 
 /// Sends requests and keeps connections for the next ones. Copies share them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct HttpClient {
-    client: Client<HttpConnector, Body>,
+    shared: Arc<Shared>,
 }
 
-impl Default for HttpClient {
-    fn default() -> Self {
-        Self::new()
-    }
+#[derive(Debug, Default)]
+struct Shared {
+    /// None: the system's, which are read when they are first needed.
+    authorities: Option<RootCertStore>,
+    credentials: Credentials,
+    client: OnceLock<Client<HttpsConnector<HttpConnector>, Body>>,
+    plain: OnceLock<Client<HttpConnector, Body>>,
 }
 
 impl HttpClient {
-    /// A client without connections.
+    /// A client without connections and without a token, which trusts the system's authorities.
     #[must_use]
     pub fn new() -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build(HttpConnector::new()) }
+        Self::default()
+    }
+
+    /// A client with these settings; reads the files that they name.
+    ///
+    /// # Errors
+    /// [`ClientSettingsError`] says which file is wrong, and how.
+    pub fn with(settings: &ClientSettings) -> Result<Self, ClientSettingsError> {
+        let ClientSettings { ca, token_file } = settings;
+        let shared = Shared {
+            authorities: ca.as_deref().map(authorities_of).transpose()?,
+            credentials: token_file.as_deref().map(Credentials::read).transpose()?.unwrap_or_default(),
+            ..Shared::default()
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Whether requests may go to this address, without sending any: for the start of a program.
+    ///
+    /// # Errors
+    /// [`HttpError::Address`] or [`HttpError::TokenInClear`].
+    pub fn check(&self, address: &str) -> Result<(), HttpError> {
+        self.authorized(address).map(drop)
     }
 
     /// Fetches an address.
@@ -128,7 +175,11 @@ impl HttpClient {
         self.send(Method::POST, address, headers, body, bounds).await
     }
 
-    async fn send(
+    /// Sends any request. A header `Authorization` among these headers goes before the client's token.
+    ///
+    /// # Errors
+    /// [`HttpError`] when there is no complete answer within the bounds.
+    pub async fn send(
         &self,
         method: Method,
         address: &str,
@@ -136,20 +187,33 @@ impl HttpClient {
         body: Bytes,
         bounds: Bounds,
     ) -> Result<Answer, HttpError> {
-        let not_an_address = || HttpError::Address(address.to_owned());
-        let uri: Uri = address.parse().map_err(|_| not_an_address())?;
-        if uri.scheme_str() != Some("http") || uri.host().is_none() {
-            return Err(not_an_address());
-        }
+        let (uri, token) = self.authorized(address)?;
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
+        if let Some(token) = token {
+            request.headers_mut().entry(header::AUTHORIZATION).or_insert_with(|| token.clone());
+        }
         let timeout = bounds.timeout;
         match tokio::time::timeout(timeout, self.exchange(address, request, bounds.body_bytes)).await {
             Ok(answer) => answer,
             Err(_) => Err(HttpError::Timeout { address: address.to_owned(), timeout }),
         }
+    }
+
+    /// The address, and the token for it.
+    fn authorized(&self, address: &str) -> Result<(Uri, Option<&HeaderValue>), HttpError> {
+        let not_an_address = || HttpError::Address(address.to_owned());
+        let uri: Uri = address.parse().map_err(|_| not_an_address())?;
+        let (Some("http" | "https"), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return Err(not_an_address());
+        };
+        let token = self.shared.credentials.for_address(&uri);
+        if token.is_some() && uri.scheme_str() == Some("http") && !is_this_machine(host) {
+            return Err(HttpError::TokenInClear(address.to_owned()));
+        }
+        Ok((uri, token))
     }
 
     async fn exchange(
@@ -159,11 +223,15 @@ impl HttpClient {
         most: usize,
     ) -> Result<Answer, HttpError> {
         let address = || address.to_owned();
-        let response = self
-            .client
-            .request(request)
-            .await
-            .map_err(|source| HttpError::Unreachable { address: address(), source: source.into() })?;
+        let response = if request.uri().scheme_str() == Some("https") {
+            self.shared.encrypted().request(request).await
+        } else {
+            self.shared.plain().request(request).await
+        };
+        let response = response.map_err(|source| match tls_error(&source) {
+            Some(why) => HttpError::Untrusted { address: address(), why },
+            None => HttpError::Unreachable { address: address(), source: source.into() },
+        })?;
         let status = response.status();
         match Limited::new(response.into_body(), most).collect().await {
             Ok(body) => Ok(Answer { status, body: body.to_bytes() }),
@@ -173,6 +241,48 @@ impl HttpClient {
             Err(source) => Err(HttpError::Unreachable { address: address(), source }),
         }
     }
+}
+
+impl Shared {
+    fn plain(&self) -> &Client<HttpConnector, Body> {
+        self.plain.get_or_init(|| Client::builder(TokioExecutor::new()).build(HttpConnector::new()))
+    }
+
+    /// Made when it is first needed, because the system's authorities are a file of some hundred kilobytes.
+    fn encrypted(&self) -> &Client<HttpsConnector<HttpConnector>, Body> {
+        self.client.get_or_init(|| {
+            let authorities = self.authorities.clone().unwrap_or_else(system_authorities);
+            let connector = HttpsConnectorBuilder::new()
+                .with_tls_config(tls(authorities))
+                .https_only()
+                .enable_http1()
+                .build();
+            Client::builder(TokioExecutor::new()).build(connector)
+        })
+    }
+}
+
+/// Whether the name or address is this machine's own whatever a name server says.
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
+}
+
+/// The TLS error among the causes, when that is what went wrong.
+fn tls_error(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found.clone());
+        }
+        // An I/O error hides the error that it wraps from its `source`.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 #[cfg(test)]
@@ -219,7 +329,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_is_none_and_a_closed_port_are_told_apart() {
         let client = HttpClient::new();
-        for address in ["", "/v1/heads", "https://localhost/", "ftp://localhost/", "http://"] {
+        for address in ["", "/v1/heads", "localhost:1", "ftp://localhost/", "http://"] {
             assert!(matches!(client.get(address, BOUNDS).await, Err(HttpError::Address(_))), "{address}");
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

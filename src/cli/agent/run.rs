@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    cli::{ExitCode, Failure, output::Output},
+    cli::{ClientFlags, ExitCode, Failure, output::Output},
     execute::agent::Trust,
     knowledge::root::VerifiedRoot,
     service::{
@@ -21,7 +21,6 @@ use crate::{
             actuator::{Actuator, Exec, WorkerPool, WorkerPoolSettings},
         },
         clock::wall_clock,
-        http_client::HttpClient,
         key_file::read_secret_key,
         lifecycle::asked_to_end,
         telemetry::{self, Telemetry, TelemetryConfig},
@@ -55,7 +54,7 @@ pub(super) struct Arguments {
     /// The pinned root, as the owners handed it over
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
-    /// A replica's address, http://HOST:PORT; once for each replica
+    /// A replica's address, such as https://HOST:PORT; once for each replica
     #[arg(long = "replica", value_name = "URL", required = true)]
     replicas: Vec<String>,
     /// The target's name, as in the policy file
@@ -85,6 +84,8 @@ pub(super) struct Arguments {
     /// What changes the target
     #[arg(long, value_enum, value_name = "KIND")]
     actuator: Kind,
+    #[command(flatten)]
+    reach: ClientFlags,
     #[command(flatten)]
     exec: ExecArguments,
     #[command(flatten)]
@@ -145,8 +146,12 @@ fn target(text: &str) -> Result<TargetId, String> {
 /// [`Failure`] when it cannot start, or ends by itself.
 pub(super) async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
     let root = read_root(&arguments.root)?;
-    let replicas = Replicas::new(HttpClient::new(), &arguments.replicas, root.committee().size())
-        .map_err(|error: ReplicasError| Failure::usage(error))?;
+    let replicas = Replicas::new(
+        arguments.reach.client(&arguments.replicas)?,
+        &arguments.replicas,
+        root.committee().size(),
+    )
+    .map_err(|error: ReplicasError| Failure::usage(error))?;
     let settings = AgentSettings {
         trust: Trust {
             root,

@@ -39,8 +39,8 @@ pub enum ReplicasError {
     /// One stands twice and would answer for two.
     #[error("the replica {0} is given twice")]
     Twice(String),
-    /// An address is no HTTP address.
-    #[error("{0:?} is no http:// address")]
+    /// Requests cannot go to an address.
+    #[error("{0:?} is no address of a replica, such as https://10.0.0.1:8100")]
     Address(String),
     /// There are too few.
     #[error("{got} replicas are given; with this root at least {needed} distinct ones must answer")]
@@ -89,8 +89,7 @@ impl Replicas {
         let mut checked = Vec::new();
         for address in addresses {
             let trimmed = address.trim_end_matches('/');
-            let has_host = trimmed.strip_prefix("http://").is_some_and(|host| !host.is_empty());
-            if !has_host {
+            if client.check(trimmed).is_err() {
                 return Err(ReplicasError::Address(address.clone()));
             }
             if !distinct.insert(trimmed) {
