@@ -1,7 +1,7 @@
 //! A disk in memory that crashes in every way that the rules of [`Disk`] allow, as its stream decides.
 //!
-//! It never fails an operation and never damages what was synced. Invariant: a crash keeps each file's synced
-//! bytes, if the file's name was synced.
+//! Asked to, it fails operations, fills up, rots and goes back to an older copy of itself. Invariant: until it rots
+//! or goes back, a crash keeps each file's synced bytes, if the file's name was synced.
 
 use quorate::consensus::journal::{Disk, DiskError};
 use std::{
@@ -22,6 +22,14 @@ struct State {
     durable_names: BTreeSet<String>,
     /// Files whose removal is not durable.
     removed: BTreeMap<String, File>,
+    /// Whether the next sync fails.
+    next_sync_fails: bool,
+    /// Whether nothing more fits.
+    full: bool,
+    /// Whether an operation failed since the last crash, as it was asked to.
+    has_failed: bool,
+    /// The durable files of an earlier time.
+    copy: Option<BTreeMap<String, File>>,
     stream: Stream,
 }
 
@@ -32,6 +40,8 @@ struct File {
     synced: usize,
     /// Synced bytes that an unsynced truncation cut off.
     cut: Vec<u8>,
+    /// A sync failed: the system dropped what it could not write, and later syncs succeed without it.
+    dropped: bool,
 }
 
 /// How a replica ends.
@@ -51,15 +61,83 @@ impl SimDisk {
             files: BTreeMap::new(),
             durable_names: BTreeSet::new(),
             removed: BTreeMap::new(),
+            next_sync_fails: false,
+            full: false,
+            has_failed: false,
+            copy: None,
             stream,
         })))
     }
 
+    /// The next sync fails; those after it succeed and carry nothing.
+    pub fn fail_next_sync(&self) {
+        self.0.borrow_mut().next_sync_fails = true;
+    }
+
+    /// From now on nothing more fits, or it does again.
+    pub fn set_full(&self, full: bool) {
+        self.0.borrow_mut().full = full;
+    }
+
+    /// Everything works again from now on.
+    pub fn heal(&self) {
+        let mut state = self.0.borrow_mut();
+        (state.full, state.next_sync_fails) = (false, false);
+    }
+
+    /// Whether an operation failed since the last crash because it was asked to.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.0.borrow().has_failed
+    }
+
+    /// Keeps a copy of what is durable now.
+    pub fn copy(&self) {
+        let mut state = self.0.borrow_mut();
+        let durable = state.files.iter().filter(|(name, _)| state.durable_names.contains(*name));
+        let copy = durable
+            .map(|(name, file)| {
+                let bytes = file.bytes[..file.synced].to_vec();
+                (name.clone(), File { synced: bytes.len(), bytes, ..File::default() })
+            })
+            .collect();
+        state.copy = Some(copy);
+    }
+
+    /// Goes back to the copy, if there is one. The replica must be down.
+    pub fn go_back(&self) {
+        let mut state = self.0.borrow_mut();
+        if let Some(copy) = state.copy.clone() {
+            state.durable_names = copy.keys().cloned().collect();
+            state.files = copy;
+            state.removed.clear();
+        }
+    }
+
+    /// Flips one bit somewhere. The replica must be down.
+    pub fn rot(&self) {
+        let State { files, stream, .. } = &mut *self.0.borrow_mut();
+        let bytes: usize = files.values().map(|file| file.bytes.len()).sum();
+        if bytes == 0 {
+            return;
+        }
+        let mut place = stream.index(bytes);
+        for file in files.values_mut() {
+            if let Some(byte) = file.bytes.get_mut(place) {
+                *byte ^= 1 << stream.below(8);
+                return;
+            }
+            place -= file.bytes.len();
+        }
+    }
+
     /// What remains after a crash. Says whether anything unsynced was lost or torn.
     pub fn crash(&self, crash: Crash) -> bool {
+        let mut state = self.0.borrow_mut();
+        state.has_failed = false;
         match crash {
-            Crash::Process => false,
-            Crash::Power => self.0.borrow_mut().lose_power(),
+            Crash::Process => state.forget_dropped(),
+            Crash::Power => state.lose_power(),
         }
     }
 
@@ -85,8 +163,38 @@ fn contains(whole: &[u8], part: &[u8]) -> bool {
 }
 
 impl State {
+    /// A process that starts anew reads what the disk has, not what a failed sync left in memory.
+    fn forget_dropped(&mut self) -> bool {
+        let Self { files, stream, .. } = self;
+        let mut lost = false;
+        for file in files.values_mut().filter(|file| file.dropped) {
+            lost |= file.synced < file.bytes.len();
+            file.tear(stream);
+        }
+        lost
+    }
+
+    /// Of what is appended to a full disk a part may fit.
+    fn fill(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        let fits = self.stream.index(bytes.len() + 1);
+        if let Some(file) = self.files.get_mut(name) {
+            file.bytes.extend_from_slice(&bytes[..fits]);
+        }
+        self.fail(name, true)
+    }
+
+    fn fail<T>(&mut self, name: &str, full: bool) -> Result<T, DiskError> {
+        self.has_failed = true;
+        let name = name.to_owned();
+        if full {
+            Err(DiskError::Full { name })
+        } else {
+            Err(DiskError::Io { name, error: "failed".to_owned() })
+        }
+    }
+
     fn lose_power(&mut self) -> bool {
-        let Self { files, durable_names, removed, stream } = self;
+        let Self { files, durable_names, removed, stream, .. } = self;
         let mut lost = false;
         for (name, file) in std::mem::take(removed) {
             if durable_names.contains(&name) && stream.chance(500) {
@@ -132,6 +240,7 @@ impl File {
             }
         }
         self.synced = self.bytes.len();
+        self.dropped = false;
     }
 }
 
@@ -141,6 +250,9 @@ impl Disk for SimDisk {
     }
 
     fn create(&mut self, name: &str) -> Result<(), DiskError> {
+        if self.0.borrow().full {
+            return self.0.borrow_mut().fail(name, true);
+        }
         self.with(name, |state| {
             let new = !state.files.contains_key(name);
             state.files.entry(name.to_owned()).or_default();
@@ -149,6 +261,9 @@ impl Disk for SimDisk {
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        if self.0.borrow().full {
+            return self.0.borrow_mut().fill(name, bytes);
+        }
         self.with(name, |state| {
             state.files.get_mut(name)?.bytes.extend_from_slice(bytes);
             Some(())
@@ -156,12 +271,17 @@ impl Disk for SimDisk {
     }
 
     fn sync(&mut self, name: &str) -> Result<(), DiskError> {
+        let fails = std::mem::take(&mut self.0.borrow_mut().next_sync_fails);
         self.with(name, |state| {
             let file = state.files.get_mut(name)?;
-            file.synced = file.bytes.len();
-            file.cut.clear();
+            file.dropped |= fails;
+            if !file.dropped {
+                file.synced = file.bytes.len();
+                file.cut.clear();
+            }
             Some(())
-        })
+        })?;
+        if fails { self.0.borrow_mut().fail(name, false) } else { Ok(()) }
     }
 
     fn sync_folder(&mut self) -> Result<(), DiskError> {

@@ -140,8 +140,14 @@ impl Invariants {
         }
     }
 
-    /// A message left an honest replica.
-    pub fn honest_sent(&mut self, replica: ReplicaIndex, message: &Message, disk: &SimDisk) {
+    /// A message left an honest replica. One whose disk was damaged, and is not given, may contradict itself.
+    pub fn honest_sent(&mut self, replica: ReplicaIndex, message: &Message, disk: Option<&SimDisk>) {
+        let Some(disk) = disk else {
+            if let Message::Proposal(proposal) = message {
+                self.blocks.entry(proposal.block.id()).or_insert_with(|| Arc::clone(&proposal.block));
+            }
+            return;
+        };
         match message {
             Message::Proposal(proposal) => {
                 self.invariant_one_durable_proposal_a_view(replica, proposal, disk);

@@ -4,7 +4,7 @@
 //! arrives once, within [`CALM_DELAY_MS`].
 
 use quorate::types::ReplicaIndex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rng::Stream;
 
@@ -35,6 +35,10 @@ impl Weather {
 pub struct Network {
     weather: Weather,
     cut: BTreeSet<(ReplicaIndex, ReplicaIndex)>,
+    /// Until when a link lets nothing through; then all that waited arrives.
+    clogged: BTreeMap<(ReplicaIndex, ReplicaIndex), u64>,
+    /// By how many milliseconds at most each slow replica's messages are late, both ways.
+    slow: BTreeMap<ReplicaIndex, u64>,
     stream: Stream,
 }
 
@@ -45,7 +49,17 @@ impl Network {
     /// Links in this weather, none of them cut.
     #[must_use]
     pub const fn new(weather: Weather, stream: Stream) -> Self {
-        Self { weather, cut: BTreeSet::new(), stream }
+        Self { weather, cut: BTreeSet::new(), clogged: BTreeMap::new(), slow: BTreeMap::new(), stream }
+    }
+
+    /// Clogs one direction of a link until then.
+    pub fn clog(&mut self, from: ReplicaIndex, to: ReplicaIndex, until_ms: u64) {
+        self.clogged.insert((from, to), until_ms);
+    }
+
+    /// Makes a replica's links slow.
+    pub fn slow_down(&mut self, replica: ReplicaIndex, by_ms: u64) {
+        self.slow.insert(replica, by_ms);
     }
 
     /// Cuts one direction of a link.
@@ -67,16 +81,20 @@ impl Network {
     /// Mends all links and ends all loss.
     pub fn calm(&mut self) {
         self.cut.clear();
+        self.clogged.clear();
+        self.slow.clear();
         self.weather = Weather::CALM;
     }
 
     /// After how many milliseconds each copy of a message arrives; none when it is lost.
-    pub fn delays_ms(&mut self, from: ReplicaIndex, to: ReplicaIndex) -> Vec<u64> {
+    pub fn delays_ms(&mut self, now_ms: u64, from: ReplicaIndex, to: ReplicaIndex) -> Vec<u64> {
         if !self.passes(from, to) || self.stream.chance(self.weather.loss_per_mille) {
             return Vec::new();
         }
         let copies = if self.stream.chance(self.weather.duplicates_per_mille) { 2 } else { 1 };
-        (0..copies).map(|_| self.delay_ms()).collect()
+        let clogged_ms = self.clogged.get(&(from, to)).map_or(0, |until_ms| until_ms.saturating_sub(now_ms));
+        let slow_ms: u64 = [from, to].iter().filter_map(|end| self.slow.get(end)).sum();
+        (0..copies).map(|_| clogged_ms + self.delay_ms() + self.stream.below(slow_ms + 1)).collect()
     }
 
     fn delay_ms(&mut self) -> u64 {

@@ -124,8 +124,8 @@ impl Node {
     /// Opens the journal and becomes the replica that it tells of.
     ///
     /// # Errors
-    /// The reason for which the journal or its records were refused. Disks here never lose what was synced,
-    /// so that is a fault of the production code or of the plant.
+    /// The reason for which the journal or its records were refused. On a disk that works and was not damaged that is
+    /// a fault of the production code or of the plant.
     pub fn start(&mut self) -> Result<Started, String> {
         if self.plant == Some(Plant::ForgetsJournal) {
             self.disk = SimDisk::new(self.salts.clone());
@@ -174,7 +174,7 @@ impl Node {
     /// Carries out the next output; `None` when there is none, or the replica is down.
     ///
     /// # Errors
-    /// The journal's failure; disks here do not fail, so that is a fault of the production code.
+    /// The journal's failure on a disk that was not asked to fail: a fault of the production code.
     pub fn step(&mut self) -> Result<Option<Effect>, String> {
         let Some(running) = self.running.as_mut() else { return Ok(None) };
         let sending = running.sending.pop_front();
@@ -192,7 +192,19 @@ impl Node {
             Some((left, _)) => *left -= 1,
             None => {}
         }
-        running.carry_out(output, &self.config, self.plant).map(Some).map_err(|error| error.clone())
+        match running.carry_out(output, &self.config, self.plant) {
+            // A replica whose journal fails ends.
+            Err(_) if self.disk.has_failed() => {
+                self.crash(Crash::Process);
+                Ok(Some(Effect::Crashed))
+            }
+            carried_out => carried_out.map(Some),
+        }
+    }
+
+    /// Its clock leaps ahead.
+    pub const fn leap(&mut self, by_ms: u64) {
+        self.clock.offset_ms += by_ms;
     }
 
     /// Ends the replica now.

@@ -21,6 +21,10 @@ pub enum Cause {
     Workload = 6,
     /// What adversaries do.
     Adversary = 7,
+    /// Which disks fail or are damaged, and when.
+    Damage = 8,
+    /// Which links and replicas are slow, and which clocks leap.
+    Slowness = 9,
 }
 
 /// A stream of random numbers.

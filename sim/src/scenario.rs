@@ -43,6 +43,64 @@ pub enum Fault {
         /// For how many milliseconds it stays away.
         away_ms: u64,
     },
+    /// One direction of a link lets nothing through for so long; then all that waited arrives.
+    Clog {
+        /// From whom.
+        from: ReplicaIndex,
+        /// To whom.
+        to: ReplicaIndex,
+        /// For how many milliseconds.
+        for_ms: u64,
+    },
+    /// A replica's messages are late, both ways, until all faults are over.
+    Slow {
+        /// Which.
+        replica: ReplicaIndex,
+        /// By how many milliseconds at most.
+        by_ms: u64,
+    },
+    /// A replica's clock leaps ahead, as after a suspended machine.
+    Leap {
+        /// Which.
+        replica: ReplicaIndex,
+        /// By how many milliseconds.
+        by_ms: u64,
+    },
+    /// The next sync of a replica's disk fails; those after it succeed.
+    SyncFails {
+        /// Which.
+        replica: ReplicaIndex,
+    },
+    /// A replica's disk is full for so long.
+    Full {
+        /// Which.
+        replica: ReplicaIndex,
+        /// For how many milliseconds.
+        for_ms: u64,
+    },
+    /// A replica loses its power, and its disk is damaged: it counts as one of the f.
+    Damage {
+        /// Which.
+        replica: ReplicaIndex,
+        /// How.
+        damage: Damage,
+        /// For how many milliseconds it stays away.
+        away_ms: u64,
+    },
+    /// A copy is made of what is durable on a replica's disk.
+    Copy {
+        /// Which.
+        replica: ReplicaIndex,
+    },
+}
+
+/// How a disk is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// One bit flips.
+    Rot,
+    /// It goes back to an earlier copy.
+    OlderCopy,
 }
 
 impl Fault {
@@ -54,6 +112,14 @@ impl Fault {
             Self::Partition { .. } => "partition",
             Self::Crash { crash: Crash::Process, .. } => "killed",
             Self::Crash { crash: Crash::Power, .. } => "power lost",
+            Self::Clog { .. } => "clogged link",
+            Self::Slow { .. } => "slow replica",
+            Self::Leap { .. } => "clock leapt",
+            Self::SyncFails { .. } => "sync failed",
+            Self::Full { .. } => "disk full",
+            Self::Damage { damage: Damage::Rot, .. } => "bit rot",
+            Self::Damage { damage: Damage::OlderCopy, .. } => "older copy of the journal",
+            Self::Copy { .. } => "journal copied",
         }
     }
 }
@@ -78,6 +144,8 @@ pub struct Scenario {
     pub replicas: usize,
     /// Who is Byzantine, and how.
     pub adversaries: Vec<(ReplicaIndex, Kind)>,
+    /// Whose disk will be damaged. With the adversaries they are at most f.
+    pub damaged: Vec<(ReplicaIndex, Damage)>,
     /// With which side of twins each replica talks, by place; none for adversaries.
     pub sides: Vec<Option<Side>>,
     /// Which fault is planted in whom.
@@ -125,6 +193,7 @@ impl Scenario {
             seed,
             replicas,
             sides: Vec::new(),
+            damaged: Vec::new(),
             adversaries,
             plants: Vec::new(),
             heal_ms,
@@ -141,7 +210,11 @@ impl Scenario {
                 scenario.is_honest(*replica).then_some(side)
             })
             .collect();
+        let spare = size.faults().saturating_sub(scenario.adversaries.len());
+        scenario.damaged = scenario.draw_damaged(&everybody, spare);
         scenario.faults = scenario.draw_faults(&mut stream, &everybody);
+        scenario.faults.extend(scenario.draw_disk_faults(&everybody));
+        scenario.faults.extend(scenario.draw_slowness(&everybody));
         scenario.submissions = scenario.draw_submissions(&everybody);
         scenario
     }
@@ -150,6 +223,12 @@ impl Scenario {
     #[must_use]
     pub fn is_honest(&self, replica: ReplicaIndex) -> bool {
         self.kind_of(replica).is_none()
+    }
+
+    /// Whether a replica keeps to the rules and its disk keeps what it synced.
+    #[must_use]
+    pub fn is_sound(&self, replica: ReplicaIndex) -> bool {
+        self.is_honest(replica) && self.damaged.iter().all(|(damaged, _)| *damaged != replica)
     }
 
     /// How a replica is Byzantine, if it is.
@@ -186,9 +265,66 @@ impl Scenario {
         faults
     }
 
+    fn draw_damaged(&self, everybody: &[ReplicaIndex], spare: usize) -> Vec<(ReplicaIndex, Damage)> {
+        let mut stream = Stream::new(self.seed, Cause::Damage, 0);
+        let mut honest: Vec<_> =
+            everybody.iter().copied().filter(|replica| self.is_honest(*replica)).collect();
+        if spare == 0 || stream.chance(500) {
+            return Vec::new();
+        }
+        (0..=stream.index(spare))
+            .map(|_| {
+                let replica = honest.swap_remove(stream.index(honest.len()));
+                (replica, if stream.chance(500) { Damage::Rot } else { Damage::OlderCopy })
+            })
+            .collect()
+    }
+
+    /// Disks that fail for a while, and those that are damaged for good.
+    fn draw_disk_faults(&self, everybody: &[ReplicaIndex]) -> Vec<(u64, Fault)> {
+        let mut stream = Stream::new(self.seed, Cause::Damage, 1);
+        let mut faults = Vec::new();
+        for (replica, damage) in self.damaged.iter().copied() {
+            let copied_ms = stream.below(self.heal_ms);
+            let damaged_ms = stream.between(copied_ms, self.heal_ms - 1);
+            let away_ms = stream.between(1, 2_000);
+            faults.push((copied_ms, Fault::Copy { replica }));
+            faults.push((damaged_ms, Fault::Damage { replica, damage, away_ms }));
+        }
+        for _ in 0..stream.below(4) {
+            let at_ms = stream.below(self.heal_ms);
+            let replica = everybody[stream.index(everybody.len())];
+            let fault = if stream.chance(600) {
+                Fault::SyncFails { replica }
+            } else {
+                Fault::Full { replica, for_ms: stream.between(10, 3_000) }
+            };
+            faults.push((at_ms, fault));
+        }
+        faults
+    }
+
+    /// Clogged links, slow replicas, clocks that leap.
+    fn draw_slowness(&self, everybody: &[ReplicaIndex]) -> Vec<(u64, Fault)> {
+        let mut stream = Stream::new(self.seed, Cause::Slowness, 0);
+        let mut faults = Vec::new();
+        for _ in 0..stream.below(5) {
+            let at_ms = stream.below(self.heal_ms);
+            let replica = everybody[stream.index(everybody.len())];
+            let to = everybody[stream.index(everybody.len())];
+            let fault = match stream.below(5) {
+                0 | 1 => Fault::Clog { from: replica, to, for_ms: stream.between(100, 5_000) },
+                2 => Fault::Slow { replica, by_ms: stream.between(50, 900) },
+                _ => Fault::Leap { replica, by_ms: stream.between(1, 60_000) },
+            };
+            faults.push((at_ms, fault));
+        }
+        faults
+    }
+
     fn draw_submissions(&self, everybody: &[ReplicaIndex]) -> Vec<Submission> {
         let mut stream = Stream::new(self.seed, Cause::Workload, 0);
-        let honest: Vec<_> = everybody.iter().copied().filter(|replica| self.is_honest(*replica)).collect();
+        let honest: Vec<_> = everybody.iter().copied().filter(|replica| self.is_sound(*replica)).collect();
         let idle_ms = stream.between(100, 6_000);
         let mut submissions = Vec::new();
         let mut at_ms = stream.below(1_000);

@@ -4,6 +4,8 @@
 //! It draws nothing itself: scenario, network, disks and adversaries have their streams. Invariant: events
 //! happen in the order of time, then of their making, and every one is followed by the invariants.
 
+mod faults;
+
 use quorate::{
     consensus::{Command, Config, Input, Message, Rejected, ViewTimes},
     types::{Committee, Digest, Epoch, ReplicaIndex, SecretKey},
@@ -18,7 +20,7 @@ use crate::{
     node::{Effect, Node},
     report::{Outcome, Reached},
     rng::{Cause, Stream},
-    scenario::{Fault, Scenario},
+    scenario::Scenario,
     trace::{Lines, Trace, describe, fingerprint},
 };
 
@@ -27,9 +29,6 @@ const LONGEST_VIEW_MS: u64 = 8_500;
 
 /// A run that has this many events never comes to rest.
 const MOST_EVENTS: u64 = 2_000_000;
-
-/// How long a link needs to come up again, at most, in milliseconds.
-const RECONNECT_MS: u64 = 20;
 
 /// How long after healing every command submitted before is committed at every honest replica.
 ///
@@ -50,12 +49,20 @@ enum Seat {
 #[derive(Debug)]
 enum Event {
     Arrive(Box<Letter>),
-    Connect { at: ReplicaIndex, peer: ReplicaIndex },
+    Connect {
+        at: ReplicaIndex,
+        peer: ReplicaIndex,
+    },
     Wake(ReplicaIndex),
     Submit(usize),
     Fault(usize),
-    Mend { from: ReplicaIndex, to: ReplicaIndex },
+    Mend {
+        from: ReplicaIndex,
+        to: ReplicaIndex,
+    },
     Restart(ReplicaIndex),
+    /// There is room on a replica's disk again.
+    Room(ReplicaIndex),
     Heal,
     Judge,
 }
@@ -193,6 +200,7 @@ impl<'a> World<'a> {
             Event::Fault(index) => self.fault(index),
             Event::Mend { from, to } => self.mend(from, to),
             Event::Restart(replica) => self.restart(replica),
+            Event::Room(replica) => self.room(replica),
             Event::Heal => self.heal(),
             Event::Judge => self.judge(),
         }
@@ -299,112 +307,6 @@ impl<'a> World<'a> {
         self.pump(at);
     }
 
-    fn fault(&mut self, index: usize) {
-        let fault = self.scenario.faults[index].1.clone();
-        self.trace.event(self.now_ms, &[14, index as u64], || format!("fault: {fault:?}"));
-        *self.faults.entry(fault.name()).or_default() += 1;
-        match fault {
-            Fault::Cut { from, to, for_ms } => self.cut(from, to, for_ms),
-            Fault::Partition { part, for_ms } => {
-                for one in self.everybody.clone() {
-                    for other in self.everybody.clone() {
-                        if part.contains(&one) != part.contains(&other) {
-                            self.cut(one, other, for_ms);
-                        }
-                    }
-                }
-            }
-            Fault::Crash { replica, after_outputs, crash, away_ms } => {
-                self.away_ms.insert(replica, away_ms);
-                if let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) {
-                    node.crash_after(after_outputs, crash);
-                }
-            }
-        }
-    }
-
-    fn cut(&mut self, from: ReplicaIndex, to: ReplicaIndex, for_ms: u64) {
-        self.network.cut(from, to);
-        self.push(self.now_ms + for_ms, Event::Mend { from, to });
-    }
-
-    fn mend(&mut self, from: ReplicaIndex, to: ReplicaIndex) {
-        if self.network.mend(from, to) {
-            self.link(from, to);
-        }
-    }
-
-    /// A link comes up, if it can.
-    fn link(&mut self, one: ReplicaIndex, other: ReplicaIndex) {
-        if one != other && self.network.passes(one, other) && self.network.passes(other, one) {
-            let spread = (number(one) * 7 + number(other) * 3) % RECONNECT_MS;
-            self.push(self.now_ms + 1 + spread, Event::Connect { at: one, peer: other });
-            self.push(self.now_ms + 1 + spread, Event::Connect { at: other, peer: one });
-        }
-    }
-
-    fn restart(&mut self, replica: ReplicaIndex) {
-        let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) else { return };
-        if node.core().is_some() {
-            return;
-        }
-        self.trace.event(self.now_ms, &[15, number(replica)], || format!("{replica} starts"));
-        self.invariants.started(replica);
-        match node.start() {
-            Ok(started) => {
-                for committed in &started.redelivered {
-                    self.invariants.applied(replica, committed);
-                }
-            }
-            Err(error) => {
-                self.invariants.claim(false, || format!("{replica} refused its own journal: {error}"));
-                return;
-            }
-        }
-        self.pump(replica);
-        for peer in self.everybody.clone() {
-            self.link(replica, peer);
-        }
-    }
-
-    fn crashed(&mut self, replica: ReplicaIndex) {
-        self.trace.event(self.now_ms, &[16, number(replica)], || format!("{replica} crashes"));
-        let away_ms = self.away_ms.remove(&replica);
-        self.push(self.now_ms + away_ms.unwrap_or(1), Event::Restart(replica));
-    }
-
-    /// All faults are over: links work, everybody is up, and clients hand in again what a crash may have lost.
-    fn heal(&mut self) {
-        self.trace.event(self.now_ms, &[17], || "all faults are over".to_owned());
-        self.network.calm();
-        for replica in self.everybody.clone() {
-            if let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) {
-                node.spare();
-            }
-            self.restart(replica);
-        }
-        for (place, one) in self.everybody.clone().into_iter().enumerate() {
-            for other in self.everybody.clone().into_iter().skip(place + 1) {
-                self.link(one, other);
-            }
-        }
-        for place in 0..self.submitted.len() {
-            let Submitted { at, incarnation, .. } = &self.submitted[place];
-            let alive = match self.seats.get(at) {
-                Some(Seat::Honest(node)) => Some(node.incarnation()),
-                Some(Seat::Adversary(_)) | None => None,
-            };
-            if *incarnation != alive {
-                self.hand_in(place);
-            }
-        }
-        self.waiting = Some(self.submitted.iter().map(|submitted| submitted.command.digest()).collect());
-        self.strike_out();
-        let bound_ms = liveness_bound_ms(self.scenario.replicas);
-        self.push(self.now_ms + bound_ms, Event::Judge);
-        self.push(self.now_ms + 2 * bound_ms, Event::Judge);
-    }
-
     /// Carries out all that a replica has to do, and wakes it when it asks for it.
     fn pump(&mut self, replica: ReplicaIndex) {
         while let Some(effect) = self.step(replica) {
@@ -458,7 +360,8 @@ impl<'a> World<'a> {
         match node.step() {
             Ok(effect) => {
                 if let Some(Effect::Sent { message, .. }) = &effect {
-                    self.invariants.honest_sent(replica, message, node.disk());
+                    let sound = self.scenario.is_sound(replica);
+                    self.invariants.honest_sent(replica, message, sound.then(|| node.disk()));
                 }
                 effect
             }
@@ -470,7 +373,7 @@ impl<'a> World<'a> {
     }
 
     fn post(&mut self, letter: &Letter) {
-        for delay_ms in self.network.delays_ms(letter.from, letter.to) {
+        for delay_ms in self.network.delays_ms(self.now_ms, letter.from, letter.to) {
             self.push(self.now_ms + delay_ms, Event::Arrive(Box::new(letter.clone())));
         }
     }
@@ -478,14 +381,9 @@ impl<'a> World<'a> {
     /// Strikes out the waiting commands that every honest replica has committed.
     fn strike_out(&mut self) {
         let Some(waiting) = &mut self.waiting else { return };
-        let (seats, invariants) = (&self.seats, &self.invariants);
-        let honest = || {
-            seats.iter().filter_map(|(replica, seat)| match seat {
-                Seat::Honest(_) => Some(*replica),
-                Seat::Adversary(_) => None,
-            })
-        };
-        waiting.retain(|command| honest().any(|replica| !invariants.has_committed(replica, *command)));
+        let (scenario, everybody, invariants) = (&self.scenario, &self.everybody, &self.invariants);
+        let sound = || everybody.iter().copied().filter(|replica| scenario.is_sound(*replica));
+        waiting.retain(|command| sound().any(|replica| !invariants.has_committed(replica, *command)));
         if waiting.is_empty() && self.settled_after_ms.is_none() {
             self.settled_after_ms = Some(self.now_ms - self.scenario.heal_ms);
         }
@@ -520,7 +418,7 @@ impl<'a> World<'a> {
 
     fn invariant_all_rest_in_one_state(&mut self) {
         let nodes = self.seats.iter().filter_map(|(replica, seat)| match seat {
-            Seat::Honest(node) => Some((*replica, node)),
+            Seat::Honest(node) => self.scenario.is_sound(*replica).then_some((*replica, node)),
             Seat::Adversary(_) => None,
         });
         let mut first = None;
