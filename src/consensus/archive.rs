@@ -87,6 +87,29 @@ impl Archive {
         Ok(tip.filter(|_| !blocks.is_empty()).map(|tip| BlockResponse { blocks, tip }))
     }
 
+    /// The committed blocks above a height, lowest first, within the limits of an answer to a fetch; none when
+    /// that height is the newest.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]: the journal's disk is at fault.
+    pub fn blocks_above<D: Disk>(
+        &self,
+        journal: &Journal<D>,
+        above: Height,
+    ) -> Result<Vec<Arc<Block>>, ArchiveError> {
+        let mut blocks = Vec::new();
+        let (mut bytes, mut height) = (0, above.next());
+        while blocks.len() < MAX_FETCHED_BLOCKS
+            && bytes < MAX_FETCHED_BYTES
+            && let Some(block) = self.read(journal, height)?
+        {
+            bytes += block.size_bytes();
+            height = height.next();
+            blocks.push(block);
+        }
+        Ok(blocks)
+    }
+
     fn read<D: Disk>(
         &self,
         journal: &Journal<D>,
@@ -177,6 +200,23 @@ mod tests {
             });
             assert_eq!(heights, expected, "above {above}, target {target}");
         }
+    }
+
+    #[test]
+    fn all_committed_blocks_are_read_in_order_piece_by_piece() {
+        let (archive, journal, chain) = chain(200, 0);
+        let mut read = Vec::new();
+        loop {
+            let above = Height::new(read.len() as u64);
+            let piece = archive.blocks_above(&journal, above).expect("the disk works");
+            assert!(piece.len() <= MAX_FETCHED_BLOCKS);
+            if piece.is_empty() {
+                break;
+            }
+            read.extend(piece);
+        }
+        let ids = |blocks: &[Arc<Block>]| blocks.iter().map(|block| block.id()).collect::<Vec<_>>();
+        assert_eq!(ids(&read), ids(&chain[..199]), "the newest block is not committed");
     }
 
     #[test]

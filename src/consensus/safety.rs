@@ -78,6 +78,13 @@ impl SafetyRecord {
         self.last_timeout.as_ref()
     }
 
+    /// The newest view in which anything was signed.
+    pub(super) fn signed_view(&self) -> View {
+        let voted = self.last_vote.as_ref().map_or(View::ZERO, |vote| vote.view);
+        let timed_out = self.last_timeout.as_ref().map_or(View::ZERO, |timeout| timeout.view);
+        voted.max(timed_out).max(self.last_proposed)
+    }
+
     pub(super) fn voted_at_or_after(&self, view: View) -> bool {
         self.last_vote.as_ref().is_some_and(|vote| vote.view >= view)
     }

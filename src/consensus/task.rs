@@ -9,6 +9,7 @@ use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -18,7 +19,8 @@ use tokio::{
 
 use super::{
     Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected,
-    archive::Archive,
+    archive::{Archive, ArchiveError},
+    block::Block,
     certify::{Endorsement, MAX_SUBJECT_NAME_BYTES},
     journal::{
         FileDisk, FileDiskError, Identity, Journal, JournalConfig, JournalError, OpenError, SEGMENT_BYTES,
@@ -91,6 +93,13 @@ pub enum Request {
         /// What it may lack.
         endorsements: Vec<Endorsement>,
     },
+    /// Read committed blocks back from the journal.
+    Read {
+        /// Blocks above this height, lowest first: a piece of them, none when it is the newest.
+        above: Height,
+        /// Where to say them.
+        answer: oneshot::Sender<Result<Vec<Arc<Block>>, ArchiveError>>,
+    },
 }
 
 /// What the task tells the application.
@@ -118,6 +127,8 @@ pub struct ConsensusStatus {
     pub height: Height,
     /// Commands that wait to be committed.
     pub pending: usize,
+    /// The newest view in which this replica signed anything, as far as the journal holds it durably.
+    pub signed: View,
     /// The height that is being fetched, while this replica is behind.
     pub fetching: Option<Height>,
     /// A view in which this replica signed what its journal does not hold: it signs nothing any more.
@@ -216,6 +227,20 @@ pub fn open(config: super::Config, folder: &Path, salt: Salt) -> Result<(Opened,
     }
     recovered.torn = read.torn;
     Ok((Opened { core: recovery.finish(), journal, archive }, recovered))
+}
+
+impl Opened {
+    /// The newest view in which the journal's replica signed anything.
+    #[must_use]
+    pub fn signed_view(&self) -> View {
+        self.core.signed_view()
+    }
+
+    /// The newest committed height.
+    #[must_use]
+    pub const fn committed_height(&self) -> Height {
+        self.core.committed_height()
+    }
 }
 
 /// The application's ends of the task's channels.
@@ -420,6 +445,10 @@ impl Task {
                 });
                 self.leaving.extend(frames);
             }
+            Request::Read { above, answer } => {
+                // A reader that is gone needs no answer.
+                drop(answer.send(self.archive.blocks_above(&self.journal, above)));
+            }
         }
         Ok(())
     }
@@ -481,6 +510,7 @@ impl Task {
             self.journal.sync()?;
             self.must_sync = false;
             self.status.syncs += 1;
+            self.status.signed = self.core.signed_view();
         }
         for leaving in std::mem::take(&mut self.leaving) {
             match leaving {

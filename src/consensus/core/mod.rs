@@ -268,6 +268,12 @@ impl Core {
         self.forgotten
     }
 
+    /// The newest view in which this replica signed anything.
+    #[must_use]
+    pub fn signed_view(&self) -> View {
+        self.safety.signed_view()
+    }
+
     /// Whether the candidate or an uncommitted block on the highest certificate's chain is one that somebody waits
     /// for: it has commands, or its view was entered by a timeout certificate.
     fn chain_needs_a_commit(&self) -> bool {
