@@ -4,7 +4,7 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use postgres::fresh_database;
 use quorate::{
@@ -23,7 +23,7 @@ use quorate::{
         snapshot::{Finality, Reading},
         store::{
             AppliedBlock, ApplyError, ApplyOutcome, BlockHeader, ConnectError, PlanState, RecordHeadError,
-            Store, StoreIdentity, StoredFinding,
+            Store, StoreIdentity, StoreTrouble, StoredFinding, Writer,
         },
     },
     types::{
@@ -41,13 +41,17 @@ fn identity() -> StoreIdentity {
     StoreIdentity { cluster: Digest::of(b"cluster"), epoch: Epoch::new(2), replica: ReplicaIndex::new(1) }
 }
 
-async fn store_at(url: &str) -> Store {
-    Store::connect(url, identity(), WINDOW).await.expect("the store opens")
+/// The view in which the replica had signed when its blocks were stored.
+const SIGNED: View = View::new(40);
+
+async fn open(url: &str, identity: StoreIdentity) -> Result<Writer, ConnectError> {
+    Writer::connect(url, identity, WINDOW, "quorate r1 (process 77)").await
 }
 
-async fn fresh_store() -> (Store, String) {
+async fn fresh_store() -> (Writer, Store, String) {
     let url = fresh_database().await;
-    (store_at(&url).await, url)
+    let writer = open(&url, identity()).await.expect("the store opens");
+    (writer, Store::connect(&url, WINDOW).await.expect("the server answers"), url)
 }
 
 async fn count(url: &str, table: &str) -> i64 {
@@ -224,12 +228,12 @@ fn closed_window(start: UnixMillis, cycle: u64) -> ClosedWindow {
 
 #[tokio::test]
 async fn a_block_is_stored_once_however_often_it_comes() {
-    let (store, url) = fresh_store().await;
+    let (mut writer, store, url) = fresh_store().await;
     let first = block(1, vec![Change::TimeMoved(MIDNIGHT), Change::WindowClosed(closed_window(MIDNIGHT, 1))]);
-    assert_eq!(store.apply(&first).await.expect("it is next"), ApplyOutcome::Applied);
-    assert_eq!(store.apply(&first).await.expect("it is known"), ApplyOutcome::AlreadyApplied);
-    assert_eq!(store.apply(&block(2, vec![])).await.expect("it is next"), ApplyOutcome::Applied);
-    assert_eq!(store.apply(&first).await.expect("it is known"), ApplyOutcome::AlreadyApplied);
+    assert_eq!(writer.apply(&first, SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
+    assert_eq!(writer.apply(&first, SIGNED).await.expect("it is known"), ApplyOutcome::AlreadyApplied);
+    assert_eq!(writer.apply(&block(2, vec![]), SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
+    assert_eq!(writer.apply(&first, SIGNED).await.expect("it is known"), ApplyOutcome::AlreadyApplied);
     let applied = store.applied_height().await.expect("it is there");
     assert_eq!((applied.height, applied.digest), (Height::new(2), digest_at(2)));
     assert_eq!(applied.agreed_time, MIDNIGHT);
@@ -239,21 +243,10 @@ async fn a_block_is_stored_once_however_often_it_comes() {
 }
 
 #[tokio::test]
-async fn of_two_attempts_at_once_one_stores_the_block() {
-    let (store, url) = fresh_store().await;
-    let first = block(1, vec![Change::WindowClosed(closed_window(MIDNIGHT, 1))]);
-    let (one, other) = tokio::join!(store.apply(&first), store.apply(&first));
-    let mut outcomes = [one.expect("it is next"), other.expect("it is next")];
-    outcomes.sort_by_key(|outcome| *outcome == ApplyOutcome::AlreadyApplied);
-    assert_eq!(outcomes, [ApplyOutcome::Applied, ApplyOutcome::AlreadyApplied]);
-    assert_eq!(count(&url, "merged_windows").await, 1);
-}
-
-#[tokio::test]
 async fn a_block_above_the_next_height_is_out_of_order() {
-    let (store, url) = fresh_store().await;
+    let (mut writer, _, url) = fresh_store().await;
     for (height, parent) in [(2, 1), (7, 6)] {
-        let refused = store.apply(&block(height, vec![])).await.expect_err("block 1 is missing");
+        let refused = writer.apply(&block(height, vec![]), SIGNED).await.expect_err("block 1 is missing");
         let ApplyError::OutOfOrder { expected, got } = refused else { panic!("{refused:?} for {parent}") };
         assert_eq!((expected, got), (Height::new(1), Height::new(height)));
     }
@@ -262,19 +255,19 @@ async fn a_block_above_the_next_height_is_out_of_order() {
 
 #[tokio::test]
 async fn another_block_of_an_applied_height_and_a_block_on_another_parent_diverge() {
-    let (store, url) = fresh_store().await;
-    store.apply(&block(1, vec![])).await.expect("it is next");
-    store.apply(&block(2, vec![])).await.expect("it is next");
+    let (mut writer, _, url) = fresh_store().await;
+    writer.apply(&block(1, vec![]), SIGNED).await.expect("it is next");
+    writer.apply(&block(2, vec![]), SIGNED).await.expect("it is next");
     for height in [1, 2] {
         let mut other = block(height, vec![]);
         other.header.digest = Digest::of(b"another");
-        let refused = store.apply(&other).await.expect_err("the stored digest differs");
+        let refused = writer.apply(&other, SIGNED).await.expect_err("the stored digest differs");
         let ApplyError::Diverged { stored, got, .. } = refused else { panic!("{refused:?}") };
         assert_eq!((stored, got), (digest_at(height), Digest::of(b"another")));
     }
     let mut orphan = block(3, vec![]);
     orphan.header.parent = Digest::of(b"another");
-    let refused = store.apply(&orphan).await.expect_err("the parent is not the newest block");
+    let refused = writer.apply(&orphan, SIGNED).await.expect_err("the parent is not the newest block");
     assert!(matches!(refused, ApplyError::Diverged { .. }), "{refused:?}");
     assert!(!refused.is_transient());
     assert_eq!(count(&url, "block_headers").await, 2);
@@ -282,10 +275,10 @@ async fn another_block_of_an_applied_height_and_a_block_on_another_parent_diverg
 
 #[tokio::test]
 async fn a_block_that_fails_halfway_leaves_nothing() {
-    let (store, url) = fresh_store().await;
+    let (mut writer, _, url) = fresh_store().await;
     let window = Change::WindowClosed(closed_window(MIDNIGHT, 1));
     let plan = || Change::PlanLogged(Box::new(certified_plan(7)));
-    let refused = store.apply(&block(1, vec![window.clone(), plan(), plan()])).await;
+    let refused = writer.apply(&block(1, vec![window.clone(), plan(), plan()]), SIGNED).await;
     let refused = refused.expect_err("one plan is logged twice");
     assert!(refused.to_string().contains("plans"), "{refused}");
     assert!(!refused.is_transient());
@@ -296,14 +289,14 @@ async fn a_block_that_fails_halfway_leaves_nothing() {
     }
     assert_eq!(partitions(&url).await, Vec::<String>::new());
     assert_eq!(
-        store.apply(&block(1, vec![window, plan()])).await.expect("it is next"),
+        writer.apply(&block(1, vec![window, plan()]), SIGNED).await.expect("it is next"),
         ApplyOutcome::Applied
     );
 }
 
 #[tokio::test]
 async fn a_connection_lost_in_the_middle_leaves_nothing_and_the_block_can_be_stored_again() {
-    let (store, url) = fresh_store().await;
+    let (mut writer, _, url) = fresh_store().await;
     let mut other = PgConnection::connect(&url).await.expect("the server answers");
     let mut blocking = other.begin().await.expect("the server answers");
     sqlx::query("LOCK TABLE series IN ACCESS EXCLUSIVE MODE")
@@ -312,8 +305,8 @@ async fn a_connection_lost_in_the_middle_leaves_nothing_and_the_block_can_be_sto
         .expect("it is free");
     let first = block(1, vec![Change::WindowClosed(closed_window(MIDNIGHT, 1))]);
     let attempt = tokio::spawn({
-        let (store, first) = (store.clone(), first.clone());
-        async move { store.apply(&first).await }
+        let first = first.clone();
+        async move { writer.apply(&first, SIGNED).await }
     });
     terminate_waiting_backend(&url).await;
     let refused = attempt.await.expect("the task ends").expect_err("its connection was cut");
@@ -323,7 +316,8 @@ async fn a_connection_lost_in_the_middle_leaves_nothing_and_the_block_can_be_sto
         assert_eq!(count(&url, table).await, 0, "{table}");
     }
     assert_eq!(partitions(&url).await, Vec::<String>::new());
-    assert_eq!(store.apply(&first).await.expect("it is next"), ApplyOutcome::Applied);
+    let mut writer = open(&url, identity()).await.expect("the server answers");
+    assert_eq!(writer.apply(&first, SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
 }
 
 /// Waits until a session of this database waits for a lock, then cuts its connection.
@@ -340,7 +334,7 @@ async fn terminate_waiting_backend(url: &str) {
         if cut == Some(true) {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("no session came to wait for the lock");
 }
@@ -355,7 +349,7 @@ async fn partitions(url: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn windows_come_back_exactly_from_their_days_partitions() {
-    let (store, url) = fresh_store().await;
+    let (mut writer, store, url) = fresh_store().await;
     let evening = closed_window(MIDNIGHT.minus(WINDOW), 1);
     let morning = closed_window(MIDNIGHT, 2);
     let changes = vec![
@@ -363,10 +357,12 @@ async fn windows_come_back_exactly_from_their_days_partitions() {
         Change::WindowClosed(morning.clone()),
         Change::Gap { first: WindowIndex::new(5), last: WindowIndex::new(9), cycle: Cycle::new(3) },
     ];
-    store.apply(&block(1, changes)).await.expect("it is next");
+    writer.apply(&block(1, changes), SIGNED).await.expect("it is next");
     assert_eq!(
         partitions(&url).await,
         [
+            "findings_20261119",
+            "findings_20261120",
             "merged_windows_20261119",
             "merged_windows_20261120",
             "readings_20261119",
@@ -395,11 +391,11 @@ async fn windows_come_back_exactly_from_their_days_partitions() {
 
 #[tokio::test]
 async fn plans_come_back_byte_for_byte_and_their_state_follows_the_receipts() {
-    let (store, url) = fresh_store().await;
+    let (mut writer, store, url) = fresh_store().await;
     let (first, second) = (certified_plan(7), certified_plan(9));
     let logged_plan = |plan: &Certified<Plan>| Change::PlanLogged(Box::new(plan.clone()));
     let changes = vec![Change::TimeMoved(MIDNIGHT), logged_plan(&first), logged_plan(&second)];
-    store.apply(&block(1, changes)).await.expect("it is next");
+    writer.apply(&block(1, changes), SIGNED).await.expect("it is next");
     let stored = store.plan(first.digest()).await.expect("it answers").expect("it is there");
     assert_eq!(stored.body, first.envelope().unverified_body());
     assert_eq!(stored.envelope, first.envelope().to_json());
@@ -415,7 +411,7 @@ async fn plans_come_back_byte_for_byte_and_their_state_follows_the_receipts() {
         effect: Effect::Better,
     };
     let changes = vec![logged(applied.clone()), logged(refused.clone()), settled];
-    store.apply(&block(2, changes)).await.expect("it is next");
+    writer.apply(&block(2, changes), SIGNED).await.expect("it is next");
     let plans = store.plans(&target(), Cycle::ZERO, 10).await.expect("it answers");
     let states: Vec<_> = plans.iter().map(|plan| (plan.seq.number(), plan.state, plan.effect)).collect();
     assert_eq!(states, [(7, PlanState::Applied, Some(Effect::Better)), (9, PlanState::Refused, None)]);
@@ -430,7 +426,7 @@ async fn plans_come_back_byte_for_byte_and_their_state_follows_the_receipts() {
 
 #[tokio::test]
 async fn what_an_agent_or_a_stranger_claims_never_makes_a_block_unstorable() {
-    let (store, url) = fresh_store().await;
+    let (mut writer, store, url) = fresh_store().await;
     let plan = certified_plan(7);
     let (mut wild, envelope) = receipt(plan.digest(), Outcome::Noop {}, u64::MAX);
     wild.at = UnixMillis::new(u64::MAX);
@@ -445,7 +441,7 @@ async fn what_an_agent_or_a_stranger_claims_never_makes_a_block_unstorable() {
         Change::ReportRefused { replica: ReplicaIndex::new(u16::MAX), why: ReportRefusal::BadBody },
         Change::Malformed,
     ];
-    store.apply(&block(1, changes)).await.expect("it is next");
+    writer.apply(&block(1, changes), SIGNED).await.expect("it is next");
     assert_eq!(count(&url, "refusals").await, 5);
     let receipts = store.receipts(plan.digest()).await.expect("it answers");
     assert_eq!(receipts.first().map(|receipt| &receipt.envelope), Some(&envelope));
@@ -453,7 +449,7 @@ async fn what_an_agent_or_a_stranger_claims_never_makes_a_block_unstorable() {
 
 #[tokio::test]
 async fn findings_come_back_newest_first() {
-    let (store, _) = fresh_store().await;
+    let (mut writer, store, _) = fresh_store().await;
     let loud = Finding {
         policy: Some("backlog".to_owned()),
         symptom: Symptom::Threshold,
@@ -468,8 +464,8 @@ async fn findings_come_back_newest_first() {
         |cycle, finding: &Finding| Change::Found { cycle: Cycle::new(cycle), finding: finding.clone() };
     let stored =
         |cycle, finding: &Finding| StoredFinding { cycle: Cycle::new(cycle), finding: finding.clone() };
-    store.apply(&block(1, vec![found(1, &loud), found(1, &silent)])).await.expect("it is next");
-    store.apply(&block(2, vec![found(2, &loud)])).await.expect("it is next");
+    writer.apply(&block(1, vec![found(1, &loud), found(1, &silent)]), SIGNED).await.expect("it is next");
+    writer.apply(&block(2, vec![found(2, &loud)]), SIGNED).await.expect("it is next");
     let newest = store.findings(2).await.expect("it answers");
     assert_eq!(newest, [stored(2, &loud), stored(1, &silent)]);
     assert_eq!(store.findings(u32::MAX).await.expect("it answers").len(), 3);
@@ -477,16 +473,16 @@ async fn findings_come_back_newest_first() {
 
 #[tokio::test]
 async fn a_head_and_its_certificate_meet_in_either_order() {
-    let (store, url) = fresh_store().await;
+    let (mut writer, store, url) = fresh_store().await;
     let derived = |number| Change::HeadDerived(Box::new(head(number, Mode::Act)));
     let certified = |number| certified_head(number, Mode::Act);
     assert_eq!(store.head(Shard::new(0)).await.expect("it answers"), None);
-    store.apply(&block(1, vec![derived(1)])).await.expect("it is next");
+    writer.apply(&block(1, vec![derived(1)]), SIGNED).await.expect("it is next");
     assert_eq!(store.head(Shard::new(0)).await.expect("it answers"), None);
     for number in [1, 1, 2] {
-        store.record_certified_head(&certified(number)).await.expect("the state agrees");
+        writer.record_certified_head(&certified(number)).await.expect("the state agrees");
     }
-    store.apply(&block(2, vec![derived(2), derived(3)])).await.expect("it is next");
+    writer.apply(&block(2, vec![derived(2), derived(3)]), SIGNED).await.expect("it is next");
     let newest = store.head(Shard::new(0)).await.expect("it answers").expect("number 2 is certified");
     assert_eq!((newest.number, newest.epoch), (HeadNumber::new(2), identity().epoch));
     assert_eq!(newest.body, head(2, Mode::Act).to_bytes());
@@ -496,67 +492,261 @@ async fn a_head_and_its_certificate_meet_in_either_order() {
 
 #[tokio::test]
 async fn a_head_that_differs_from_the_certified_one_is_a_divergence_in_either_order() {
-    let (store, url) = fresh_store().await;
-    store
-        .apply(&block(1, vec![Change::HeadDerived(Box::new(head(1, Mode::Act)))]))
+    let (mut writer, _, url) = fresh_store().await;
+    writer
+        .apply(&block(1, vec![Change::HeadDerived(Box::new(head(1, Mode::Act)))]), SIGNED)
         .await
         .expect("it is next");
-    let refused = store.record_certified_head(&certified_head(1, Mode::Hold)).await;
+    let refused = writer.record_certified_head(&certified_head(1, Mode::Hold)).await;
     assert!(matches!(refused, Err(RecordHeadError::Diverged { .. })), "{refused:?}");
-    store.record_certified_head(&certified_head(2, Mode::Hold)).await.expect("nothing is derived yet");
-    let refused = store.apply(&block(2, vec![Change::HeadDerived(Box::new(head(2, Mode::Act)))])).await;
+    writer.record_certified_head(&certified_head(2, Mode::Hold)).await.expect("nothing is derived yet");
+    let refused =
+        writer.apply(&block(2, vec![Change::HeadDerived(Box::new(head(2, Mode::Act)))]), SIGNED).await;
     assert!(matches!(refused, Err(ApplyError::Diverged { .. })), "{refused:?}");
     assert_eq!(count(&url, "block_headers").await, 1);
 }
 
 #[tokio::test]
 async fn a_database_serves_one_replica_of_one_cluster_and_never_an_earlier_epoch() {
-    let (store, url) = fresh_store().await;
+    let (mut writer, _, url) = fresh_store().await;
     let others = [
         StoreIdentity { replica: ReplicaIndex::new(0), ..identity() },
         StoreIdentity { cluster: Digest::of(b"other"), ..identity() },
         StoreIdentity { epoch: Epoch::new(1), ..identity() },
     ];
     for other in others {
-        let refused = Store::connect(&url, other, WINDOW).await.expect_err("it belongs to another");
+        let refused = open(&url, other).await.expect_err("it belongs to another");
+        assert_eq!((refused.trouble(), refused.is_transient()), (StoreTrouble::RefusedIdentity, false));
         let ConnectError::WrongReplica { cluster, epoch, replica } = refused else { panic!("{refused:?}") };
         assert_eq!(StoreIdentity { cluster, epoch, replica }, identity());
     }
-    assert_eq!(store.apply(&block(1, vec![])).await.expect("it is next"), ApplyOutcome::Applied);
+    assert_eq!(writer.apply(&block(1, vec![]), SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
 }
 
 #[tokio::test]
-async fn what_keeps_a_replica_from_its_database_says_whether_to_wait() {
-    let (_, url) = fresh_store().await;
+async fn what_keeps_a_replica_from_its_database_says_whether_to_wait_and_never_repeats_a_password() {
+    let (_, _, url) = fresh_store().await;
     let (server, _) = url.split_once("&user=").expect("the URL names the user");
     let cases = [
-        (url.replace("%2Fsocket", "%2Felsewhere"), true),
-        ("postgres://127.0.0.1:1/none".to_owned(), true),
-        (url.replace("test_", "missing_"), false),
-        (format!("{server}&user=stranger&sslmode=disable"), false),
-        ("postgres://:port/".to_owned(), false),
+        (url.replace("%2Fsocket", "%2Felsewhere"), StoreTrouble::Unreachable),
+        ("postgres://bob:hunter2@127.0.0.1:1/none".to_owned(), StoreTrouble::Unreachable),
+        (url.replace("test_", "missing_"), StoreTrouble::Refused),
+        (format!("{server}&user=stranger&password=hunter2&sslmode=disable"), StoreTrouble::Refused),
+        ("postgres://bob:hunter2@:port/".to_owned(), StoreTrouble::Refused),
+        ("postgres://bob:hunter2@host:hunter2/".to_owned(), StoreTrouble::Refused),
+        ("postgres://bob@host/db?sslmode=disable&pasword=hunter2".to_owned(), StoreTrouble::Refused),
+        ("postgres://bob:hun?ter2@host/db".to_owned(), StoreTrouble::Refused),
     ];
-    for (url, is_transient) in cases {
-        let refused = Store::connect(&url, identity(), WINDOW).await.expect_err("nobody is there");
-        assert_eq!(refused.is_transient(), is_transient, "{url}: {refused:?}");
+    for (url, trouble) in cases {
+        let refused = open(&url, identity()).await.expect_err("nobody is there");
+        let is_transient = trouble == StoreTrouble::Unreachable;
+        assert_eq!(
+            (refused.trouble(), refused.is_transient()),
+            (trouble, is_transient),
+            "{url}: {refused:?}"
+        );
+        let told = format!("{refused} {refused:?} {}", causes(&refused));
+        assert!(!told.contains("hunter2") && !told.contains("ter2@"), "{told}");
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    error.source().map(|cause| format!("{cause} {}", causes(cause))).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_second_writer_is_refused_by_name_until_the_first_is_gone() {
+    let (mut first, _, url) = fresh_store().await;
+    first.apply(&block(1, vec![]), SIGNED).await.expect("it is next");
+    let refused = open(&url, identity()).await.expect_err("the first one writes");
+    assert_eq!(refused.trouble(), StoreTrouble::InUse);
+    let told = refused.to_string();
+    assert!(told.contains("in use by quorate r1 (process 77) (session "), "{told}");
+    assert_eq!(first.apply(&block(2, vec![]), SIGNED).await.expect("it still writes"), ApplyOutcome::Applied);
+    // Without a goodbye, as when its process is killed.
+    drop(first);
+    let mut second = loop {
+        match open(&url, identity()).await {
+            Ok(second) => break second,
+            Err(ConnectError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((second.applied().height, second.applied().signed_view), (Height::new(2), SIGNED));
+    assert_eq!(second.apply(&block(3, vec![]), SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
+}
+
+#[tokio::test]
+async fn a_writer_that_lost_its_lock_is_shut_out_by_the_next_one() {
+    let (mut first, _, url) = fresh_store().await;
+    // What a pooler that hands sessions on between transactions does.
+    sqlx::raw_sql("UPDATE replica_meta SET generation = generation + 1")
+        .execute(&mut PgConnection::connect(&url).await.expect("the server answers"))
+        .await
+        .expect("it is one row");
+    let refused = first.apply(&block(1, vec![]), SIGNED).await.expect_err("a newer process has the database");
+    assert!(matches!(refused, ApplyError::Superseded), "{refused:?}");
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_or_another_program_are_refused_and_left_alone() {
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (9000, 'later', true, '\\x00', 0)";
+    let other = "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 7";
+    for (change, told) in [(newer, "are of version 9000"), (other, "its migration 7 is not this program's")] {
+        let (writer, _, url) = fresh_store().await;
+        writer.close().await;
+        let mut connection = PgConnection::connect(&url).await.expect("the server answers");
+        sqlx::raw_sql(AssertSqlSafe(change.to_owned())).execute(&mut connection).await.expect("it is a row");
+        let refused = open(&url, identity()).await.expect_err("they are not this program's");
+        assert_eq!(refused.trouble(), StoreTrouble::RefusedTables);
+        assert!(refused.to_string().contains(told), "{refused}");
+        let generation: i64 = sqlx::query_scalar("SELECT generation FROM replica_meta")
+            .fetch_one(&mut connection)
+            .await
+            .expect("it is there");
+        assert_eq!(generation, 1, "nothing was claimed");
     }
 }
 
 #[tokio::test]
-async fn a_second_start_keeps_everything_and_shuts_the_first_process_out() {
-    let (first, url) = fresh_store().await;
-    first.apply(&block(1, vec![Change::WindowClosed(closed_window(MIDNIGHT, 1))])).await.expect("it is next");
-    let second = store_at(&url).await;
-    assert_eq!(second.applied_height().await.expect("it is there").height, Height::new(1));
-    let refused = first.apply(&block(2, vec![])).await.expect_err("a newer process has the database");
-    assert!(matches!(refused, ApplyError::Superseded), "{refused:?}");
-    assert_eq!(second.apply(&block(2, vec![])).await.expect("it is next"), ApplyOutcome::Applied);
+async fn a_table_that_somebody_locks_is_told_as_locked_and_nothing_of_the_block_is_stored() {
+    let (mut writer, _, url) = fresh_store().await;
+    let mut other = PgConnection::connect(&url).await.expect("the server answers");
+    let mut blocking = other.begin().await.expect("the server answers");
+    sqlx::query("LOCK TABLE series IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *blocking)
+        .await
+        .expect("it is free");
+    let first = block(1, vec![Change::WindowClosed(closed_window(MIDNIGHT, 1))]);
+    let refused = writer.apply(&first, SIGNED).await.expect_err("the table is locked");
+    assert_eq!((refused.trouble(), refused.is_transient()), (StoreTrouble::Locked, true), "{refused:?}");
+    blocking.rollback().await.expect("the server answers");
+    assert_eq!(count(&url, "block_headers").await, 0);
+    assert_eq!(writer.apply(&first, SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
+}
+
+#[tokio::test]
+async fn days_are_made_ahead_and_dropped_when_they_are_too_old_while_others_are_read() {
+    let (mut writer, store, url) = fresh_store().await;
+    let day = Millis::from_secs(86_400);
+    let mut changes = vec![Change::TimeMoved(MIDNIGHT)];
+    for days in (0..5).rev() {
+        changes.push(Change::WindowClosed(closed_window(MIDNIGHT.minus(day.times(days)), 5 - days)));
+    }
+    writer.apply(&block(1, changes), SIGNED).await.expect("it is next");
+    let mut reader = PgConnection::connect(&url).await.expect("the server answers");
+    let keep = NonZeroU32::new(2).expect("two");
+    let mut dropped = 0;
+    loop {
+        let swept = writer.sweep(keep, MIDNIGHT).await.expect("nobody is in the way");
+        dropped += swept.dropped;
+        sqlx::query("SELECT * FROM dashboard_values")
+            .fetch_all(&mut reader)
+            .await
+            .expect("it is not in the way");
+        if !swept.has_more {
+            break;
+        }
+    }
+    assert_eq!(dropped, 8, "two days of four tables");
+    let left: Vec<String> =
+        partitions(&url).await.into_iter().filter(|name| name.starts_with("read")).collect();
+    assert_eq!(left, ["readings_20261118", "readings_20261119", "readings_20261120", "readings_20261121"]);
+    let all = store.windows(UnixMillis::ZERO, MIDNIGHT.plus(day)).await.expect("it answers");
+    assert_eq!(all.iter().map(|window| window.cycle.number()).collect::<Vec<_>>(), [3, 4, 5]);
+    writer
+        .apply(&block(2, vec![Change::WindowClosed(closed_window(MIDNIGHT.plus(day), 6))]), SIGNED)
+        .await
+        .expect("its day was made ahead");
+}
+
+#[tokio::test]
+async fn a_day_that_somebody_reads_for_long_is_dropped_by_a_later_sweep() {
+    let (mut writer, _, url) = fresh_store().await;
+    let old = MIDNIGHT.minus(Millis::from_secs(86_400 * 9));
+    let window = Change::WindowClosed(closed_window(old, 1));
+    writer.apply(&block(1, vec![Change::TimeMoved(MIDNIGHT), window]), SIGNED).await.expect("it is next");
+    let mut other = PgConnection::connect(&url).await.expect("the server answers");
+    let mut reading = other.begin().await.expect("the server answers");
+    sqlx::query("SELECT count(*) FROM merged_windows").execute(&mut *reading).await.expect("it answers");
+    let keep = NonZeroU32::new(3).expect("three");
+    let refused = writer.sweep(keep, MIDNIGHT).await.expect_err("the day is being read");
+    assert_eq!(refused.trouble(), StoreTrouble::Locked, "{refused:?}");
+    let next = block(2, vec![Change::WindowClosed(closed_window(MIDNIGHT, 2))]);
+    assert_eq!(writer.apply(&next, SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
+    reading.rollback().await.expect("the server answers");
+    let swept = writer.sweep(keep, MIDNIGHT).await.expect("nobody is in the way");
+    assert_eq!((swept.dropped, swept.has_more), (3, false));
+    assert!(partitions(&url).await.iter().all(|name| !name.ends_with("20261111")));
+}
+
+#[tokio::test]
+async fn rows_of_the_earlier_tables_are_still_there_after_the_upgrade() {
+    let url = fresh_database().await;
+    let mut connection = PgConnection::connect(&url).await.expect("the server answers");
+    sqlx::migrate!().run_to(18, &mut connection).await.expect("the earlier tables");
+    let rows = include_str!("data/store_rows_of_version_18.sql");
+    sqlx::raw_sql(rows).execute(&mut connection).await.expect("rows of that version");
+    let tables = [
+        "block_headers",
+        "series",
+        "merged_windows",
+        "window_values",
+        "readings",
+        "window_gaps",
+        "findings",
+        "plans",
+        "certificates",
+        "certificate_signatures",
+        "heads",
+        "receipts",
+        "refusals",
+    ];
+    let mut before = Vec::new();
+    for table in tables {
+        before.push(rows_of(&url, table).await);
+    }
+    let mut writer = open(&url, identity()).await.expect("it is upgraded");
+    for (table, before) in tables.iter().zip(before) {
+        assert!(!before.is_empty(), "{table} has rows to lose");
+        assert_eq!(rows_of(&url, table).await, before, "{table}");
+    }
+    let applied = writer.applied();
+    assert_eq!(
+        (applied.height, applied.digest, applied.signed_view),
+        (Height::new(2), digest_at(2), View::ZERO)
+    );
+    let store = Store::connect(&url, WINDOW).await.expect("the server answers");
+    let findings = store.findings(10).await.expect("it answers");
+    assert_eq!(findings.iter().map(|found| found.cycle.number()).collect::<Vec<_>>(), [2, 2, 1]);
+    assert_eq!(
+        store.plan(certified_plan(7).digest()).await.expect("it answers").map(|plan| plan.state),
+        Some(PlanState::Applied)
+    );
+    let next = block(3, vec![Change::WindowClosed(closed_window(MIDNIGHT.plus(WINDOW), 3))]);
+    assert_eq!(writer.apply(&next, SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
+    // A second start finds nothing to upgrade.
+    writer.close().await;
+    assert_eq!(open(&url, identity()).await.expect("it opens").applied().height, Height::new(3));
+}
+
+/// All rows of a table as text, in order.
+async fn rows_of(url: &str, table: &str) -> Vec<String> {
+    let mut connection = PgConnection::connect(url).await.expect("the server answers");
+    sqlx::query_scalar(AssertSqlSafe(format!("SELECT t::text FROM {table} t ORDER BY 1")))
+        .fetch_all(&mut connection)
+        .await
+        .expect("the table is there")
 }
 
 #[tokio::test]
 async fn a_row_that_the_store_cannot_have_written_is_named() {
-    let (store, url) = fresh_store().await;
-    store.apply(&block(1, vec![Change::PlanLogged(Box::new(certified_plan(7)))])).await.expect("it is next");
+    let (mut writer, store, url) = fresh_store().await;
+    writer
+        .apply(&block(1, vec![Change::PlanLogged(Box::new(certified_plan(7)))]), SIGNED)
+        .await
+        .expect("it is next");
     let mut connection = PgConnection::connect(&url).await.expect("the server answers");
     sqlx::raw_sql("UPDATE plans SET target = 'not a name'")
         .execute(&mut connection)

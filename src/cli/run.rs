@@ -6,7 +6,7 @@ use super::{ExitCode, Failure, output::Output};
 use crate::service::{
     config::{LogFormat, ReplicaConfig, ReplicaFlags},
     lifecycle::asked_to_end,
-    replica::{Membership, Replica, ReplicaError},
+    replica::{Membership, Replica, ReplicaError, StoreStartError},
     telemetry,
 };
 
@@ -67,6 +67,14 @@ fn failure(error: ReplicaError) -> Failure {
         ReplicaError::Start(_) => Failure::refused(error).next(
             "keep the journal's folder as it is and look into the cause; a replica without its journal signs \
              nothing, and its key is rotated in at the next epoch",
+        ),
+        ReplicaError::Store(StoreStartError::Url(_)) => Failure::configuration(error)
+            .next("correct database_url, or the file that database_url_file names"),
+        ReplicaError::Store(StoreStartError::Refused(_)) => Failure::refused(error),
+        ReplicaError::Store(StoreStartError::JournalLost { .. }) => Failure::refused(error).next(
+            "put the newest journal folder back if you have it; else this key must not sign again and is rotated in \
+             at the next epoch. If the database is the wrong one, give this replica an empty one, which is filled \
+             from its journal",
         ),
         ReplicaError::Random(_)
         | ReplicaError::Links(_)

@@ -12,7 +12,7 @@ use crate::{
     knowledge::head::Mode,
     service::{
         http_client::{Bounds, HttpClient},
-        status::{NotReady, StatusSnapshot, TargetStatus},
+        status::{NotReady, StatusSnapshot, StoreState, TargetStatus},
     },
     types::UnixMillis,
 };
@@ -141,10 +141,11 @@ const HEADING: [&str; 10] =
 
 fn row(said: &StatusSnapshot) -> [String; 10] {
     let connected = said.peers.iter().filter(|peer| peer.connected).count();
-    let store = match (&said.store.failure, said.store.lag_heights) {
-        (Some(_), _) => "down".to_owned(),
-        (None, 0) => "even".to_owned(),
-        (None, lag) => format!("-{lag}"),
+    let store = match (said.store.state, said.store.lag_heights) {
+        (state @ StoreState::Trouble(_), lag) => format!("{}, -{lag}", state.as_str()),
+        (StoreState::Absent, _) => "none".to_owned(),
+        (StoreState::Connecting | StoreState::Storing, 0) => "even".to_owned(),
+        (StoreState::Connecting | StoreState::Storing, lag) => format!("-{lag}"),
     };
     let agreed = said.agreed_time_ms;
     [

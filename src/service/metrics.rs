@@ -27,7 +27,7 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use super::status::StatusSnapshot;
+use super::status::{StatusSnapshot, StoreState};
 use crate::{
     consensus::task::ConsensusStatus,
     knowledge::{
@@ -246,6 +246,10 @@ impl Sources {
             "Batches that found the monitor's queue full",
             self.monitor.overloads(),
         )?;
+        let store = self.status.borrow().store.clone();
+        counter("store_retries", "Times that storing was tried again", store.retries)?;
+        counter("store_tables_dropped", "Tables of old days that were dropped", store.tables_dropped)?;
+        counter("store_sweeps_failed", "Times that old days could not be dropped", store.sweeps_failed)?;
         let help = "Data points that do not count, by reason";
         let mut rejected = encoder.encode_descriptor("points_rejected", help, None, MetricType::Counter)?;
         for (reason, points) in self.monitor.rejected_points() {
@@ -275,10 +279,18 @@ impl Sources {
             status.windows.lag_ms.as_millis(),
         )?;
         gauge("store_lag_heights", "Committed heights that Postgres lacks", status.store.lag_heights)?;
-        gauge("store_up", "1 when Postgres answers", u64::from(status.store.failure.is_none()))?;
+        gauge("store_up", "1 when Postgres stores", u64::from(status.store.state == StoreState::Storing))?;
+        let help = "1 when no plans are signed, because Postgres lacks too much";
+        gauge("store_holds_plans", help, u64::from(status.store.holds_plans))?;
         if let Some(head) = status.head {
             gauge("head_number", "The newest certified head", head.number.number())?;
             gauge("head_time_milliseconds", "Its agreed time since 1970", head.time_ms.as_millis())?;
+        }
+        let help = "1 for what the store does, or for what is wrong with it";
+        let mut states = encoder.encode_descriptor("store_state", help, None, MetricType::Gauge)?;
+        for state in StoreState::all() {
+            let labels = [("state", state.as_str())];
+            ConstGauge::new(u64::from(status.store.state == state)).encode(states.encode_family(&labels)?)?;
         }
         let mut links = encoder.encode_descriptor(
             "link_up",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
-    knowledge::head::Mode,
+    knowledge::{head::Mode, store::StoreTrouble},
     types::{Cycle, Digest, Epoch, HeadNumber, Height, Millis, TargetId, UnixMillis, View, WindowIndex},
 };
 
@@ -75,12 +75,75 @@ pub struct PeerStatus {
 /// The Postgres store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
-    /// The newest height that it holds.
+    /// What it does, or what is wrong with it.
+    pub state: StoreState,
+    /// The newest height that it holds; until that is known, what the journal held at the start.
     pub applied_height: Height,
     /// How many committed heights it lacks.
     pub lag_heights: u64,
-    /// Why it does not answer; none when it does.
+    /// How many it may lack before the replica signs no plans.
+    pub lag_max_heights: u64,
+    /// Whether the replica signs no plans, because the store lacks more than that.
+    pub holds_plans: bool,
+    /// The particulars of what is wrong, for people; none when nothing is.
     pub failure: Option<String>,
+    /// How often something was tried again since the start.
+    pub retries: u64,
+    /// How many tables of old days were dropped since the start.
+    pub tables_dropped: u64,
+    /// How often old days could not be dropped since the start.
+    pub sweeps_failed: u64,
+}
+
+/// What a replica's store does, or what is wrong with it: by name in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum StoreState {
+    /// The replica has no database.
+    #[default]
+    Absent,
+    /// It was not reached yet.
+    Connecting,
+    /// It stores what is committed.
+    Storing,
+    /// It does not.
+    Trouble(StoreTrouble),
+}
+
+impl StoreState {
+    /// All of them, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Self::Absent, Self::Connecting, Self::Storing]
+            .into_iter()
+            .chain(StoreTrouble::ALL.into_iter().map(Self::Trouble))
+    }
+
+    /// Its name in JSON and as a label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Connecting => "connecting",
+            Self::Storing => "storing",
+            Self::Trouble(trouble) => trouble.as_str(),
+        }
+    }
+}
+
+impl From<StoreState> for String {
+    fn from(state: StoreState) -> Self {
+        state.as_str().to_owned()
+    }
+}
+
+impl TryFrom<String> for StoreState {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::all()
+            .find(|state| state.as_str() == name)
+            .ok_or_else(|| format!("no state of a store: {name:?}"))
+    }
 }
 
 /// The newest certified head.
@@ -126,7 +189,9 @@ pub enum NotReadyReason {
     NoQuorum,
     /// Its journal is refused: it does not vote.
     JournalRefused,
-    /// The store is down, or further behind than it may be.
+    /// The store does not store: the status says in which state it is.
+    StoreFailing,
+    /// The store works and is far behind.
     StoreBehind,
     /// Its clock differs from the others' by more than the grace: it does not report.
     ClockOff,
@@ -222,7 +287,8 @@ pub(crate) mod tests {
     use tower::ServiceExt as _;
 
     use super::{
-        AlarmKind, HeadStatus, PeerStatus, StatusSnapshot, StoreStatus, TargetStatus, WindowStatus, router,
+        AlarmKind, HeadStatus, PeerStatus, StatusSnapshot, StoreState, StoreStatus, TargetStatus,
+        WindowStatus, router,
     };
     use crate::{
         knowledge::head::Mode,
@@ -248,7 +314,13 @@ pub(crate) mod tests {
                 lag_ms: Millis::new(500),
             },
             peers: vec![peer("r1", true), peer("r2", true), peer("r3", false)],
-            store: StoreStatus { applied_height: Height::new(6), lag_heights: 1, failure: None },
+            store: StoreStatus {
+                state: StoreState::Storing,
+                applied_height: Height::new(6),
+                lag_heights: 1,
+                lag_max_heights: 10_000,
+                ..StoreStatus::default()
+            },
             head: Some(HeadStatus { number: HeadNumber::new(3), time_ms: UnixMillis::new(1_000_000) }),
             targets: vec![TargetStatus {
                 target: TargetId::new("pool").expect("it is a valid name"),
@@ -271,6 +343,16 @@ pub(crate) mod tests {
         let body = response.into_body().collect().await.expect("the body is in memory").to_bytes();
         let status: StatusSnapshot = serde_json::from_slice(&body).expect("it reads its own form");
         assert_eq!(status, StatusSnapshot { height: Height::new(8), ..snapshot() });
+    }
+
+    #[test]
+    fn every_state_of_a_store_is_read_back_by_its_name() {
+        for state in StoreState::all() {
+            let text = serde_json::to_string(&state).expect("a name is JSON");
+            assert_eq!(text, format!("{:?}", state.as_str()));
+            assert_eq!(serde_json::from_str::<StoreState>(&text).expect("it reads its own form"), state);
+        }
+        assert!(serde_json::from_str::<StoreState>("\"none\"").is_err());
     }
 
     #[test]

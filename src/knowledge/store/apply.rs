@@ -3,11 +3,11 @@
 //! The transaction first locks the row that says how far the log is applied, so that two attempts at one
 //! height come one after the other and the second sees that there is nothing left to do.
 
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use std::time::Duration;
 
 use super::{
-    connect::Store,
+    connect::Writer,
     decisions::{self, Refusals},
     error::{ApplyError, StatementError},
     values::{Row, counter, time_ms},
@@ -18,8 +18,9 @@ use crate::{
     types::{Digest, Height, Millis, ReplicaIndex, UnixMillis, View},
 };
 
-/// One block's transaction takes milliseconds; past this the connection is taken for dead.
-pub(super) const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// One block's transaction takes milliseconds; past this the connection is taken for dead. It is above what the
+/// server itself gives a lock or a statement, so that the server's reason is heard when it has one.
+pub(super) const APPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What consensus says of a committed block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,21 +66,29 @@ pub(super) struct Place {
     pub(super) window: Millis,
 }
 
-impl Store {
+impl Writer {
     /// Stores a block's changes in one transaction, unless they are stored already.
     ///
+    /// `signed` is the newest view in which this replica durably signed anything: a journal that is shown
+    /// later and holds less was lost.
+    ///
     /// # Errors
-    /// [`ApplyError`]; [`ApplyError::is_transient`] says whether to try the same block again later.
+    /// [`ApplyError`]; [`ApplyError::is_transient`] says whether to try the same block again later, over
+    /// another connection.
     #[tracing::instrument(name = "store block", skip_all, fields(height = %block.header.height))]
-    pub async fn apply(&self, block: &AppliedBlock) -> Result<ApplyOutcome, ApplyError> {
-        match tokio::time::timeout(APPLY_TIMEOUT, self.apply_in_time(block)).await {
+    pub async fn apply(&mut self, block: &AppliedBlock, signed: View) -> Result<ApplyOutcome, ApplyError> {
+        match tokio::time::timeout(APPLY_TIMEOUT, self.apply_in_time(block, signed)).await {
             Ok(result) => result,
             Err(_) => Err(ApplyError::TimedOut),
         }
     }
 
-    async fn apply_in_time(&self, block: &AppliedBlock) -> Result<ApplyOutcome, ApplyError> {
-        let mut transaction = self.pool.begin().await.map_err(StatementError::on("applied_height"))?;
+    async fn apply_in_time(
+        &mut self,
+        block: &AppliedBlock,
+        signed: View,
+    ) -> Result<ApplyOutcome, ApplyError> {
+        let mut transaction = self.connection.begin().await.map_err(StatementError::on("applied_height"))?;
         let below = lock_applied_height(&mut transaction, self.generation).await?;
         let header = &block.header;
         if Height::ZERO < header.height && header.height <= below.height {
@@ -98,7 +107,7 @@ impl Store {
         }
         insert_header(&mut transaction, header).await?;
         let agreed_time = insert_changes(&mut transaction, block, below.agreed_time, self.window).await?;
-        move_applied_height(&mut transaction, header, agreed_time).await?;
+        move_applied_height(&mut transaction, header, agreed_time, signed).await?;
         transaction.commit().await.map_err(StatementError::on("applied_height"))?;
         Ok(ApplyOutcome::Applied)
     }
@@ -206,12 +215,15 @@ async fn move_applied_height(
     connection: &mut PgConnection,
     header: &BlockHeader,
     agreed_time: UnixMillis,
+    signed: View,
 ) -> Result<(), ApplyError> {
     sqlx::query!(
-        "UPDATE applied_height SET height = $1, digest = $2, agreed_time = from_unix_ms($3)",
+        "UPDATE applied_height SET height = $1, digest = $2, agreed_time = from_unix_ms($3),
+                                   signed_view = greatest(signed_view, $4)",
         counter("applied_height", "height", header.height.number())?,
         header.digest.as_bytes().as_slice(),
         time_ms(agreed_time),
+        counter("applied_height", "signed_view", signed.number())?,
     )
     .execute(connection)
     .await

@@ -3,8 +3,8 @@
 use sqlx::PgConnection;
 
 use super::{
-    apply::Place,
-    connect::Store,
+    apply::{APPLY_TIMEOUT, Place},
+    connect::Writer,
     error::{ApplyError, RecordHeadError, StatementError},
     values::{Named as _, Row, column_i64, counter, state_json, text, time_ms},
 };
@@ -109,13 +109,23 @@ pub(super) async fn insert_head(
     Err(ApplyError::Diverged { what: "the derived head", height, stored, got: digest })
 }
 
-impl Store {
+impl Writer {
     /// Stores a head's certificate, whether or not the block that derives the head is applied yet. A second
     /// certificate of the same head changes nothing.
     ///
     /// # Errors
     /// [`RecordHeadError`]; on [`RecordHeadError::Diverged`] this replica's state contradicts a quorum's.
-    pub async fn record_certified_head(&self, certified: &Certified<Head>) -> Result<(), RecordHeadError> {
+    pub async fn record_certified_head(
+        &mut self,
+        certified: &Certified<Head>,
+    ) -> Result<(), RecordHeadError> {
+        match tokio::time::timeout(APPLY_TIMEOUT, self.record_in_time(certified)).await {
+            Ok(result) => result,
+            Err(_) => Err(RecordHeadError::TimedOut),
+        }
+    }
+
+    async fn record_in_time(&mut self, certified: &Certified<Head>) -> Result<(), RecordHeadError> {
         let head = certified.document();
         let digest = certified.digest();
         let counter = |column, value: u64| {
@@ -138,7 +148,7 @@ impl Store {
             certified.envelope().unverified_body(),
             certified.envelope().to_json(),
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&mut self.connection)
         .await
         .map_err(StatementError::on("heads"))?;
         if same { Ok(()) } else { Err(RecordHeadError::Diverged { certified: digest }) }

@@ -2,7 +2,9 @@
 //! caller does next.
 
 use sqlx::migrate::MigrateError;
+use std::time::Duration;
 
+use super::trouble::StoreTrouble;
 use crate::types::{Digest, Epoch, Height, ReplicaIndex};
 
 /// A statement that did not succeed.
@@ -32,9 +34,19 @@ pub enum ConnectError {
     /// The URL is malformed.
     #[error("the database URL is malformed")]
     Url(#[source] sqlx::Error),
+    /// The URL has a parameter that nobody reads. It is not repeated: a password with a `?` in it looks like one.
+    #[error(
+        "the database URL has a parameter that is not known; special characters in a password are written as \
+         %XX; known are: {}",
+        super::connect::URL_PARAMETERS.join(", ")
+    )]
+    UrlParameter,
     /// The database is away: try again later.
     #[error("the database does not answer")]
     Unreachable(#[source] sqlx::Error),
+    /// The database is there and says nothing: try again later.
+    #[error("the database did not answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
     /// The server does not let this user into this database: correct the URL or the server.
     #[error("the database refuses the connection")]
     Refused(#[source] sqlx::Error),
@@ -47,6 +59,23 @@ pub enum ConnectError {
     /// The database cannot hold every text.
     #[error("the database's encoding is {0}; create it with ENCODING 'UTF8'")]
     Encoding(String),
+    /// The tables are those of a newer program: nothing was changed.
+    #[error(
+        "the database's tables are of version {stored}, and this program knows version {known}; run the newer \
+         program that made them, or give this replica an empty database, which is filled from its journal"
+    )]
+    NewerTables {
+        /// The tables' version.
+        stored: i64,
+        /// This program's.
+        known: i64,
+    },
+    /// The tables were made by migrations that are not this program's: nothing was changed.
+    #[error(
+        "the database's tables were made by another build: its migration {0} is not this program's; give this \
+         replica an empty database, which is filled from its journal"
+    )]
+    OtherTables(i64),
     /// The tables could not be brought to this program's version.
     #[error("the tables could not be migrated")]
     Migrate(#[source] MigrateError),
@@ -63,6 +92,14 @@ pub enum ConnectError {
         /// The replica in the database.
         replica: ReplicaIndex,
     },
+    /// Another process writes to the database.
+    #[error(
+        "the database is in use by {holder}; end that process, or give this replica a database of its own"
+    )]
+    InUse {
+        /// Who, as far as the server tells.
+        holder: String,
+    },
     /// A statement failed.
     #[error(transparent)]
     Statement(#[from] StatementError),
@@ -72,28 +109,35 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// What is wrong with the database, by name.
+    #[must_use]
+    pub fn trouble(&self) -> StoreTrouble {
+        match self {
+            Self::TimedOut(_) => StoreTrouble::Timeout,
+            Self::Unreachable(error) | Self::Refused(error) => StoreTrouble::of(error),
+            Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                StoreTrouble::of(error)
+            }
+            Self::Statement(error) => error.trouble(),
+            Self::Url(_) | Self::UrlParameter | Self::TooOld { .. } | Self::Encoding(_) => {
+                StoreTrouble::Refused
+            }
+            Self::NewerTables { .. } | Self::OtherTables(_) | Self::Migrate(_) => StoreTrouble::RefusedTables,
+            Self::WrongReplica { .. } => StoreTrouble::RefusedIdentity,
+            Self::InUse { .. } => StoreTrouble::InUse,
+            Self::Corrupt(_) => StoreTrouble::Faulty,
+        }
+    }
+
     /// Whether a later attempt may succeed without anybody's doing.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Unreachable(_) | Self::Statement(StatementError::Unavailable { .. }) => true,
-            Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-                is_transient(error)
-            }
-            Self::Migrate(_)
-            | Self::Url(_)
-            | Self::Refused(_)
-            | Self::TooOld { .. }
-            | Self::Encoding(_)
-            | Self::WrongReplica { .. }
-            | Self::Statement(StatementError::Refused { .. })
-            | Self::Corrupt(_) => false,
-        }
+        self.trouble().passes()
     }
 
     /// For `map_err` on the first words with the server.
     pub(super) fn connecting(error: sqlx::Error) -> Self {
-        if is_transient(&error) { Self::Unreachable(error) } else { Self::Refused(error) }
+        if StoreTrouble::of(&error).passes() { Self::Unreachable(error) } else { Self::Refused(error) }
     }
 }
 
@@ -105,7 +149,7 @@ pub enum ApplyError {
     Statement(#[from] StatementError),
     /// The transaction did not end in time: try again later. It may have been committed; then the next
     /// attempt says so.
-    #[error("the block was not stored within {} s", super::apply::APPLY_TIMEOUT.as_secs())]
+    #[error("the database did not answer within {} s", super::apply::APPLY_TIMEOUT.as_secs())]
     TimedOut,
     /// Blocks before this one are missing: send them first.
     #[error("block {got} came where block {expected} is next")]
@@ -146,18 +190,22 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Whether the same block may be stored at a later attempt.
+    /// What is wrong with the database, by name.
     #[must_use]
-    pub const fn is_transient(&self) -> bool {
+    pub fn trouble(&self) -> StoreTrouble {
         match self {
-            Self::Statement(StatementError::Unavailable { .. }) | Self::TimedOut => true,
-            Self::Statement(StatementError::Refused { .. })
-            | Self::OutOfOrder { .. }
-            | Self::Diverged { .. }
-            | Self::Superseded
-            | Self::OutOfRange { .. }
-            | Self::Corrupt(_) => false,
+            Self::Statement(error) => error.trouble(),
+            Self::TimedOut => StoreTrouble::Timeout,
+            Self::Diverged { .. } => StoreTrouble::Diverged,
+            Self::Superseded => StoreTrouble::InUse,
+            Self::OutOfOrder { .. } | Self::OutOfRange { .. } | Self::Corrupt(_) => StoreTrouble::Faulty,
         }
+    }
+
+    /// Whether the same block may be stored at a later attempt without anybody's doing.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.trouble().passes() && !matches!(self, Self::Superseded)
     }
 }
 
@@ -167,6 +215,9 @@ pub enum RecordHeadError {
     /// A statement failed.
     #[error(transparent)]
     Statement(#[from] StatementError),
+    /// The database did not answer in time.
+    #[error("the database did not answer within {} s", super::apply::APPLY_TIMEOUT.as_secs())]
+    TimedOut,
     /// This replica derived another head of that number than a quorum did.
     #[error("the stored head of that number has another digest than the certified one, {certified}")]
     Diverged {
@@ -181,6 +232,18 @@ pub enum RecordHeadError {
         /// The number.
         value: u64,
     },
+}
+
+impl RecordHeadError {
+    /// What is wrong with the database, by name; `None` when it answers and only the head is refused.
+    #[must_use]
+    pub fn trouble(&self) -> Option<StoreTrouble> {
+        match self {
+            Self::Statement(error) => Some(error.trouble()).filter(|trouble| trouble.passes()),
+            Self::TimedOut => Some(StoreTrouble::Timeout),
+            Self::Diverged { .. } | Self::OutOfRange { .. } => None,
+        }
+    }
 }
 
 /// Why a query has no answer.
@@ -209,32 +272,22 @@ pub struct CorruptRow {
 }
 
 impl StatementError {
+    /// What is wrong with the database, by name.
+    #[must_use]
+    pub fn trouble(&self) -> StoreTrouble {
+        match self {
+            Self::Unavailable { source, .. } | Self::Refused { source, .. } => StoreTrouble::of(source),
+        }
+    }
+
     /// For `map_err` on a statement for this table.
     pub(super) fn on(table: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| {
-            if is_transient(&source) {
+            if StoreTrouble::of(&source).passes() {
                 Self::Unavailable { table, source }
             } else {
                 Self::Refused { table, source }
             }
         }
     }
-}
-
-fn is_transient(error: &sqlx::Error) -> bool {
-    if let Some(refusal) = error.as_database_error() {
-        // Classes of SQLSTATE: connection, rollback by a conflict, insufficient resources, operator's
-        // intervention, and the read-only state of a standby that is not promoted yet.
-        let code = refusal.code().unwrap_or_default();
-        return ["08", "40", "53", "57", "25006"].iter().any(|class| code.starts_with(class));
-    }
-    matches!(
-        error,
-        sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-    )
 }

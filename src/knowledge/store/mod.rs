@@ -12,12 +12,16 @@ mod connect;
 mod decisions;
 mod error;
 mod queries;
+mod retention;
+mod trouble;
 mod values;
 mod windows;
 
 pub use apply::{AppliedBlock, ApplyOutcome, BlockHeader};
-pub use connect::{Store, StoreIdentity};
+pub use connect::{Store, StoreIdentity, Writer};
 pub use error::{ApplyError, ConnectError, CorruptRow, QueryError, RecordHeadError, StatementError};
 pub use queries::{
     AppliedHeight, MAX_ROWS, PlanState, StoredFinding, StoredHead, StoredPlan, StoredReceipt, StoredWindow,
 };
+pub use retention::{AHEAD_DAYS, Swept};
+pub use trouble::StoreTrouble;

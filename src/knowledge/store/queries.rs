@@ -1,5 +1,6 @@
 //! What the API asks of the knowledge base. Every answer has a bounded number of rows.
 
+use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
 use super::{
@@ -18,7 +19,8 @@ use crate::{
         snapshot::{Finality, Reading},
     },
     types::{
-        Cycle, Digest, Epoch, HeadNumber, Height, ReplicaIndex, Shard, TargetId, UnixMillis, WindowIndex,
+        Cycle, Digest, Epoch, HeadNumber, Height, ReplicaIndex, Shard, TargetId, UnixMillis, View,
+        WindowIndex,
     },
 };
 
@@ -34,6 +36,8 @@ pub struct AppliedHeight {
     pub digest: Digest,
     /// Agreed time after it.
     pub agreed_time: UnixMillis,
+    /// The newest view in which the replica was known to have signed anything.
+    pub signed_view: View,
 }
 
 /// What became of a logged plan, by the newest receipt.
@@ -144,18 +148,8 @@ impl Store {
     /// # Errors
     /// [`QueryError`].
     pub async fn applied_height(&self) -> Result<AppliedHeight, QueryError> {
-        let applied = sqlx::query!(
-            r#"SELECT height, digest, to_unix_ms(agreed_time) AS "agreed_time_ms!" FROM applied_height"#
-        )
-        .fetch_one(&self.pool)
-        .await
-        .map_err(StatementError::on("applied_height"))?;
-        let row = Row::new("applied_height", "the only one");
-        Ok(AppliedHeight {
-            height: Height::new(row.counter("height", applied.height)?),
-            digest: row.digest("digest", &applied.digest)?,
-            agreed_time: row.time("agreed_time", applied.agreed_time_ms)?,
-        })
+        let mut connection = self.pool.acquire().await.map_err(StatementError::on("applied_height"))?;
+        read_applied(&mut connection).await
     }
 
     /// A target's logged plans after a sequence number, oldest first.
@@ -345,6 +339,22 @@ impl Store {
         .map_err(StatementError::on("receipts"))?;
         rows.into_iter().rev().map(|row| Ok(row.read(plan)?)).collect()
     }
+}
+
+pub(super) async fn read_applied(connection: &mut PgConnection) -> Result<AppliedHeight, QueryError> {
+    let applied = sqlx::query!(
+        r#"SELECT height, digest, to_unix_ms(agreed_time) AS "agreed_time_ms!", signed_view FROM applied_height"#
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(StatementError::on("applied_height"))?;
+    let row = Row::new("applied_height", "the only one");
+    Ok(AppliedHeight {
+        height: Height::new(row.counter("height", applied.height)?),
+        digest: row.digest("digest", &applied.digest)?,
+        agreed_time: row.time("agreed_time", applied.agreed_time_ms)?,
+        signed_view: View::new(row.counter("signed_view", applied.signed_view)?),
+    })
 }
 
 fn rows(limit: u32) -> i64 {

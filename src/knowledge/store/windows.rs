@@ -269,6 +269,16 @@ impl Findings {
         if self.ordinal.is_empty() {
             return Ok(());
         }
+        // A finding may be about a day that none of the block's windows is of.
+        sqlx::query!(
+            "SELECT ensure_day_partition('findings', day)
+             FROM (SELECT DISTINCT date_trunc('day', from_unix_ms(ms), 'UTC') AS day
+                   FROM UNNEST($1::bigint[]) AS w (ms)) AS days",
+            &self.window_start_ms,
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(StatementError::on("findings"))?;
         sqlx::query!(
             "INSERT INTO findings (height, ordinal, cycle, policy, symptom, window_index, window_start, since,
                                    observed_low, observed_median, observed_high, against)

@@ -7,11 +7,18 @@ use serde::Deserialize;
 use std::{
     fmt,
     net::SocketAddr,
+    num::{NonZeroU32, NonZeroU64},
     path::{Path, PathBuf},
 };
 use toml::Spanned;
 
 use super::error::{ConfigError, Source};
+
+/// How many days of windows a database keeps.
+const KEEP_DAYS: NonZeroU32 = NonZeroU32::new(30).expect("it is not zero");
+
+/// How many committed blocks a database may lack before the replica signs no plans.
+const LAG_MAX_BLOCKS: NonZeroU64 = NonZeroU64::new(10_000).expect("it is not zero");
 
 /// Everything that one replica needs to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +39,10 @@ pub struct ReplicaConfig {
     pub http: SocketAddr,
     /// The replica's own database; without one, nothing is kept for queries.
     pub database: Option<DatabaseUrl>,
+    /// How many days of windows the database keeps.
+    pub database_keep_days: NonZeroU32,
+    /// How many committed blocks the database may lack before this replica signs no plans.
+    pub database_lag_max_blocks: NonZeroU64,
     /// Where the replica posts its own traces.
     pub otlp_traces: Option<String>,
     /// How it writes its log.
@@ -100,6 +111,12 @@ pub struct ReplicaFlags {
     /// A file that holds the database's URL
     #[arg(long, env = "QUORATE_DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
     pub database_url_file: Option<PathBuf>,
+    /// How many days of windows the database keeps; at least 1
+    #[arg(long, env = "QUORATE_DATABASE_KEEP_DAYS", value_name = "DAYS")]
+    pub database_keep_days: Option<NonZeroU32>,
+    /// How many committed blocks the database may lack before this replica signs no plans
+    #[arg(long, env = "QUORATE_DATABASE_LAG_MAX_BLOCKS", value_name = "BLOCKS")]
+    pub database_lag_max_blocks: Option<NonZeroU64>,
     /// Where the replica posts its own traces (OTLP over HTTP)
     #[arg(long, env = "QUORATE_OTLP_TRACES", value_name = "URL")]
     pub otlp_traces: Option<String>,
@@ -120,13 +137,15 @@ struct FileText {
     http: Option<SocketAddr>,
     database_url: Option<Spanned<String>>,
     database_url_file: Option<PathBuf>,
+    database_keep_days: Option<NonZeroU32>,
+    database_lag_max_blocks: Option<NonZeroU64>,
     otlp_traces: Option<String>,
     log: Option<LogFormat>,
 }
 
 impl ReplicaConfig {
     /// The keys of which a replica file has at least one.
-    pub(super) const KEYS: [&str; 11] = [
+    pub(super) const KEYS: [&str; 13] = [
         "data_dir",
         "key_file",
         "root_file",
@@ -136,6 +155,8 @@ impl ReplicaConfig {
         "http",
         "database_url",
         "database_url_file",
+        "database_keep_days",
+        "database_lag_max_blocks",
         "otlp_traces",
         "log",
     ];
@@ -202,6 +223,11 @@ impl ReplicaConfig {
             peers,
             http: flags.http.or(file.http).ok_or_else(|| missing("http"))?,
             database,
+            database_keep_days: flags.database_keep_days.or(file.database_keep_days).unwrap_or(KEEP_DAYS),
+            database_lag_max_blocks: flags
+                .database_lag_max_blocks
+                .or(file.database_lag_max_blocks)
+                .unwrap_or(LAG_MAX_BLOCKS),
             otlp_traces: flags.otlp_traces.or(file.otlp_traces),
             log: flags.log.or(file.log).unwrap_or_default(),
         })

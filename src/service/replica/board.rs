@@ -15,7 +15,7 @@ use crate::{
         certified::Certified, change::ClosedWindow, fold::State, genesis::Parameters, head::Head, plan::Plan,
     },
     service::status::{
-        AlarmKind, HeadStatus, NotReady, NotReadyReason, PeerStatus, StatusSnapshot, StoreStatus,
+        AlarmKind, HeadStatus, NotReady, NotReadyReason, PeerStatus, StatusSnapshot, StoreState, StoreStatus,
     },
     types::{Committee, KeyId, ReplicaIndex, UnixMillis, WindowIndex},
 };
@@ -78,10 +78,18 @@ impl Board {
             })
             .collect();
         if let Some(store) = store {
+            let lag_heights = consensus.height.number().saturating_sub(store.applied.number());
+            let lag_max_heights = snapshot.store.lag_max_heights;
             snapshot.store = StoreStatus {
+                state: store.state,
                 applied_height: store.applied,
-                lag_heights: consensus.height.number().saturating_sub(store.applied.number()),
+                lag_heights,
+                lag_max_heights,
+                holds_plans: lag_heights > lag_max_heights,
                 failure: store.failure,
+                retries: store.retries,
+                tables_dropped: store.tables_dropped,
+                sweeps_failed: store.sweeps_failed,
             };
         }
         self.clock_off_ms = clock_off(links, snapshot.quorum, self.parameters);
@@ -108,11 +116,8 @@ impl Board {
             let detail = format!("fetching up to height {target}, at {}", consensus.height);
             reason(NotReadyReason::CatchingUp, detail);
         }
-        let store = &self.snapshot.store;
-        if let Some(failure) = &store.failure {
-            reason(NotReadyReason::StoreBehind, failure.clone());
-        } else if store.lag_heights > STORE_LAG_HEIGHTS && store.applied_height.number() > 0 {
-            reason(NotReadyReason::StoreBehind, format!("{} heights behind", store.lag_heights));
+        if let Some((kind, detail)) = store_reason(&self.snapshot.store) {
+            reason(kind, detail);
         }
         if let Some(off) = self.clock_off_ms {
             let detail = format!("{off} ms from the quorum's median: correct this machine's clock");
@@ -163,6 +168,21 @@ impl Board {
     }
 }
 
+fn store_reason(store: &StoreStatus) -> Option<(NotReadyReason, String)> {
+    let held = if store.holds_plans { "; no plans are signed until it is caught up" } else { "" };
+    let behind = format!("behind by {} blocks{held}", store.lag_heights);
+    match store.state {
+        StoreState::Trouble(trouble) => {
+            let failure = store.failure.as_deref().unwrap_or_default();
+            Some((NotReadyReason::StoreFailing, format!("{}: {failure}; {behind}", trouble.as_str())))
+        }
+        StoreState::Absent | StoreState::Connecting | StoreState::Storing => {
+            let is_far = store.holds_plans || store.lag_heights > STORE_LAG_HEIGHTS;
+            is_far.then_some((NotReadyReason::StoreBehind, behind))
+        }
+    }
+}
+
 /// How many milliseconds this clock is from the median of a quorum's, itself counted, when that is more than
 /// the grace; `None` while fewer than a quorum's clocks are known.
 fn clock_off(links: &LinksStatus, quorum: usize, parameters: Parameters) -> Option<i64> {
@@ -178,12 +198,52 @@ fn clock_off(links: &LinksStatus, quorum: usize, parameters: Parameters) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use super::clock_off;
+    use super::{clock_off, store_reason};
     use crate::{
         consensus::transport::{LinkStatus, LinksStatus},
-        knowledge::genesis::Parameters,
+        knowledge::{genesis::Parameters, store::StoreTrouble},
+        service::status::{NotReadyReason, StoreState, StoreStatus},
         types::{Millis, ReplicaIndex},
     };
+
+    #[test]
+    fn a_store_that_fails_or_is_far_behind_is_a_reason_with_its_name_and_how_far() {
+        let trouble = StoreState::Trouble(StoreTrouble::DiskFull);
+        let at = |state, lag_heights, holds_plans| StoreStatus {
+            state,
+            lag_heights,
+            holds_plans,
+            failure: Some("no room".to_owned()),
+            ..StoreStatus::default()
+        };
+        let held = "; no plans are signed until it is caught up";
+        let cases = [
+            (
+                at(StoreState::Absent, 5_000_000, false),
+                Some((NotReadyReason::StoreBehind, "behind by 5000000 blocks".to_owned())),
+            ),
+            (at(StoreState::Storing, 1_000, false), None),
+            (at(StoreState::Connecting, 3, false), None),
+            (
+                at(StoreState::Storing, 21, true),
+                Some((NotReadyReason::StoreBehind, format!("behind by 21 blocks{held}"))),
+            ),
+            (
+                at(trouble, 7, false),
+                Some((NotReadyReason::StoreFailing, "disk_full: no room; behind by 7 blocks".to_owned())),
+            ),
+            (
+                at(trouble, 70, true),
+                Some((
+                    NotReadyReason::StoreFailing,
+                    format!("disk_full: no room; behind by 70 blocks{held}"),
+                )),
+            ),
+        ];
+        for (store, expected) in cases {
+            assert_eq!(store_reason(&store), expected, "{store:?}");
+        }
+    }
 
     fn links(ahead: &[Option<i64>]) -> LinksStatus {
         let peers = (1u16..).zip(ahead).map(|(place, ahead)| LinkStatus {

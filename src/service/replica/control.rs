@@ -8,11 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    board::Board,
-    event::ReplicaEvent,
-    reporting::Reporting,
-    storing::{STORE_BACKLOG_BLOCKS, StoreProgress, StoreWork},
-    tracing_cycle::CycleTimes,
+    board::Board, event::ReplicaEvent, reporting::Reporting, storing::StoreEnds, tracing_cycle::CycleTimes,
 };
 use crate::{
     consensus::{
@@ -26,7 +22,7 @@ use crate::{
     knowledge::{certified::Certified, change::Change, command::Command, head::Head},
     monitor::task::MonitorHandle,
     service::{clock, metrics::Metrics, status::StatusSnapshot, telemetry::CycleTracer},
-    types::{Committee, Millis, ReplicaIndex, UnixMillis},
+    types::{Committee, Height, Millis, ReplicaIndex, UnixMillis},
 };
 
 /// The shortest and the longest time between two looks at the clock.
@@ -43,7 +39,7 @@ pub(super) struct Surroundings {
     pub(super) links: LinkSender,
     pub(super) monitor: MonitorHandle,
     pub(super) receipts: mpsc::Receiver<Command>,
-    pub(super) store: Option<(mpsc::UnboundedSender<StoreWork>, watch::Receiver<StoreProgress>)>,
+    pub(super) store: Option<StoreEnds>,
     pub(super) feed: watch::Sender<Arc<Feed>>,
     pub(super) status: watch::Sender<StatusSnapshot>,
     pub(super) metrics: Arc<Metrics>,
@@ -58,6 +54,13 @@ pub(super) struct Remembered {
     pub(super) seals: Vec<Seal>,
     pub(super) blocks: Vec<CommittedBlock>,
     pub(super) torn: Option<TornTail>,
+}
+
+impl Remembered {
+    /// The newest committed height.
+    pub(super) fn height(&self) -> Height {
+        self.blocks.last().map_or(Height::ZERO, |last| last.block.height())
+    }
 }
 
 /// Why the task ended.
@@ -100,7 +103,7 @@ impl Control {
 
     /// Applies what the journal gave back, then runs until it is stopped.
     pub(super) async fn run(mut self, recovered: Remembered, http: String) -> Ended {
-        let height = recovered.blocks.last().map_or_else(Default::default, |last| last.block.height());
+        let height = recovered.height();
         self.replay(recovered).await;
         self.tell(ReplicaEvent::Ready { replica: self.name.clone(), http, height });
         let window = self.cycle.state().genesis().parameters.window;
@@ -162,7 +165,7 @@ impl Control {
         self.board.look(
             &self.around.consensus.borrow(),
             &self.around.links.status(),
-            self.around.store.as_ref().map(|(_, progress)| progress.borrow().clone()),
+            self.around.store.as_ref().map(|store| store.progress.borrow().clone()),
             self.cycle.state(),
         );
         let parameters = self.cycle.state().genesis().parameters;
@@ -213,7 +216,7 @@ impl Control {
                     Ok(command) => submit.push(command),
                     Err(error) => tracing::error!(%error, "a command is too large to be ordered"),
                 },
-                Output::Folded(folded) => self.folded(folded),
+                Output::Folded(folded) => self.folded(&folded),
                 Output::Decided(decided) => self.decided(&decided),
                 Output::PlanCertified(plan) => {
                     let (seq, digest) = (plan.document().seq, plan.digest());
@@ -252,18 +255,18 @@ impl Control {
     }
 
     fn publish_head(&mut self, head: Box<Certified<Head>>) {
-        if let Some((store, _)) = &self.around.store
+        if let Some(store) = &self.around.store
             && !self.replaying
         {
-            // The store's task outlives this one but at shutdown.
-            let _ = store.send(StoreWork::Head(head.clone()));
+            // What finds no room is superseded by the next head, and the store's task may have ended.
+            let _ = store.heads.try_send(head.clone());
         }
         self.board.head(head.document());
         self.feed.publish_head(*head);
         self.around.feed.send_replace(Arc::new(self.feed.clone()));
     }
 
-    fn folded(&mut self, folded: Folded) {
+    fn folded(&mut self, folded: &Folded) {
         let now = clock::wall_clock();
         let window = self.cycle.state().genesis().parameters.window;
         for change in &folded.changes {
@@ -311,9 +314,8 @@ impl Control {
                 Change::TimeMoved(_) | Change::Gap { .. } | Change::HeadDerived(_) | Change::Malformed => {}
             }
         }
-        if let Some((store, _)) = &self.around.store {
-            // The store's task outlives this one but at shutdown.
-            let _ = store.send(StoreWork::Block(folded));
+        if let Some(store) = &self.around.store {
+            store.committed.send_replace(folded.block.height());
         }
     }
 
@@ -332,12 +334,7 @@ impl Control {
     }
 
     fn publish(&mut self) {
-        let behind = self
-            .around
-            .store
-            .as_ref()
-            .is_some_and(|(_, progress)| progress.borrow().waiting > STORE_BACKLOG_BLOCKS);
-        self.cycle.hold(match (self.board.has_forgotten(), behind) {
+        self.cycle.hold(match (self.board.has_forgotten(), self.board.snapshot().store.holds_plans) {
             (true, _) => Hold::Everything,
             (false, true) => Hold::Plans,
             (false, false) => Hold::Nothing,

@@ -23,13 +23,14 @@ use std::{
     sync::Arc,
 };
 use tokio::{
+    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 
 use self::{
     control::{Control, Ended, Remembered, Surroundings},
-    storing::{StoreConfig, StoreProgress},
+    storing::{Follows, StoreConfig, StoreEnds, StoreTask, connect_first},
 };
 use super::{
     api::{self, AgentApi},
@@ -46,7 +47,7 @@ use crate::{
         Config, ViewTimes,
         journal::{JournalError, SALT_BYTES, Salt},
         task::{self, Handles, Opened, Recovered, StartError},
-        transport::{Links, LinksConfig, LinksError},
+        transport::{Inbox, Links, LinksConfig, LinksError},
     },
     cycle::{Cycle, CycleConfig},
     execute::feed::Feed,
@@ -54,15 +55,17 @@ use crate::{
         genesis::{Genesis, GenesisError},
         head::Mode,
         root::{RootError, VerifiedRoot},
-        store::StoreIdentity,
+        store::{StoreIdentity, Writer},
     },
     monitor::{self, Monitor, MonitorParameters},
     types::{
-        Committee, Cycle as CycleNumber, Digest, PublicKey, ReplicaIndex, SecretKey, TargetId, UnixMillis,
+        Committee, Cycle as CycleNumber, Digest, Height, PublicKey, ReplicaIndex, SecretKey, TargetId,
+        UnixMillis, View,
     },
 };
 
 pub use event::ReplicaEvent;
+pub use storing::StoreStartError;
 
 /// How many receipts wait to be ordered before agents are asked to come later.
 const RECEIPT_QUEUE: usize = 256;
@@ -143,6 +146,9 @@ pub enum ReplicaError {
     /// The journal failed while running: nothing may be signed any more.
     #[error("the journal failed, so this replica stops: {0}")]
     Journal(#[from] JournalError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreStartError),
     /// A task ended unasked.
     #[error("the {0} task ended; see the log")]
     TaskEnded(&'static str),
@@ -199,7 +205,7 @@ pub struct Replica {
     consensus: JoinHandle<Result<(), JournalError>>,
     control: JoinHandle<Ended>,
     server: JoinHandle<()>,
-    store: Option<JoinHandle<()>>,
+    store: Option<JoinHandle<StoreEnded>>,
 }
 
 impl Replica {
@@ -214,20 +220,17 @@ impl Replica {
     ) -> Result<Self, ReplicaError> {
         let Membership { root, genesis, me, key } = membership;
         let committee = Arc::new(root.committee().clone());
-        let core =
-            Config { committee: Arc::clone(&committee), me, key: key.clone(), times: ViewTimes::default() };
+        let times = ViewTimes::default();
+        let core = Config { committee: Arc::clone(&committee), me, key: key.clone(), times };
         let journal = config.data_dir.join("journal");
         let (opened, remembered) = open_journal(core, &journal)?;
+        let cycle_config = CycleConfig { genesis, committee: Arc::clone(&committee), me, key: key.clone() };
+        // Before anything is signed: the database may know that the journal is not the one that signed.
+        let database = reach_database(config, &cycle_config, opened.signed_view()).await?;
+        let genesis = &cycle_config.genesis;
         let peers_listener = http_server::listen(config.listen).await?;
         let http_listener = http_server::listen(config.http).await?;
-        let (links, inbox) = Links::start(LinksConfig {
-            committee: Committee::clone(&committee),
-            me,
-            secret: key.clone(),
-            listener: peers_listener,
-            peers: config.peers.clone(),
-            now: clock::wall_clock,
-        })?;
+        let (links, inbox) = start_links(config, &committee, me, key, peers_listener)?;
         let (Handles { requests, events: consensus_events, status: consensus_status }, ends) =
             task::channels();
         let consensus = run_apart(task::run(opened, links.sender(), inbox, ends));
@@ -239,13 +242,15 @@ impl Replica {
         let targets = genesis.targets.iter().map(|target| target.id.clone());
         let feed = Feed::new(root.clone(), targets);
         let (feed_sender, feed_receiver) = watch::channel(Arc::new(feed.clone()));
-        let (status_sender, status) = watch::channel(first_status(&committee, me, &genesis));
+        let (status_sender, status) = watch::channel(first_status(&committee, me, genesis, config));
         let (stop, stopping) = watch::channel(false);
         let (told, events) = mpsc::channel(EVENT_QUEUE);
         let (commands, receipts) = mpsc::channel(RECEIPT_QUEUE);
         let metrics = Arc::new(Metrics::new());
-        let (store, store_task) = start_store(config, &committee, me, &genesis);
-
+        let journal = requests.downgrade();
+        let follows = Follows { journal, consensus: consensus_status.clone(), stop: stopping.clone() };
+        let store = start_store(database, &cycle_config, remembered.height(), follows);
+        let (store, store_task) = store.map_err(|error| bad_genesis(config, error))?.unzip();
         let sources = metrics::Sources {
             status: status.clone(),
             consensus: consensus_status.clone(),
@@ -262,8 +267,7 @@ impl Replica {
         let router = routes(door, agent_api, &metrics, sources);
         let server = tokio::spawn(http_server::serve(http_listener, router, stopping.clone()));
 
-        let cycle = Cycle::new(CycleConfig { genesis, committee: Arc::clone(&committee), me, key })
-            .map_err(|error| ReplicaError::Genesis { path: config.genesis_file.clone(), error })?;
+        let cycle = Cycle::new(cycle_config).map_err(|error| bad_genesis(config, error))?;
         let surroundings = Surroundings {
             committee,
             me,
@@ -305,6 +309,10 @@ impl Replica {
                 })),
                 _ = &mut self.control => return Ok(Some(ReplicaError::TaskEnded("control"))),
                 _ = &mut self.server => return Ok(Some(ReplicaError::TaskEnded("HTTP server"))),
+                ended = ended(&mut self.store) => return Ok(Some(match ended {
+                    Ok(Err(error)) => ReplicaError::Store(error),
+                    Ok(Ok(())) | Err(_) => ReplicaError::TaskEnded("store"),
+                })),
             }
         }
     }
@@ -312,16 +320,30 @@ impl Replica {
     /// Ends all tasks in the order of the data's way, so that what was taken is finished.
     pub async fn stop(self) {
         self.stop.send_replace(true);
-        // A task that failed was told of by `failed`; here all only have to end.
-        let _ = self.server.await;
-        let _ = self.control.await;
-        let _ = self.consensus.await;
+        end(self.server).await;
+        end(self.control).await;
+        end(self.consensus).await;
         self.links.shutdown().await;
         if let Some(store) = self.store
-            && tokio::time::timeout(std::time::Duration::from_secs(5), store).await.is_err()
+            && tokio::time::timeout(std::time::Duration::from_secs(5), end(store)).await.is_err()
         {
             tracing::warn!("the store was not finished in time; the rest follows at the next start");
         }
+    }
+}
+
+/// Waits for a task. One that ended unasked was told of by [`Replica::watch`], and is not asked twice.
+async fn end<T>(task: JoinHandle<T>) {
+    if !task.is_finished() {
+        let _ = task.await;
+    }
+}
+
+/// Waits for the task, for ever when there is none.
+async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, tokio::task::JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -343,6 +365,33 @@ where
     tokio::task::spawn_blocking(move || runtime.block_on(task))
 }
 
+fn start_links(
+    config: &ReplicaConfig,
+    committee: &Committee,
+    me: ReplicaIndex,
+    secret: SecretKey,
+    listener: TcpListener,
+) -> Result<(Links, Inbox), LinksError> {
+    let (committee, peers) = (committee.clone(), config.peers.clone());
+    Links::start(LinksConfig { committee, me, secret, listener, peers, now: clock::wall_clock })
+}
+
+type StoreEnded = Result<(), StoreStartError>;
+
+/// A replica's database, and the connection to it if it answered.
+type Database = (StoreConfig, Option<Writer>);
+
+fn start_store(
+    database: Option<Database>,
+    cycle: &CycleConfig,
+    height: Height,
+    follows: Follows,
+) -> Result<Option<(StoreEnds, JoinHandle<StoreEnded>)>, GenesisError> {
+    let Some((store, first)) = database else { return Ok(None) };
+    let (task, ends) = StoreTask::new(store, cycle.clone(), height, follows)?;
+    Ok(Some((ends, tokio::spawn(task.run(first)))))
+}
+
 /// Opens the journal and reads the application's notes in it. A replica that cannot read what it signed must not
 /// sign anything else.
 fn open_journal(core: Config, folder: &Path) -> Result<(Opened, Remembered), ReplicaError> {
@@ -358,29 +407,36 @@ fn random_salt() -> Result<Salt, ReplicaError> {
     Ok(Salt::new(bytes))
 }
 
-type StoreEnds = (mpsc::UnboundedSender<storing::StoreWork>, watch::Receiver<StoreProgress>);
+fn bad_genesis(config: &ReplicaConfig, error: GenesisError) -> ReplicaError {
+    ReplicaError::Genesis { path: config.genesis_file.clone(), error }
+}
 
-fn start_store(
+/// Looks at the replica's database, if it has one; there is a connection if the database answers.
+async fn reach_database(
     config: &ReplicaConfig,
+    cycle: &CycleConfig,
+    journal_signed: View,
+) -> Result<Option<Database>, StoreStartError> {
+    let Some(url) = config.database.clone() else { return Ok(None) };
+    let (cluster, epoch) = (cycle.committee.cluster(), cycle.committee.epoch());
+    let store = StoreConfig {
+        url,
+        identity: StoreIdentity { cluster, epoch, replica: cycle.me },
+        window: cycle.genesis.parameters.window,
+        keep_days: config.database_keep_days,
+        journal: config.data_dir.join("journal"),
+        journal_signed,
+    };
+    let first = connect_first(&store).await?;
+    Ok(Some((store, first)))
+}
+
+fn first_status(
     committee: &Committee,
     me: ReplicaIndex,
     genesis: &Genesis,
-) -> (Option<StoreEnds>, Option<JoinHandle<()>>) {
-    let Some(database) = &config.database else {
-        return (None, None);
-    };
-    let (work, waiting) = mpsc::unbounded_channel();
-    let (progress, seen) = watch::channel(StoreProgress::default());
-    let config = StoreConfig {
-        url: database.reveal().to_owned(),
-        identity: StoreIdentity { cluster: committee.cluster(), epoch: committee.epoch(), replica: me },
-        window: genesis.parameters.window,
-    };
-    let task = tokio::spawn(storing::run(config, waiting, progress));
-    (Some((work, seen)), Some(task))
-}
-
-fn first_status(committee: &Committee, me: ReplicaIndex, genesis: &Genesis) -> StatusSnapshot {
+    config: &ReplicaConfig,
+) -> StatusSnapshot {
     let others = committee.replicas().filter(|place| *place != me);
     let targets = genesis.targets.iter().map(|target| TargetStatus {
         target: target.id.clone(),
@@ -403,7 +459,10 @@ fn first_status(committee: &Committee, me: ReplicaIndex, genesis: &Genesis) -> S
         peers: others
             .map(|place| status::PeerStatus { replica: place.to_string(), connected: false })
             .collect(),
-        store: StoreStatus::default(),
+        store: StoreStatus {
+            lag_max_heights: config.database_lag_max_blocks.get(),
+            ..StoreStatus::default()
+        },
         head: None,
         targets: targets.collect(),
         not_ready: vec![status::NotReady {

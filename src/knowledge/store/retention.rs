@@ -1,0 +1,128 @@
+//! Days of windows: made ahead of their first row, dropped when they are older than what is kept.
+//!
+//! A day is counted by agreed time, never by a clock, so that a database that is rebuilt from the journal ends
+//! with the same days. Invariant: nobody who reads or writes other days waits: a day is detached concurrently,
+//! and what cannot be had within the session's lock timeout is left for the next time.
+
+use sqlx::AssertSqlSafe;
+use std::num::NonZeroU32;
+
+use super::{
+    apply::APPLY_TIMEOUT,
+    connect::Writer,
+    error::{ApplyError, StatementError},
+    values::time_ms,
+};
+use crate::types::UnixMillis;
+
+/// How many days after agreed time's own have their partitions already: one, so that midnight finds them there.
+pub const AHEAD_DAYS: u32 = 1;
+
+/// How many tables one sweep drops at most, so that blocks wait for milliseconds, also after a long pause.
+const TABLES_PER_SWEEP: i64 = 8;
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swept {
+    /// How many tables were dropped.
+    pub dropped: u64,
+    /// Whether there may be more to drop at once.
+    pub has_more: bool,
+}
+
+struct OldTable {
+    name: String,
+    parent: Option<String>,
+    is_pending: bool,
+}
+
+impl Writer {
+    /// Makes the partitions of the coming day and drops days that ended at least `keep_days` before the day of
+    /// `now`, which is agreed time.
+    ///
+    /// # Errors
+    /// [`ApplyError::Statement`] when the server refused, for one because somebody reads an old day for longer
+    /// than a lock is waited for: the connection is as good as before. [`ApplyError::TimedOut`] when it says
+    /// nothing. What was begun is finished by a later sweep.
+    #[tracing::instrument(name = "sweep days", skip_all)]
+    pub async fn sweep(&mut self, keep_days: NonZeroU32, now: UnixMillis) -> Result<Swept, ApplyError> {
+        let old = in_time(async {
+            self.make_days(now).await?;
+            self.old_tables(keep_days, now).await
+        })
+        .await?;
+        let has_more = i64::try_from(old.len()).is_ok_and(|count| count == TABLES_PER_SWEEP);
+        let mut dropped = 0;
+        for table in old {
+            in_time(self.drop_day(table)).await?;
+            dropped += 1;
+        }
+        Ok(Swept { dropped, has_more })
+    }
+
+    async fn make_days(&mut self, now: UnixMillis) -> Result<(), StatementError> {
+        sqlx::query!(
+            "SELECT ensure_day_partitions(from_unix_ms($1) + day * interval '24 hours')
+             FROM generate_series(0, $2::integer) AS day",
+            time_ms(now),
+            i32::try_from(AHEAD_DAYS).unwrap_or_default(),
+        )
+        .execute(&mut self.connection)
+        .await
+        .map_err(StatementError::on("merged_windows"))?;
+        Ok(())
+    }
+
+    /// The oldest days' tables, also those that an interrupted sweep has left half detached.
+    async fn old_tables(
+        &mut self,
+        keep_days: NonZeroU32,
+        now: UnixMillis,
+    ) -> Result<Vec<OldTable>, StatementError> {
+        sqlx::query_as!(
+            OldTable,
+            r#"SELECT c.relname AS "name!", p.relname AS "parent?",
+                      coalesce(i.inhdetachpending, false) AS "is_pending!"
+               FROM pg_class c
+               LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+               LEFT JOIN pg_class p ON p.oid = i.inhparent
+               WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
+                   AND c.relname ~ '^(merged_windows|window_values|readings|findings)_[0-9]{8}$'
+                   AND right(c.relname, 8) < to_char(
+                       (from_unix_ms($1) - $2::bigint * interval '24 hours') AT TIME ZONE 'UTC', 'YYYYMMDD')
+               ORDER BY right(c.relname, 8), c.relname LIMIT $3"#,
+            time_ms(now),
+            i64::from(keep_days.get()),
+            TABLES_PER_SWEEP,
+        )
+        .fetch_all(&mut self.connection)
+        .await
+        .map_err(StatementError::on("merged_windows"))
+    }
+
+    async fn drop_day(&mut self, table: OldTable) -> Result<(), StatementError> {
+        let OldTable { name, parent, is_pending } = table;
+        if let Some(parent) = parent {
+            let how = if is_pending { "FINALIZE" } else { "CONCURRENTLY" };
+            self.run(format!("ALTER TABLE {parent} DETACH PARTITION {name} {how}")).await?;
+        }
+        // Nobody finds the table through its parent any more.
+        self.run(format!("DROP TABLE {name}")).await
+    }
+
+    /// Runs a statement whose names were read from the catalogue by a strict pattern.
+    async fn run(&mut self, statement: String) -> Result<(), StatementError> {
+        sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(&mut self.connection)
+            .await
+            .map_err(StatementError::on("merged_windows"))?;
+        Ok(())
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, StatementError>>) -> Result<T, ApplyError> {
+    match tokio::time::timeout(APPLY_TIMEOUT, work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ApplyError::TimedOut),
+    }
+}
