@@ -16,6 +16,7 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod postgres;
 pub mod relay;
+mod reload;
 pub mod replica;
 pub mod status;
 pub mod telemetry;
