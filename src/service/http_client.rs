@@ -262,6 +262,14 @@ impl Shared {
     }
 }
 
+/// Whether what is sent to this address is encrypted or stays on this machine.
+#[must_use]
+pub fn is_confidential(address: &str) -> bool {
+    address
+        .parse::<Uri>()
+        .is_ok_and(|uri| uri.scheme_str() == Some("https") || uri.host().is_some_and(is_this_machine))
+}
+
 /// Whether the name or address is this machine's own whatever a name server says.
 fn is_this_machine(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();

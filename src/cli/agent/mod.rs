@@ -1,5 +1,6 @@
 //! `quorate agent`: the agent of a target, and its key. One file a subcommand; this one only joins them.
 
+mod actuator;
 mod keygen;
 mod run;
 

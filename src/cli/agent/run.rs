@@ -6,11 +6,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use tokio::sync::mpsc;
 
+use super::actuator::ActuatorArguments;
 use crate::{
     cli::{ClientFlags, ExitCode, Failure, output::Output},
     execute::agent::Trust,
@@ -18,7 +18,7 @@ use crate::{
     service::{
         agent::{
             Agent, AgentError, AgentSettings, AgentTrace, Event, Replicas, ReplicasError, StateFileError,
-            actuator::{Actuator, Exec, WorkerPool, WorkerPoolSettings},
+            actuator::Actuator,
         },
         clock::wall_clock,
         key_file::read_secret_key,
@@ -33,6 +33,9 @@ Examples:
   quorate agent run --root root.json --key agent.key --target extract_pool --state-dir state \\
       --replica http://10.0.0.1:8100 --replica http://10.0.0.2:8100 --replica http://10.0.0.3:8100 \\
       --actuator exec --command /usr/local/bin/set-pool
+  quorate agent run ... --actuator airflow --airflow http://127.0.0.1:8080 --airflow-pool extract_pool \\
+      --airflow-user quorate --airflow-password-file airflow.password
+  quorate agent run ... --actuator http --http-file engine.toml
   quorate agent run ... --actuator worker-pool --slots 3 --otlp http://127.0.0.1:4318 --envelopes envelopes
 
 An exec command is called with one more argument: `read` writes the target's state to standard output,
@@ -42,7 +45,8 @@ give the target its `desired` or `rollback` state. Exit code 0 is success. The a
 The agent acts only on what a quorum of the root's replicas has signed, and only after more replicas have
 answered than may be faulty. It keeps what it has done in the state folder: never delete that.
 
-Exit codes: 0 asked to end, 1 failed, 2 usage, 4 the root, the key or a certificate is refused.";
+Exit codes: 0 asked to end, 1 failed, 2 usage, 4 the root, the key or a certificate is refused, 78 a file
+that describes an engine, or a secret for it, cannot be used.";
 
 /// How many events wait to be written; a terminal that stands still then holds the agent up.
 const EVENTS: usize = 64;
@@ -81,59 +85,10 @@ pub(super) struct Arguments {
     /// Where the agent posts its traces (OTLP over HTTP); nowhere when absent
     #[arg(long, env = "QUORATE_OTLP_TRACES", value_name = "URL")]
     otlp_traces: Option<String>,
-    /// What changes the target
-    #[arg(long, value_enum, value_name = "KIND")]
-    actuator: Kind,
     #[command(flatten)]
     reach: ClientFlags,
     #[command(flatten)]
-    exec: ExecArguments,
-    #[command(flatten)]
-    pool: PoolArguments,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
-    /// A command of yours
-    Exec,
-    /// A pool of workers inside this process
-    WorkerPool,
-}
-
-/// Flags of the exec actuator
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "With --actuator exec")]
-struct ExecArguments {
-    /// The command
-    #[arg(long, value_name = "PROGRAM", required_if_eq("actuator", "exec"))]
-    command: Option<String>,
-    /// An argument of the command, before the verb; once for each
-    #[arg(long = "command-arg", value_name = "TEXT", allow_hyphen_values = true)]
-    command_args: Vec<String>,
-    /// How long the command may take, in seconds, before it is killed
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
-    command_timeout: u64,
-}
-
-/// Flags of the worker pool
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "With --actuator worker-pool")]
-struct PoolArguments {
-    /// Slots before the first plan; the target's `initial`
-    #[arg(long, value_name = "COUNT", required_if_eq("actuator", "worker-pool"))]
-    slots: Option<u32>,
-    /// A job arrives every so many milliseconds; none when absent
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
-    job_every: Option<u64>,
-    /// How long a job runs, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 1000)]
-    job_takes: u64,
-    /// Where the pool posts its metrics over OTLP/HTTP; nowhere when absent
-    #[arg(long, value_name = "URL")]
-    otlp: Option<String>,
-    /// How often it posts them, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
-    metrics_every: u64,
+    actuator: ActuatorArguments,
 }
 
 fn target(text: &str) -> Result<TargetId, String> {
@@ -171,33 +126,8 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<ExitCode
         ..TelemetryConfig::default()
     })
     .map_err(Failure::usage)?;
-    match arguments.actuator {
-        Kind::Exec => {
-            let ExecArguments { command, command_args, command_timeout } = arguments.exec;
-            let program = command.unwrap_or_default();
-            let exec = Exec::new(program, command_args, Duration::from_secs(command_timeout));
-            act(settings, exec, output, telemetry).await
-        }
-        Kind::WorkerPool => {
-            let pool = start_pool(&arguments)?;
-            act(settings, pool, output, telemetry).await
-        }
-    }
-}
-
-fn start_pool(arguments: &Arguments) -> Result<WorkerPool, Failure> {
-    let PoolArguments { slots, job_every, job_takes, otlp, metrics_every } = &arguments.pool;
-    let folder = &arguments.state_dir;
-    fs::create_dir_all(folder).map_err(|error| unreadable(folder, error))?;
-    WorkerPool::start(WorkerPoolSettings {
-        target: arguments.target.clone(),
-        state_file: folder.join("worker-pool.json"),
-        initial_slots: slots.unwrap_or_default(),
-        job_every: job_every.map(Duration::from_millis),
-        job_takes: Duration::from_millis(*job_takes),
-        metrics: otlp.clone().map(|address| (address, Duration::from_millis(*metrics_every))),
-    })
-    .map_err(Failure::failed)
+    let actuator = arguments.actuator.start(&arguments.target, &arguments.state_dir).await?;
+    act(settings, actuator, output, telemetry).await
 }
 
 async fn act<A: Actuator>(
@@ -253,57 +183,5 @@ fn failure(error: AgentError) -> Failure {
         )
         | AgentError::Envelopes { .. } => Failure::failed(error),
         AgentError::Unheard => Failure::OutputClosed,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Arguments, Kind};
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
-    fn parse(more: &[&str]) -> Result<Arguments, clap::Error> {
-        let always = [
-            "agent",
-            "--root",
-            "r",
-            "--key",
-            "k",
-            "--state-dir",
-            "s",
-            "--target",
-            "pool",
-            "--replica",
-            "http://a",
-        ];
-        Line::try_parse_from(always.iter().chain(more)).map(|line| line.arguments)
-    }
-
-    #[test]
-    fn each_actuator_asks_for_what_it_needs() {
-        let exec = parse(&["--actuator", "exec", "--command", "set", "--command-arg", "--dry-run"]);
-        let exec = exec.expect("it is complete");
-        assert_eq!((exec.actuator, exec.exec.command_args), (Kind::Exec, vec!["--dry-run".to_owned()]));
-        assert!(parse(&["--actuator", "exec"]).is_err());
-        assert!(parse(&["--actuator", "worker-pool", "--slots", "3"]).is_ok());
-        assert!(parse(&["--actuator", "worker-pool"]).is_err());
-        assert!(parse(&[]).is_err());
-    }
-
-    #[test]
-    fn wrong_values_are_usage_errors() {
-        for wrong in [
-            ["--actuator", "magic", "--slots", "3"],
-            ["--actuator", "worker-pool", "--slots", "-1"],
-            ["--actuator", "worker-pool", "--slots", "many"],
-        ] {
-            assert!(parse(&wrong).is_err(), "{wrong:?}");
-        }
-        assert!(parse(&["--actuator", "worker-pool", "--slots", "3", "--stale-after", "0"]).is_err());
     }
 }

@@ -32,7 +32,7 @@ impl fmt::Display for ConfigError {
 
 impl ConfigError {
     /// An error that lies in no one place of the file.
-    pub(super) fn of_file(file: &str, message: impl Into<String>) -> Self {
+    pub(in crate::service) fn of_file(file: &str, message: impl Into<String>) -> Self {
         Self { file: file.to_owned(), place: None, message: message.into() }
     }
 
@@ -51,14 +51,18 @@ impl ConfigError {
 
 /// A file's name and text, for errors that point into it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'a> {
-    pub(super) file: &'a str,
-    pub(super) text: &'a str,
+pub(in crate::service) struct Source<'a> {
+    pub(in crate::service) file: &'a str,
+    pub(in crate::service) text: &'a str,
 }
 
 impl Source<'_> {
     /// An error at a byte range of the text.
-    pub(super) fn error(&self, span: std::ops::Range<usize>, message: impl Into<String>) -> ConfigError {
+    pub(in crate::service) fn error(
+        &self,
+        span: std::ops::Range<usize>,
+        message: impl Into<String>,
+    ) -> ConfigError {
         ConfigError {
             file: self.file.to_owned(),
             place: Some(self.place(span.start)),
@@ -67,7 +71,7 @@ impl Source<'_> {
     }
 
     /// The text as this type.
-    pub(super) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ConfigError> {
+    pub(in crate::service) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ConfigError> {
         toml::from_str(self.text).map_err(|error| {
             let message = with_nearest(error.message());
             match error.span() {
@@ -101,7 +105,7 @@ fn with_nearest(message: &str) -> String {
 
 /// The known name that is nearest to a wrong one, if it is near enough to be what was meant: at most a third
 /// of its letters differ, or two, or the wrong name is a part of it.
-pub(super) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(in crate::service) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = |name: &str| (name.chars().count() / 3).max(2);
     known
         .map(|name| (edit_distance(wrong, name), name))

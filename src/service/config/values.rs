@@ -12,7 +12,7 @@ use crate::types::{Millis, Quantity};
 
 /// A span of time, such as `"500ms"`, `"10s"`, `"15m"` or `"1h"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SpanText(pub(super) Millis);
+pub(in crate::service) struct SpanText(pub(in crate::service) Millis);
 
 /// A decimal number, as a TOML number or, where every digit counts, as a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

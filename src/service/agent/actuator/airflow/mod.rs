@@ -1,0 +1,240 @@
+//! The actuator for Apache Airflow 3: a pool's slots, and whether a DAG is paused, by its public REST API.
+//!
+//! It decides nothing and knows no other engine. The calls are those that were run against Airflow 3.3.2, with
+//! their traps:
+//!
+//! 1. A pool's PATCH needs `pool` and `include_deferred`, though the OpenAPI document calls them optional; the
+//!    pool's own value is read first and written back. Only `default_pool` takes `slots` alone.
+//! 2. `update_mask` names the one field that changes, so nothing else of the pool or the DAG does.
+//! 3. -1 slots means no limit, which is no number that a plan can compare with.
+//! 4. `~` stands for every DAG in a path, so it is no name.
+//! 5. Pausing a DAG freezes its running work: tasks that run go on, but nothing that follows them starts, and
+//!    what waits for a retry waits on. Fewer failures after that are no recovery.
+//!
+//! Invariant: a request that the engine did not authenticate is repeated once with a new token, never more.
+
+mod api;
+
+use std::{fmt, time::Duration};
+
+use axum::http::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use self::api::Api;
+use super::{Actuator, ActuatorError, SecretSource, http::percent_encoded, kind};
+use crate::{
+    execute::agent::Aim,
+    knowledge::{
+        certified::Certified,
+        plan::{DesiredState, Plan},
+    },
+    service::http_client::{HttpClient, HttpError, is_confidential},
+};
+
+/// Its PATCH takes `slots` alone.
+const DEFAULT_POOL: &str = "default_pool";
+/// Airflow's columns for names have 250 (DAGs) and 256 (pools) characters.
+const LONGEST_NAME: usize = 256;
+
+/// What an agent of Airflow is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AirflowSettings {
+    /// Where its API server is, such as `http://127.0.0.1:8080`, with the path below which it is served.
+    pub url: String,
+    /// Whether the password or token may go over http:// to another machine.
+    pub in_clear: bool,
+    /// How it lets the agent in.
+    pub login: AirflowLogin,
+    /// What the agent is for.
+    pub target: AirflowTarget,
+    /// How long one request may take.
+    pub timeout: Duration,
+}
+
+/// How Airflow lets an agent in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AirflowLogin {
+    /// A user and a password, for which `POST /auth/token` gives a token.
+    Password {
+        /// The user.
+        user: String,
+        /// Where the password is.
+        password: SecretSource,
+    },
+    /// A token that something else renews.
+    Token(SecretSource),
+}
+
+/// What of an Airflow is the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AirflowTarget {
+    /// The slots of the pool with this name.
+    Pool(String),
+    /// Whether the DAG with this id is paused.
+    Dag(String),
+}
+
+impl fmt::Display for AirflowTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(name) => write!(f, "pool {name}"),
+            Self::Dag(id) => write!(f, "DAG {id}"),
+        }
+    }
+}
+
+/// Why these settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AirflowSettingsError {
+    /// The address is none.
+    #[error(transparent)]
+    Address(#[from] HttpError),
+    /// Whoever is on the way could read the secret.
+    #[error("{0} is not on this machine: a password or token is sent there only over https://")]
+    InClear(String),
+    /// Nothing can have this name.
+    #[error("{0:?} is no name of a pool or a DAG: 1 to 256 characters, and not `~`, which means all of them")]
+    Name(String),
+    /// The secret cannot be had.
+    #[error(transparent)]
+    Secret(#[from] super::SecretError),
+}
+
+/// Reads and sets one pool or DAG of an Airflow.
+#[derive(Debug)]
+pub struct Airflow {
+    api: Api,
+    target: AirflowTarget,
+}
+
+impl Airflow {
+    /// Checks the settings, and reads the secret once to see that it is there. Nothing is sent.
+    ///
+    /// # Errors
+    /// [`AirflowSettingsError`] says which of them cannot be used.
+    pub fn new(settings: AirflowSettings, client: HttpClient) -> Result<Self, AirflowSettingsError> {
+        let AirflowSettings { url, in_clear, login, target, timeout } = settings;
+        let url = url.trim_end_matches('/').to_owned();
+        client.check(&format!("{url}/"))?;
+        if !in_clear && !is_confidential(&url) {
+            return Err(AirflowSettingsError::InClear(url));
+        }
+        let (AirflowTarget::Pool(name) | AirflowTarget::Dag(name)) = &target;
+        if name.is_empty() || name == "~" || name.chars().count() > LONGEST_NAME {
+            return Err(AirflowSettingsError::Name(name.clone()));
+        }
+        let (AirflowLogin::Password { password: secret, .. } | AirflowLogin::Token(secret)) = &login;
+        secret.read()?;
+        if let AirflowTarget::Dag(id) = &target {
+            tracing::warn!(
+                dag = %id,
+                "pausing this DAG freezes its running work too: tasks that run go on, nothing after them starts"
+            );
+        }
+        Ok(Self { api: Api::new(client, url, login, timeout), target })
+    }
+
+    /// Reads the target once, to see at the start whether the address, the login and the name are right.
+    ///
+    /// # Errors
+    /// [`ActuatorError`] as for reading.
+    pub async fn check(&self) -> Result<(), ActuatorError> {
+        match &self.target {
+            AirflowTarget::Pool(name) => self.pool(name).await.map(drop),
+            AirflowTarget::Dag(id) => self.dag(id).await.map(drop),
+        }
+    }
+
+    async fn pool(&self, name: &str) -> Result<(PoolAnswer, u32), ActuatorError> {
+        let doing = format!("read pool {name} of Airflow");
+        let path = format!("/api/v2/pools/{}", percent_encoded(name));
+        let pool: PoolAnswer = self.api.call(&doing, Method::GET, &path, None).await?;
+        match u32::try_from(pool.slots) {
+            Ok(slots) => Ok((pool, slots)),
+            Err(_) => {
+                let problem = format!(
+                    "it has {} slots, which means no limit; next: give it a number of slots in Airflow, the \
+                     policy file's `initial`",
+                    pool.slots
+                );
+                Err(ActuatorError::WrongAnswer { doing, problem })
+            }
+        }
+    }
+
+    async fn dag(&self, id: &str) -> Result<DagAnswer, ActuatorError> {
+        let path = format!("/api/v2/dags/{}", percent_encoded(id));
+        self.api.call(&format!("read DAG {id} of Airflow"), Method::GET, &path, None).await
+    }
+
+    async fn set_slots(&self, name: &str, slots: u32) -> Result<(), ActuatorError> {
+        let body = if name == DEFAULT_POOL {
+            json!({ "slots": slots })
+        } else {
+            let (PoolAnswer { include_deferred, .. }, _) = self.pool(name).await?;
+            json!({ "pool": name, "slots": slots, "include_deferred": include_deferred })
+        };
+        let path = format!("/api/v2/pools/{}?update_mask=slots", percent_encoded(name));
+        let doing = format!("set pool {name} of Airflow to {slots} slots");
+        self.api.call::<PoolAnswer>(&doing, Method::PATCH, &path, Some(&body)).await.map(drop)
+    }
+
+    async fn set_paused(&self, id: &str, is_paused: bool) -> Result<(), ActuatorError> {
+        let path = format!("/api/v2/dags/{}?update_mask=is_paused", percent_encoded(id));
+        let doing = format!("{} DAG {id} of Airflow", if is_paused { "pause" } else { "unpause" });
+        let body = json!({ "is_paused": is_paused });
+        self.api.call::<DagAnswer>(&doing, Method::PATCH, &path, Some(&body)).await.map(drop)
+    }
+
+    fn other_kind(&self, plan: &Plan) -> ActuatorError {
+        ActuatorError::OtherKind { plan: kind(plan), actuator: format!("{} of Airflow", self.target) }
+    }
+}
+
+/// What is used of a pool.
+#[derive(Debug, Deserialize)]
+struct PoolAnswer {
+    slots: i64,
+    include_deferred: bool,
+}
+
+/// What is used of a DAG.
+#[derive(Debug, Deserialize)]
+struct DagAnswer {
+    is_paused: bool,
+}
+
+impl Actuator for Airflow {
+    async fn read(&self, plan: &Plan) -> Result<DesiredState, ActuatorError> {
+        match (plan.desired, &self.target) {
+            (DesiredState::Slots { .. }, AirflowTarget::Pool(name)) => {
+                let (_, slots) = self.pool(name).await?;
+                Ok(DesiredState::Slots { slots })
+            }
+            (DesiredState::Paused {} | DesiredState::Running {}, AirflowTarget::Dag(id)) => {
+                let DagAnswer { is_paused } = self.dag(id).await?;
+                Ok(if is_paused { DesiredState::Paused {} } else { DesiredState::Running {} })
+            }
+            (DesiredState::Slots { .. }, AirflowTarget::Dag(_))
+            | (DesiredState::Paused {} | DesiredState::Running {}, AirflowTarget::Pool(_)) => {
+                Err(self.other_kind(plan))
+            }
+        }
+    }
+
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
+        match (aim.of(plan.document()), &self.target) {
+            (DesiredState::Slots { slots }, AirflowTarget::Pool(name)) => self.set_slots(name, slots).await,
+            (DesiredState::Paused {}, AirflowTarget::Dag(id)) => self.set_paused(id, true).await,
+            (DesiredState::Running {}, AirflowTarget::Dag(id)) => self.set_paused(id, false).await,
+            (DesiredState::Slots { .. }, AirflowTarget::Dag(_))
+            | (DesiredState::Paused {} | DesiredState::Running {}, AirflowTarget::Pool(_)) => {
+                Err(self.other_kind(plan.document()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
