@@ -52,6 +52,9 @@ pub enum Refusal {
     TargetFailed,
     /// The plan breaks the bounds it carries.
     Limits,
+    /// The quorum signed two things under one number. The agent leaves the target as it is, whatever became of
+    /// the plan before, and acts no more.
+    Contradiction,
 }
 
 /// A receipt's body.
@@ -189,6 +192,7 @@ mod tests {
             Outcome::Refused { why: Refusal::Expired },
             Outcome::Refused { why: Refusal::Limits },
             Outcome::Refused { why: Refusal::TargetFailed },
+            Outcome::Refused { why: Refusal::Contradiction },
             Outcome::Reverted {},
         ] {
             let receipt = Receipt { outcome, ..receipt() };

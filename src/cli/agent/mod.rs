@@ -1,12 +1,16 @@
 //! `quorate agent`: the agent of a target, and its key. One file a subcommand; this one only joins them.
 
 mod actuator;
+mod clear;
 mod keygen;
 mod run;
 
-use super::{ExitCode, Failure, output::Output};
+use std::{fs, path::Path};
 
-/// Run the agent of a target, or make its key
+use super::{ExitCode, Failure, output::Output};
+use crate::{knowledge::root::VerifiedRoot, service::agent::StateFileError};
+
+/// Run the agent of a target, make its key, or let it go on after a contradiction
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -17,6 +21,7 @@ pub struct Arguments {
 enum Action {
     Run(Box<run::Arguments>),
     Keygen(keygen::Arguments),
+    Clear(clear::Arguments),
 }
 
 /// Runs the command.
@@ -27,5 +32,27 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
     match arguments.action {
         Action::Run(arguments) => run::run(*arguments, output).await,
         Action::Keygen(arguments) => keygen::run(&arguments, output),
+        Action::Clear(arguments) => clear::run(&arguments, output),
+    }
+}
+
+fn read_root(path: &Path) -> Result<VerifiedRoot, Failure> {
+    let bytes = fs::read(path).map_err(|error| unreadable(path, error))?;
+    VerifiedRoot::first(&bytes).map_err(Failure::refused)
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Failure {
+    Failure::failed(anyhow::Error::new(error).context(format!("cannot use {}", path.display())))
+}
+
+fn state_failure(error: StateFileError) -> Failure {
+    match &error {
+        StateFileError::Damaged(_) | StateFileError::Unusable { .. } => Failure::refused(error).next(
+            "restore the folder from a backup, or compare the target with the newest head yourself \
+             before you begin with an empty folder",
+        ),
+        StateFileError::Taken(_) | StateFileError::Folder { .. } | StateFileError::Write { .. } => {
+            Failure::failed(error)
+        }
     }
 }

@@ -3,22 +3,17 @@
 //! It wires nothing but flags to the service's agent. Invariant: it ends with code 0 only when it was asked
 //! to end, and a change of the target that has begun is finished first.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
-use super::actuator::ActuatorArguments;
+use super::{actuator::ActuatorArguments, read_root, state_failure};
 use crate::{
     cli::{ClientFlags, ExitCode, Failure, output::Output},
     execute::agent::Trust,
-    knowledge::root::VerifiedRoot,
     service::{
         agent::{
-            Agent, AgentError, AgentSettings, AgentTrace, Event, Replicas, ReplicasError, StateFileError,
-            actuator::Actuator,
+            Agent, AgentError, AgentSettings, AgentTrace, Event, Replicas, ReplicasError, actuator::Actuator,
         },
         clock::wall_clock,
         key_file::read_secret_key,
@@ -91,7 +86,7 @@ pub(super) struct Arguments {
     actuator: ActuatorArguments,
 }
 
-fn target(text: &str) -> Result<TargetId, String> {
+pub(super) fn target(text: &str) -> Result<TargetId, String> {
     TargetId::new(text).map_err(|error| error.to_string())
 }
 
@@ -158,30 +153,14 @@ async fn tell(
     Ok(())
 }
 
-fn read_root(path: &Path) -> Result<VerifiedRoot, Failure> {
-    let bytes = fs::read(path).map_err(|error| unreadable(path, error))?;
-    VerifiedRoot::first(&bytes).map_err(Failure::refused)
-}
-
-fn unreadable(path: &Path, error: std::io::Error) -> Failure {
-    Failure::failed(anyhow::Error::new(error).context(format!("cannot use {}", path.display())))
-}
-
 fn failure(error: AgentError) -> Failure {
-    match &error {
-        AgentError::Equivocation(_) => Failure::refused(error).next(
-            "show both documents to the owners: more replicas have signed falsely than the committee bears",
+    match error {
+        AgentError::Equivocation { .. } => Failure::refused(error).next(
+            "show both documents to the owners: more replicas have signed falsely than the committee bears; \
+             `quorate agent clear --help` says how to go on",
         ),
-        AgentError::State(StateFileError::Damaged(_) | StateFileError::Unusable { .. }) => {
-            Failure::refused(error).next(
-                "restore the folder from a backup, or compare the target with the newest head yourself \
-                 before you begin with an empty folder",
-            )
-        }
-        AgentError::State(
-            StateFileError::Taken(_) | StateFileError::Folder { .. } | StateFileError::Write { .. },
-        )
-        | AgentError::Envelopes { .. } => Failure::failed(error),
+        AgentError::State(error) => state_failure(error),
+        AgentError::Envelopes { .. } => Failure::failed(error),
         AgentError::Unheard => Failure::OutputClosed,
     }
 }

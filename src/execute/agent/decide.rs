@@ -202,7 +202,14 @@ pub enum Step {
         /// The target's state.
         state: DesiredState,
     },
-    /// The plan is certified and fresh and may still not be applied: the receipt says why.
+    /// The plan is to be taken back and the target is there already: only the receipt is due.
+    AlreadyBack {
+        /// The plan.
+        plan: Box<Certified<Plan>>,
+        /// The target's state.
+        state: DesiredState,
+    },
+    /// The plan is certified and may still not be carried out: the receipt says why.
     Refuse {
         /// The plan.
         plan: Box<Certified<Plan>>,
@@ -319,12 +326,18 @@ fn when_stale(state: &AgentState, observed: Option<DesiredState>) -> Step {
         | Progress::Interrupted {}
         | Progress::RolledBack {} => false,
     };
-    match (mark.plan.document().on_stale, in_force, observed) {
-        (OnStale::Rollback, true, None) => Step::Read(Box::new(mark.plan.clone())),
-        (OnStale::Rollback, true, Some(before)) => {
-            Step::Apply { plan: Box::new(mark.plan.clone()), before, aim: Aim::Rollback }
-        }
-        (OnStale::Hold, _, _) | (OnStale::Rollback, false, _) => Step::Wait(Idle::Stale),
+    let document = mark.plan.document();
+    match (document.on_stale, in_force) {
+        (OnStale::Hold, _) | (OnStale::Rollback, false) => return Step::Wait(Idle::Stale),
+        (OnStale::Rollback, true) => {}
+    }
+    let plan = Box::new(mark.plan.clone());
+    match observed {
+        None => Step::Read(plan),
+        Some(state) if state == document.rollback => Step::AlreadyBack { plan, state },
+        Some(before) if before == document.desired => Step::Apply { plan, before, aim: Aim::Rollback },
+        // Somebody who is not cut off has moved the target on since: another agent by a newer plan, or a person.
+        Some(_) => Step::Refuse { plan, why: Refusal::Precondition },
     }
 }
 

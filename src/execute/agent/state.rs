@@ -118,6 +118,15 @@ pub struct Equivocation {
     pub other: Envelope,
 }
 
+impl Equivocation {
+    /// Names the pair: SHA-256 of the two bodies' digests.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let parts = [&self.kept, &self.other].map(|envelope| Digest::of(envelope.unverified_body()));
+        Digest::of(&parts.map(|digest| *digest.as_bytes()).concat())
+    }
+}
+
 /// What the target turned out to be in after it was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
@@ -302,9 +311,16 @@ impl AgentState {
         self.refused_documents = self.refused_documents.saturating_add(1);
     }
 
-    /// Stops for good.
+    /// Stops, until [`Self::clear`].
     pub fn stop(&mut self, equivocation: Equivocation) {
         self.equivocation = Some(equivocation);
+    }
+
+    /// Takes back a stop, because a person has looked into the contradiction with this digest. All marks stay,
+    /// so the agent goes on only once the quorum has gone past the number that it contradicted itself under.
+    /// Returns whether that was the contradiction.
+    pub fn clear(&mut self, contradiction: Digest) -> bool {
+        self.equivocation.take_if(|kept| kept.digest() == contradiction).is_some()
     }
 
     /// Takes a plan up: the target is about to be set. To be durable before it is.
@@ -431,6 +447,24 @@ mod tests {
         let envelope = certified_plan(&plan()).envelope().clone();
         state.stop(Equivocation { kept: envelope.clone(), other: envelope });
         assert_eq!(read(&state), Ok(state.clone()));
+    }
+
+    #[test]
+    fn a_stop_is_taken_back_only_for_the_contradiction_it_was_for_and_keeps_the_marks() {
+        let mut state = new();
+        assert!(state.raise_head(&certified_head(&head(7, Mode::Act))));
+        conclude(&mut state);
+        let before = state.clone();
+        let proof = Equivocation {
+            kept: certified_head(&head(7, Mode::Act)).envelope().clone(),
+            other: certified_head(&head(7, Mode::Hold)).envelope().clone(),
+        };
+        state.stop(proof.clone());
+        assert!(!state.clear(Digest::ZERO));
+        assert_eq!(state.equivocation(), Some(&proof));
+        assert!(state.clear(proof.digest()));
+        assert_eq!(state, before);
+        assert!(!state.clear(proof.digest()));
     }
 
     #[test]

@@ -119,6 +119,7 @@ named!(Refusal {
     Precondition = "precondition",
     TargetFailed = "target_failed",
     Limits = "limits",
+    Contradiction = "contradiction",
 });
 named!(Effect { Better = "better", Worse = "worse", Inconclusive = "inconclusive" });
 named!(PlanState {

@@ -3,11 +3,12 @@
 //! Invariant: nothing secret and no text from telemetry is in an event.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
+use super::fault::FaultKind;
 use crate::{
     knowledge::{plan::DesiredState, receipt::Refusal},
-    types::{Cycle, HeadNumber, KeyId, TargetId},
+    types::{Cycle, Digest, HeadNumber, KeyId, TargetId},
 };
 
 /// One thing that happened to an agent.
@@ -30,10 +31,20 @@ pub enum Event {
         /// How many must.
         needed: usize,
     },
-    /// A document failed verification.
-    DocumentRefused {
-        /// Who sent it.
+    /// A replica's answer was wrong, or there was none. Told at the first, second, fourth, eighth time and so
+    /// on, of each kind and replica.
+    ReplicaFault {
+        /// Which replica.
         replica: String,
+        /// What kind.
+        kind: FaultKind,
+        /// How often in this run.
+        count: u64,
+        /// What was wrong this time.
+        why: String,
+    },
+    /// What a quorum certified cannot be used.
+    DocumentRefused {
         /// Why.
         why: String,
     },
@@ -113,8 +124,13 @@ pub enum Event {
         /// Why.
         why: String,
     },
-    /// The agent stops for good: certified documents contradict each other.
-    Equivocation,
+    /// The agent stops: certified documents contradict each other.
+    Equivocation {
+        /// Names the contradiction; a person who has looked into it gives it to `quorate agent clear`.
+        contradiction: Digest,
+        /// Where both documents are.
+        folder: PathBuf,
+    },
 }
 
 /// Why a plan was taken back.
@@ -136,7 +152,10 @@ impl fmt::Display for Event {
             Self::Answers { answered, needed } => {
                 write!(f, "{answered} replicas answer; {needed} are needed")
             }
-            Self::DocumentRefused { replica, why } => write!(f, "refused a document of {replica}: {why}"),
+            Self::ReplicaFault { replica, kind, count, why } => {
+                write!(f, "{replica}: {kind}, {count} so far: {why}")
+            }
+            Self::DocumentRefused { why } => write!(f, "refused a document of the quorum: {why}"),
             Self::Verified { seq, signers, replicas, head } => {
                 write!(
                     f,
@@ -167,9 +186,11 @@ impl fmt::Display for Event {
                 write!(f, "receipt taken by {replicas} replicas, {needed} are needed; trying again ({error})")
             }
             Self::Idle { why } => f.write_str(why),
-            Self::Equivocation => {
-                f.write_str("stopping for good: the quorum signed two things under one number")
-            }
+            Self::Equivocation { contradiction, folder } => write!(
+                f,
+                "stopping: the quorum signed two things under one number (contradiction {contradiction}, kept in {})",
+                folder.display()
+            ),
         }
     }
 }
@@ -180,6 +201,7 @@ const fn refusal(why: Refusal) -> &'static str {
         Refusal::Precondition => "the target is not in the state that the plan was decided on",
         Refusal::TargetFailed => "the target could not be read or changed",
         Refusal::Limits => "it breaks the limits it carries",
+        Refusal::Contradiction => "the quorum signed two things under one number",
     }
 }
 

@@ -6,12 +6,14 @@
 
 pub mod actuator;
 mod event;
+mod fault;
 mod pull;
 mod run;
 mod state_file;
 mod trace;
 
 pub use event::Event;
+pub use fault::FaultKind;
 pub use pull::{Replicas, ReplicasError};
 pub use run::{Agent, AgentError, AgentSettings};
 pub use state_file::{StateFile, StateFileError};

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use super::fault::{Fault, FaultKind};
 use crate::{
     service::http_client::{Answer, Bounds, HttpClient},
     types::{
@@ -59,10 +60,19 @@ pub(super) struct Round<T> {
     pub(super) accepted: Vec<T>,
     /// How many distinct replicas answered validly.
     pub(super) answered: usize,
-    /// What failed verification, with its sender.
-    pub(super) refused: Vec<(String, String)>,
-    /// Replicas without a usable answer, with what went wrong.
-    pub(super) failed: Vec<(String, String)>,
+    /// What was wrong with which replica's answer.
+    pub(super) faults: Vec<(Arc<str>, Fault)>,
+}
+
+/// What the rules say to a replica's head.
+#[derive(Debug)]
+pub(super) enum Admission<T> {
+    /// It is admitted.
+    Admitted(T),
+    /// It is older than one that was seen: the replica has answered, and has no news.
+    Old(Fault),
+    /// It does not pass; the replica has not answered.
+    Refused(Fault),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,13 +133,13 @@ impl Replicas {
     }
 
     /// Asks for heads above a number, each replica waiting `wait_seconds` for one, until enough have
-    /// answered. `admit` says which are accepted, which refused (with the reason) and which are no news.
+    /// answered. `admit` says what the rules make of a head.
     pub(super) async fn heads<T>(
         &self,
         shard: Shard,
         after: HeadNumber,
         wait_seconds: u64,
-        mut admit: impl FnMut(&[u8]) -> Result<Option<T>, String>,
+        mut admit: impl FnMut(&[u8]) -> Admission<T>,
     ) -> Round<T> {
         let path = format!("/v1/heads?shard={shard}&after={after}&wait={wait_seconds}");
         let timeout = Duration::from_secs(wait_seconds) + ANSWER_TIMEOUT;
@@ -141,20 +151,26 @@ impl Replicas {
             let heads = match answer.and_then(|answer| parse::<Heads>(&answer)) {
                 Ok(Heads { heads }) if heads.len() <= 1 => heads,
                 Ok(_) => {
-                    round.refused.push((address, "more than one head of one shard".to_owned()));
+                    let why = "more than one head of one shard";
+                    round.faults.push((address, Fault::new(FaultKind::Malformed, why)));
                     continue;
                 }
-                Err(error) => {
-                    round.failed.push((address, error));
+                Err(fault) => {
+                    round.faults.push((address, fault));
                     continue;
                 }
             };
-            match heads.first().map_or(Ok(None), |head| admit(&head.to_json())) {
-                Ok(head) => {
+            match heads.first().map(|head| admit(&head.to_json())) {
+                None => round.answered += 1,
+                Some(Admission::Admitted(head)) => {
                     round.answered += 1;
-                    round.accepted.extend(head);
+                    round.accepted.push(head);
                 }
-                Err(why) => round.refused.push((address, why)),
+                Some(Admission::Old(fault)) => {
+                    round.answered += 1;
+                    round.faults.push((address, fault));
+                }
+                Some(Admission::Refused(fault)) => round.faults.push((address, fault)),
             }
         }
         round
@@ -167,7 +183,7 @@ impl Replicas {
         target: &TargetId,
         seq: Cycle,
         digest: Digest,
-        mut verify: impl FnMut(&[u8]) -> Result<T, String>,
+        mut verify: impl FnMut(&[u8]) -> Result<T, Fault>,
     ) -> Round<T> {
         let after = seq.previous().unwrap_or_default();
         let path = format!("/v1/plans?target={target}&after={after}&wait={PLAN_WAIT_SECONDS}");
@@ -179,8 +195,8 @@ impl Replicas {
         {
             let plans = match answer.and_then(|answer| parse::<Plans>(&answer)) {
                 Ok(Plans { plans }) => plans,
-                Err(error) => {
-                    round.failed.push((address, error));
+                Err(fault) => {
+                    round.faults.push((address, fault));
                     continue;
                 }
             };
@@ -188,8 +204,15 @@ impl Replicas {
             let wanted = plans.iter().find(|plan| Digest::of(plan.unverified_body()) == digest);
             match wanted.map(|plan| verify(&plan.to_json())) {
                 Some(Ok(plan)) => round.accepted.push(plan),
-                Some(Err(why)) => round.refused.push((address, why)),
-                None => round.failed.push((address, format!("it does not have plan {seq}"))),
+                Some(Err(fault)) => round.faults.push((address, fault)),
+                None if plans.is_empty() => {
+                    let why = format_args!("it does not have plan {seq}");
+                    round.faults.push((address, Fault::new(FaultKind::NoPlan, why)));
+                }
+                None => {
+                    let why = format_args!("it sends other plans than {seq}");
+                    round.faults.push((address, Fault::new(FaultKind::Foreign, why)));
+                }
             }
         }
         round
@@ -205,7 +228,7 @@ impl Replicas {
                 let bounds = Bounds { timeout: ANSWER_TIMEOUT, body_bytes: RECEIPT_ANSWER_BYTES };
                 let url = format!("{address}/v1/receipts");
                 let answer = client.post(&url, "application/json", body, bounds).await;
-                (address.to_string(), answer.map_err(|error| error.to_string()))
+                (address, answer.map_err(|error| Fault::of_http(&error)))
             });
         }
         let mut round = Round::default();
@@ -216,21 +239,21 @@ impl Replicas {
                 Ok(answer) if matches!(answer.status, StatusCode::OK | StatusCode::ACCEPTED) => {
                     round.answered += 1;
                 }
-                Ok(answer) => round.failed.push((address, said(&answer))),
-                Err(error) => round.failed.push((address, error)),
+                Ok(answer) => round.faults.push((address, said(&answer))),
+                Err(fault) => round.faults.push((address, fault)),
             }
         }
         round
     }
 
-    fn ask(&self, path: &str, bounds: Bounds) -> JoinSet<(String, Result<Answer, String>)> {
+    fn ask(&self, path: &str, bounds: Bounds) -> JoinSet<Asked> {
         let mut asked = JoinSet::new();
         for address in &self.addresses {
             let (client, address, url) =
                 (self.client.clone(), Arc::clone(address), format!("{address}{path}"));
             asked.spawn(async move {
                 let answer = client.get(&url, bounds).await;
-                (address.to_string(), answer.map_err(|error| error.to_string()))
+                (address, answer.map_err(|error| Fault::of_http(&error)))
             });
         }
         asked
@@ -242,30 +265,32 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A replica that certified the head has the plan, or will in a moment.
 const PLAN_WAIT_SECONDS: u64 = 1;
 
+/// A replica and what came from it.
+type Asked = (Arc<str>, Result<Answer, Fault>);
+
 impl<T> Default for Round<T> {
     fn default() -> Self {
-        Self { accepted: Vec::new(), answered: 0, refused: Vec::new(), failed: Vec::new() }
+        Self { accepted: Vec::new(), answered: 0, faults: Vec::new() }
     }
 }
 
-async fn next(
-    asked: &mut JoinSet<(String, Result<Answer, String>)>,
-) -> Option<(String, Result<Answer, String>)> {
+async fn next(asked: &mut JoinSet<Asked>) -> Option<Asked> {
     match asked.join_next().await? {
         Ok(answer) => Some(answer),
-        Err(error) => Some(("a replica".to_owned(), Err(error.to_string()))),
+        // The task panicked or was aborted: neither happens while the set is whole.
+        Err(error) => Some((Arc::from("a replica"), Err(Fault::new(FaultKind::Unreachable, error)))),
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned + Serialize>(answer: &Answer) -> Result<T, String> {
+fn parse<T: serde::de::DeserializeOwned + Serialize>(answer: &Answer) -> Result<T, Fault> {
     if answer.status == StatusCode::OK {
-        from_strict_json(&answer.body).map_err(|error| error.to_string())
+        from_strict_json(&answer.body).map_err(|error| Fault::new(FaultKind::Malformed, error))
     } else {
         Err(said(answer))
     }
 }
 
-fn said(answer: &Answer) -> String {
-    let text: String = String::from_utf8_lossy(&answer.body).chars().take(200).collect();
-    format!("{}: {text}", answer.status)
+fn said(answer: &Answer) -> Fault {
+    let text = String::from_utf8_lossy(&answer.body);
+    Fault::new(FaultKind::Status, format_args!("{}: {text}", answer.status))
 }

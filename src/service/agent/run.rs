@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use super::{
     actuator::Actuator,
     event::{Event, TakenBack},
-    pull::{Replicas, Round},
+    fault::{Fault, FaultKind, Tally},
+    pull::{Admission, Replicas, Round},
     state_file::{StateFile, StateFileError},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         Situation, Step, Trust, admit_head, judge, newest_head,
     },
     knowledge::{
-        certified::Certified,
+        certified::{CertificateError, Certified},
         head::Head,
         plan::{DesiredState, Plan},
         receipt::{Outcome, Refusal},
@@ -33,13 +34,16 @@ use crate::{
         clock::{Stopwatch, wall_clock},
         durable::replace_file,
     },
-    types::{Envelope, HeadNumber, SecretKey},
+    types::{Digest, Envelope, HeadNumber, Millis, SecretKey},
 };
 
 /// One judgement asks for at most a plan and a state before it is final; one more change may follow.
 const STEPS_PER_ROUND: usize = 6;
-/// How long to rest when too few replicas answered, so that a dead cluster is not asked without a pause.
+/// The least time between two rounds of questions without news, so that neither a dead cluster nor replicas that
+/// answer at once with nothing are asked without a pause.
 const REST: Duration = Duration::from_millis(500);
+/// How often the last receipt is sent before an agent ends that has seen a contradiction. A later start goes on.
+const LAST_ATTEMPTS: usize = 5;
 
 /// What an agent is given.
 #[derive(Debug)]
@@ -73,10 +77,16 @@ pub enum AgentError {
     },
     /// Certified documents contradict each other: more replicas than the committee bears are Byzantine.
     #[error(
-        "the quorum signed two things under one number; both are kept in {}, and nothing more is applied",
-        .0.display()
+        "the quorum signed two things under one number; both are kept in {} as contradiction {contradiction}, and \
+         nothing more is applied",
+        folder.display()
     )]
-    Equivocation(PathBuf),
+    Equivocation {
+        /// Names the contradiction.
+        contradiction: Digest,
+        /// Where both documents are.
+        folder: PathBuf,
+    },
     /// Nobody listens to its events any more.
     #[error("nobody reads the agent's events")]
     Unheard,
@@ -97,6 +107,7 @@ pub struct Agent<A> {
     state: AgentState,
     freshness: Freshness,
     head: Option<Certified<Head>>,
+    tally: Tally,
     told: Told,
 }
 
@@ -113,7 +124,7 @@ impl<A: Actuator> Agent<A> {
     /// Takes the state folder and keeps the root.
     ///
     /// # Errors
-    /// [`AgentError`] when the state cannot be used, or the agent had stopped for good.
+    /// [`AgentError`] when the state cannot be used.
     pub fn open(
         settings: AgentSettings,
         actuator: A,
@@ -121,9 +132,6 @@ impl<A: Actuator> Agent<A> {
     ) -> Result<Self, AgentError> {
         let AgentSettings { trust, key, replicas, state_folder, envelopes_folder } = settings;
         let (file, state) = StateFile::open(&state_folder, trust.root.committee(), &trust.target)?;
-        if state.equivocation().is_some() {
-            return Err(AgentError::Equivocation(state_folder));
-        }
         if let Some(folder) = &envelopes_folder {
             std::fs::create_dir_all(folder)
                 .map_err(|source| AgentError::Envelopes { path: folder.clone(), source })?;
@@ -143,6 +151,7 @@ impl<A: Actuator> Agent<A> {
             state,
             freshness,
             head: None,
+            tally: Tally::default(),
             told: Told::default(),
         };
         agent.keep("root.json", agent.trust.root.envelope())?;
@@ -152,33 +161,52 @@ impl<A: Actuator> Agent<A> {
     /// Runs until `stop` is ready. A change of the target that has begun is finished first.
     ///
     /// # Errors
-    /// [`AgentError`] when it ends by itself.
+    /// [`AgentError`] when it ends by itself, which an agent that has seen a contradiction does at every start.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
         let mut stop = std::pin::pin!(stop);
         let (replicas, needed) = (self.replicas.len(), self.replicas.needed());
         self.tell(Event::Started { target: self.trust.target.clone(), replicas, needed }).await?;
+        if self.state.equivocation().is_none() {
+            match self.follow(stop.as_mut()).await {
+                Err(AgentError::Equivocation { .. }) => {}
+                ended => return ended,
+            }
+        }
+        let Some(contradiction) = self.state.equivocation().map(Equivocation::digest) else { return Ok(()) };
+        tokio::select! {
+            () = &mut stop => {}
+            told = self.tell_contradiction(contradiction) => told?,
+        }
+        Err(self.contradicted(contradiction))
+    }
+
+    /// Pull, act, account, until `stop` is ready.
+    async fn follow(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), AgentError> {
         loop {
             self.settle(When::Later).await?;
-            tokio::select! {
+            let round = Stopwatch::start();
+            let news = tokio::select! {
                 () = &mut stop => return Ok(()),
-                answered = self.pull() => if !answered? && Self::rest(stop.as_mut()).await {
-                    return Ok(());
-                },
-            }
+                pulled = self.pull() => pulled?,
+            };
             self.act().await?;
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 sent = self.send_receipts() => sent?,
             }
+            if !news && Self::rest(round.elapsed(), stop.as_mut()).await {
+                return Ok(());
+            }
         }
     }
 
-    /// Returns whether the agent was stopped meanwhile.
-    async fn rest(stop: Pin<&mut impl Future<Output = ()>>) -> bool {
-        tokio::time::timeout(REST, stop).await.is_ok()
+    /// What is left of a round's least time. Returns whether the agent was stopped meanwhile.
+    async fn rest(took: Millis, stop: Pin<&mut impl Future<Output = ()>>) -> bool {
+        let left = REST.saturating_sub(Duration::from_millis(took.as_millis()));
+        tokio::time::timeout(left, stop).await.is_ok()
     }
 
-    /// Asks for news of the head. Returns whether enough replicas answered.
+    /// Asks for news of the head. Returns whether there were any.
     async fn pull(&mut self) -> Result<bool, AgentError> {
         let after = self.head.as_ref().map_or(HeadNumber::ZERO, |head| head.document().number);
         let mut contradiction = None;
@@ -187,15 +215,21 @@ impl<A: Actuator> Agent<A> {
             .replicas
             .heads(self.trust.shard, after, self.wait_seconds(), |envelope| {
                 match admit_head(trust, mark, envelope) {
-                    Ok(head) => Ok(Some(head)),
-                    // A replica that lags has answered; it just has no news.
-                    Err(HeadRefusal::GoneBack { .. }) => Ok(None),
+                    Ok(head) if after > HeadNumber::ZERO && head.document().number <= after => {
+                        let why = format_args!("it was asked for a head above {after}");
+                        Admission::Old(Fault::new(FaultKind::OldHead, why))
+                    }
+                    Ok(head) => Admission::Admitted(head),
                     Err(refusal) => {
-                        let why = refusal.to_string();
-                        if let HeadRefusal::Equivocation { proof, .. } = refusal {
-                            contradiction = Some(proof);
+                        let fault = fault_of(&refusal);
+                        match refusal {
+                            HeadRefusal::GoneBack { .. } => return Admission::Old(fault),
+                            HeadRefusal::Equivocation { proof, .. } => contradiction = Some(proof),
+                            HeadRefusal::NotCertified(_)
+                            | HeadRefusal::OtherShard { .. }
+                            | HeadRefusal::NotNamed(_) => {}
                         }
-                        Err(why)
+                        Admission::Refused(fault)
                     }
                 }
             })
@@ -204,15 +238,17 @@ impl<A: Actuator> Agent<A> {
         if let Some(proof) = contradiction {
             return Err(self.stop(*proof).await?);
         }
-        let enough = round.answered >= self.replicas.needed();
-        if enough {
-            match newest_head(round.accepted) {
-                Ok(Some(head)) => self.take_head(head)?,
-                Ok(None) => {}
-                Err(proof) => return Err(self.stop(*proof).await?),
-            }
+        if round.answered < self.replicas.needed() {
+            return Ok(false);
         }
-        Ok(enough)
+        match newest_head(round.accepted) {
+            Ok(Some(head)) => {
+                self.take_head(head)?;
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(proof) => Err(self.stop(*proof).await?),
+        }
     }
 
     /// A third of the time after which heads are stale, so that two answers may be lost before that.
@@ -248,10 +284,12 @@ impl<A: Actuator> Agent<A> {
                     let committee = self.trust.root.committee();
                     let fetched = self.replicas.plan(&self.trust.target, seq, digest, |envelope| {
                         let verified = Certified::<Plan>::verify(envelope, committee);
-                        verified.map(|_| envelope.to_vec()).map_err(|error| format!("plan: {error}"))
+                        verified
+                            .map(|_| envelope.to_vec())
+                            .map_err(|error| Fault::new(kind_of(&error), format_args!("plan: {error}")))
                     });
                     let mut fetched = fetched.await;
-                    self.tell_refused(&fetched).await?;
+                    self.tell_faults(&fetched).await?;
                     plan = fetched.accepted.pop();
                     if plan.is_none() {
                         return Ok(());
@@ -263,7 +301,7 @@ impl<A: Actuator> Agent<A> {
                 },
                 Step::Discard(refusal) => {
                     self.state.count_refused_document();
-                    return self.trouble("the quorum", refusal.to_string()).await;
+                    return self.trouble(refusal.to_string()).await;
                 }
                 Step::Stop(proof) => return Err(self.stop(*proof).await?),
                 Step::Apply { plan, before, aim } => return self.apply(*plan, before, aim).await,
@@ -271,6 +309,9 @@ impl<A: Actuator> Agent<A> {
                     self.tell_verified(&plan).await?;
                     self.tell(Event::AlreadyThere { seq: plan.document().seq, state }).await?;
                     return self.conclude(*plan, Outcome::Noop {}, state, state);
+                }
+                Step::AlreadyBack { plan, state } => {
+                    return self.conclude_taken_back(*plan, state, state).await;
                 }
                 Step::Refuse { plan, why } => return self.refuse(*plan, why, observed).await,
             }
@@ -292,7 +333,10 @@ impl<A: Actuator> Agent<A> {
                 None => return Ok(()),
             },
         };
-        self.tell_verified(&plan).await?;
+        let is_new = self.state.plan().is_none_or(|mark| mark.plan.digest() != plan.digest());
+        if is_new {
+            self.tell_verified(&plan).await?;
+        }
         self.tell(Event::PlanRefused { seq: plan.document().seq, why }).await?;
         self.conclude(plan, Outcome::Refused { why }, state, state)
     }
@@ -326,11 +370,7 @@ impl<A: Actuator> Agent<A> {
         self.tell(Event::ReadBack { seq, state: after }).await?;
         match (Settlement::of(before, aim.of(plan.document()), after), aim) {
             (Settlement::Reached, Aim::Desired) => self.conclude(plan, Outcome::Applied {}, before, after),
-            (Settlement::Reached, Aim::Rollback) => {
-                let why = TakenBack::Stale;
-                self.tell(Event::TakenBack { seq, why, state: after }).await?;
-                self.conclude_with(plan, Progress::RolledBack {}, Outcome::Reverted {}, before, after)
-            }
+            (Settlement::Reached, Aim::Rollback) => self.conclude_taken_back(plan, before, after).await,
             (Settlement::Reached, Aim::Revert) => {
                 let why = TakenBack::LandedElsewhere;
                 self.tell(Event::TakenBack { seq, why, state: after }).await?;
@@ -339,14 +379,27 @@ impl<A: Actuator> Agent<A> {
             (Settlement::Unchanged, Aim::Desired | Aim::Rollback) => {
                 self.unchanged(plan, aim, when, after).await
             }
-            (Settlement::Elsewhere, Aim::Desired) => Box::pin(self.apply(plan, before, Aim::Revert)).await,
+            (Settlement::Elsewhere, Aim::Desired) => match when {
+                When::AtOnce => Box::pin(self.apply(plan, before, Aim::Revert)).await,
+                // Since this agent was killed, somebody else may have moved the target on: that is not undone.
+                When::Later => self.give_up(plan, Refusal::Precondition, before, after).await,
+            },
             (Settlement::Elsewhere, Aim::Rollback)
             | (Settlement::Unchanged | Settlement::Elsewhere, Aim::Revert) => {
-                let why = Refusal::TargetFailed;
-                self.tell(Event::PlanRefused { seq, why }).await?;
-                self.conclude(plan, Outcome::Refused { why }, before, after)
+                self.give_up(plan, Refusal::TargetFailed, before, after).await
             }
         }
+    }
+
+    async fn give_up(
+        &mut self,
+        plan: Certified<Plan>,
+        why: Refusal,
+        before: DesiredState,
+        after: DesiredState,
+    ) -> Result<(), AgentError> {
+        self.tell(Event::PlanRefused { seq: plan.document().seq, why }).await?;
+        self.conclude(plan, Outcome::Refused { why }, before, after)
     }
 
     async fn unchanged(
@@ -357,16 +410,23 @@ impl<A: Actuator> Agent<A> {
         state: DesiredState,
     ) -> Result<(), AgentError> {
         match (when, aim) {
-            (When::AtOnce, Aim::Desired) => {
-                let why = Refusal::TargetFailed;
-                self.tell(Event::PlanRefused { seq: plan.document().seq, why }).await?;
-                self.conclude(plan, Outcome::Refused { why }, state, state)
-            }
+            (When::AtOnce, Aim::Desired) => self.give_up(plan, Refusal::TargetFailed, state, state).await,
             (When::Later, Aim::Desired) | (When::AtOnce | When::Later, Aim::Rollback | Aim::Revert) => {
                 self.state.left_unchanged();
                 Ok(self.file.save(&self.state)?)
             }
         }
+    }
+
+    async fn conclude_taken_back(
+        &mut self,
+        plan: Certified<Plan>,
+        before: DesiredState,
+        after: DesiredState,
+    ) -> Result<(), AgentError> {
+        let (seq, why) = (plan.document().seq, TakenBack::Stale);
+        self.tell(Event::TakenBack { seq, why, state: after }).await?;
+        self.conclude_with(plan, Progress::RolledBack {}, Outcome::Reverted {}, before, after)
     }
 
     fn conclude(
@@ -399,7 +459,7 @@ impl<A: Actuator> Agent<A> {
             let round = self.replicas.send_receipt(receipt).await;
             let (replicas, needed) = (round.answered, self.replicas.needed());
             if replicas < needed {
-                let error = round.failed.into_iter().next().map_or_else(String::new, |(_, error)| error);
+                let error = round.faults.into_iter().next().map_or_else(String::new, |(_, fault)| fault.why);
                 if !std::mem::replace(&mut self.told.receipt_delayed, true) {
                     self.tell(Event::ReceiptDelayed { replicas, needed, error }).await?;
                 }
@@ -427,17 +487,45 @@ impl<A: Actuator> Agent<A> {
         }
     }
 
-    /// Keeps both documents and ends. The error is the outer one only when even that failed.
+    /// Keeps both documents, accounts for the plan that was taken up, and ends. The error is the outer one only
+    /// when even that failed.
     async fn stop(&mut self, proof: Equivocation) -> Result<AgentError, AgentError> {
         self.state.stop(proof.clone());
         self.file.save(&self.state)?;
-        for (name, envelope) in
-            [("contradiction-1.json", &proof.kept), ("contradiction-2.json", &proof.other)]
-        {
-            keep_in(&self.state_folder, name, envelope)?;
+        let contradiction = proof.digest();
+        for (number, envelope) in [(1, &proof.kept), (2, &proof.other)] {
+            keep_in(&self.state_folder, &format!("contradiction-{contradiction}-{number}.json"), envelope)?;
         }
-        self.tell(Event::Equivocation).await?;
-        Ok(AgentError::Equivocation(self.state_folder.clone()))
+        self.account_for_stop().await?;
+        Ok(self.contradicted(contradiction))
+    }
+
+    /// The receipt that tells the quorum of the stop. What the target has been given stays noted as it was.
+    async fn account_for_stop(&mut self) -> Result<(), AgentError> {
+        let Some(mark) = self.state.plan().cloned() else { return Ok(()) };
+        if let Progress::Applying { .. } = mark.progress {
+            return Ok(());
+        }
+        let Some(state) = self.read(&mark.plan).await? else { return Ok(()) };
+        let outcome = Outcome::Refused { why: Refusal::Contradiction };
+        self.conclude_with(mark.plan, mark.progress, outcome, state, state)
+    }
+
+    /// Tells of the stop, and gives the replicas the receipts that are due.
+    async fn tell_contradiction(&mut self, contradiction: Digest) -> Result<(), AgentError> {
+        self.tell(Event::Equivocation { contradiction, folder: self.state_folder.clone() }).await?;
+        for _ in 0..LAST_ATTEMPTS {
+            self.send_receipts().await?;
+            if self.state.outbox().is_empty() {
+                break;
+            }
+            tokio::time::sleep(REST).await;
+        }
+        Ok(())
+    }
+
+    fn contradicted(&self, contradiction: Digest) -> AgentError {
+        AgentError::Equivocation { contradiction, folder: self.state_folder.clone() }
     }
 
     fn keep(&self, name: &str, envelope: &Envelope) -> Result<(), AgentError> {
@@ -470,7 +558,7 @@ impl<A: Actuator> Agent<A> {
     }
 
     async fn tell_answers<T>(&mut self, round: &Round<T>) -> Result<(), AgentError> {
-        self.tell_refused(round).await?;
+        self.tell_faults(round).await?;
         let (answered, needed) = (round.answered, self.replicas.needed());
         let enough = answered >= needed;
         let was_enough = self.told.answered.is_none_or(|told| told >= needed);
@@ -481,21 +569,44 @@ impl<A: Actuator> Agent<A> {
         Ok(())
     }
 
-    async fn tell_refused<T>(&mut self, round: &Round<T>) -> Result<(), AgentError> {
-        for (replica, why) in &round.refused {
-            self.state.count_refused_document();
-            self.trouble(replica, why.clone()).await?;
+    async fn tell_faults<T>(&mut self, round: &Round<T>) -> Result<(), AgentError> {
+        for (replica, Fault { kind, why }) in &round.faults {
+            let kind = *kind;
+            if kind.is_sign_of_attack() {
+                self.state.count_refused_document();
+            }
+            if let Some(count) = self.tally.count(replica, kind) {
+                let (replica, why) = (replica.to_string(), why.clone());
+                self.tell(Event::ReplicaFault { replica, kind, count, why }).await?;
+            }
         }
         Ok(())
     }
 
-    /// Tells of a refused document, unless it is the one told of last.
-    async fn trouble(&mut self, replica: &str, why: String) -> Result<(), AgentError> {
+    /// Tells of a refused document of the quorum's, unless it is the one told of last.
+    async fn trouble(&mut self, why: String) -> Result<(), AgentError> {
         if self.told.trouble.as_ref() == Some(&why) {
             return Ok(());
         }
         self.told.trouble = Some(why.clone());
-        self.tell(Event::DocumentRefused { replica: replica.to_owned(), why }).await
+        self.tell(Event::DocumentRefused { why }).await
+    }
+}
+
+fn fault_of(refusal: &HeadRefusal) -> Fault {
+    let kind = match refusal {
+        HeadRefusal::NotCertified(error) => kind_of(error),
+        HeadRefusal::OtherShard { .. } | HeadRefusal::NotNamed(_) => FaultKind::Foreign,
+        HeadRefusal::GoneBack { .. } => FaultKind::OldHead,
+        HeadRefusal::Equivocation { .. } => FaultKind::Contradiction,
+    };
+    Fault::new(kind, refusal)
+}
+
+const fn kind_of(error: &CertificateError) -> FaultKind {
+    match error {
+        CertificateError::Envelope(_) | CertificateError::Body(_) => FaultKind::Uncertified,
+        CertificateError::WrongCluster { .. } | CertificateError::WrongEpoch { .. } => FaultKind::Foreign,
     }
 }
 

@@ -50,11 +50,12 @@ impl AgentTrace {
             }
             Event::Started { .. }
             | Event::Answers { .. }
+            | Event::ReplicaFault { .. }
             | Event::DocumentRefused { .. }
             | Event::TargetFailed { .. }
             | Event::ReceiptDelayed { .. }
             | Event::Idle { .. }
-            | Event::Equivocation => {}
+            | Event::Equivocation { .. } => {}
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
     types::{Cycle, Digest, EnvelopeError, Epoch, HeadNumber, Millis, Shard, TargetId, UnixMillis},
 };
 
+const DAY: u64 = 86_400_000;
 const WALL: UnixMillis = UnixMillis::new(1_002_000);
 
 fn slots(slots: u32) -> DesiredState {
@@ -198,6 +199,10 @@ fn rule_3_a_stale_head_takes_an_applied_plan_back_only_when_the_plan_says_so() {
         let unread = Case { observed: None, ..late(state_with(&plan(), progress)) };
         assert_eq!(unread.step(), Step::Read(Box::new(certified_plan(&plan()))));
     }
+    let found = |state| Case { observed: Some(state), ..late(state_with(&plan(), applied())) }.step();
+    let already = Step::AlreadyBack { plan: Box::new(certified_plan(&plan())), state: slots(3) };
+    assert_eq!(found(slots(3)), already);
+    assert_eq!(found(slots(9)), refused(&plan(), Refusal::Precondition), "somebody has moved the target on");
     let refused = Progress::Done { outcome: Outcome::Refused { why: Refusal::Expired } };
     let reverted = Progress::Done { outcome: Outcome::Reverted {} };
     for progress in [refused, reverted, Progress::Interrupted {}, Progress::RolledBack {}] {
@@ -213,8 +218,27 @@ fn rule_3_a_fresh_head_puts_a_plan_in_force_again_that_was_taken_back() {
     let expired = Plan { expires_at: UnixMillis::new(1_001_000), ..plan() };
     let state = state_with(&expired, Progress::RolledBack {});
     assert_eq!(Case { state, ..case_of(&expired) }.step(), Step::Wait(Idle::ExpiredSince));
-    let held = Case { state: taken_back(), head: Some(head(8, Mode::Hold)), ..case() };
-    assert_eq!(held.step(), Step::Wait(Idle::Hold));
+    for (mode, idle) in [(Mode::Hold, Idle::Hold), (Mode::Revoked, Idle::Revoked)] {
+        let held = Case { state: taken_back(), head: Some(head(8, mode)), ..case() };
+        assert_eq!(held.step(), Step::Wait(idle));
+    }
+    let there = Case { state: taken_back(), observed: Some(slots(6)), ..case() };
+    assert_eq!(there.step(), Step::AlreadyThere { plan: Box::new(certified_plan(&plan())), state: slots(6) });
+    let moved = Case { state: taken_back(), observed: Some(slots(9)), ..case() };
+    assert_eq!(moved.step(), refused(&plan(), Refusal::Precondition));
+    let newer = Plan { seq: Cycle::new(38), ..plan() };
+    let superseded = Case { state: taken_back(), ..case_of(&newer) };
+    let next = Step::Apply { plan: Box::new(certified_plan(&newer)), before: slots(3), aim: Aim::Desired };
+    assert_eq!(superseded.step(), next);
+}
+
+#[test]
+fn rule_3_a_plan_that_holds_is_up_to_date_when_heads_are_fresh_again() {
+    let holding = Plan { on_stale: OnStale::Hold, ..plan() };
+    let kept =
+        || Case { state: state_with(&holding, applied()), observed: Some(slots(6)), ..case_of(&holding) };
+    assert_eq!(Case { monotonic: Millis::new(30_001), ..kept() }.step(), Step::Wait(Idle::Stale));
+    assert_eq!(kept().step(), Step::Wait(Idle::UpToDate));
 }
 
 #[test]
@@ -224,6 +248,9 @@ fn rule_4_a_clock_far_from_the_quorums_applies_nothing_new() {
         (1_031_001, Some(Idle::ClockFault)),
         (971_000, None),
         (970_999, Some(Idle::ClockFault)),
+        (1_001_000 + DAY, Some(Idle::ClockFault)),
+        (0, Some(Idle::ClockFault)),
+        (u64::MAX, Some(Idle::ClockFault)),
     ] {
         let step = Case { wall: UnixMillis::new(wall), ..case() }.step();
         assert_eq!(step == Step::Wait(Idle::ClockFault), expected.is_some(), "{wall}: {step:?}");

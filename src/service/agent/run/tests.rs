@@ -16,7 +16,7 @@ use tokio::{
 use super::{Agent, AgentError, AgentSettings};
 use crate::{
     execute::{
-        agent::{Aim, Trust},
+        agent::{Aim, Equivocation, Idle, Trust},
         feed::Feed,
     },
     knowledge::{
@@ -26,7 +26,7 @@ use crate::{
             self, agent_key, certified_head, certified_plan, committee, head_of, plan, target, verified_root,
         },
         head::{Head, Mode},
-        plan::{DesiredState, Plan},
+        plan::{DesiredState, OnStale, Plan, Preconditions},
         receipt::{Outcome, Receipt, Refusal, VerifiedReceipt},
     },
     service::{
@@ -34,13 +34,14 @@ use crate::{
             StateFile,
             actuator::{Actuator, ActuatorError},
             event::{Event, TakenBack},
+            fault::FaultKind,
             pull::Replicas,
         },
         api::{AgentApi, router},
         clock::wall_clock,
         http_client::HttpClient,
     },
-    types::{Millis, Shard},
+    types::{Cycle, Millis, Shard, UnixMillis},
 };
 
 fn slots(slots: u32) -> DesiredState {
@@ -151,6 +152,16 @@ impl Cluster {
         }
     }
 
+    /// The receipt with this counter; each receipt reaches several replicas.
+    async fn newest_receipt(&mut self, counter: u64) -> Receipt {
+        loop {
+            let receipt = self.receipt().await;
+            if receipt.counter == counter {
+                return receipt;
+            }
+        }
+    }
+
     /// The replica's server ends, with its connections.
     fn kill(&mut self) {
         self.feed = None;
@@ -209,6 +220,26 @@ impl Running {
     }
 }
 
+/// Waits until the agent ends over this contradiction.
+async fn stops_over(agent: Running, proof: &Equivocation) {
+    let Running { mut events, stop: _stop, task } = agent;
+    let told = loop {
+        if let Event::Equivocation { contradiction, .. } =
+            events.recv().await.expect("it tells before it ends")
+        {
+            break contradiction;
+        }
+    };
+    let listening = tokio::spawn(async move { while events.recv().await.is_some() {} });
+    match task.await.expect("it does not panic") {
+        Err(AgentError::Equivocation { contradiction, .. }) => {
+            assert_eq!((contradiction, told), (proof.digest(), proof.digest()));
+        }
+        other => panic!("{other:?}"),
+    }
+    listening.await.expect("it ends with the events");
+}
+
 const CALM: Millis = Millis::from_secs(300);
 
 #[tokio::test]
@@ -257,7 +288,9 @@ async fn a_lying_a_stalling_and_a_missing_replica_change_nothing() {
     let target = Target::obedient(slots(3));
     // Without news a round ends after a third of this.
     let mut agent = start(settings(&asked, folder.path(), Millis::from_secs(3)), &target);
-    agent.wait_for(|event| matches!(event, Event::DocumentRefused { .. }).then_some(())).await;
+    let uncertified =
+        |event: &Event| matches!(event, Event::ReplicaFault { kind: FaultKind::Uncertified, .. });
+    agent.wait_for(|event| uncertified(event).then_some(())).await;
     cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
     let receipt = cluster.receipt().await;
     assert_eq!(receipt.outcome, Outcome::Applied {});
@@ -336,7 +369,7 @@ async fn an_agent_that_was_killed_while_applying_settles_by_reading_the_target()
     let cases = [
         (slots(6), Outcome::Applied {}, slots(6)),
         (slots(3), Outcome::Applied {}, slots(6)),
-        (slots(4), Outcome::Reverted {}, slots(3)),
+        (slots(4), Outcome::Refused { why: Refusal::Precondition }, slots(4)),
     ];
     for (found, outcome, after) in cases {
         let folder = tempfile::tempdir().expect("a folder for the test");
@@ -360,7 +393,7 @@ async fn an_agent_that_was_killed_while_applying_settles_by_reading_the_target()
 }
 
 #[tokio::test]
-async fn two_plans_under_one_number_stop_the_agent_for_good() {
+async fn two_plans_under_one_number_stop_the_agent_until_a_person_clears_it() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let mut cluster = Cluster::start().await;
     let target = Target::obedient(slots(3));
@@ -368,19 +401,149 @@ async fn two_plans_under_one_number_stop_the_agent_for_good() {
     cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
     let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
     assert_eq!(cluster.receipt().await.outcome, Outcome::Applied {});
-    let other = Plan { desired: slots(7), ..plan };
-    cluster.publish(&other, &head_of_today(9, Mode::Act, &other));
-    let Running { mut events, stop, task } = agent;
-    while events.recv().await.expect("it tells before it ends") != Event::Equivocation {}
-    let ended = task.await.expect("it does not panic");
-    assert!(matches!(ended, Err(AgentError::Equivocation(_))), "{ended:?}");
-    drop(stop);
-    assert_eq!(target.state(), slots(6));
-    for name in ["contradiction-1.json", "contradiction-2.json"] {
-        assert!(folder.path().join("state").join(name).exists());
+    let other = Plan { desired: slots(7), ..plan.clone() };
+    let contradicting = head_of_today(9, Mode::Act, &other);
+    cluster.publish(&other, &contradicting);
+    let proof = Equivocation {
+        kept: certified_plan(&plan).envelope().clone(),
+        other: certified_head(&contradicting).envelope().clone(),
+    };
+    stops_over(agent, &proof).await;
+    let receipt = cluster.newest_receipt(2).await;
+    assert_eq!(receipt.outcome, Outcome::Refused { why: Refusal::Contradiction });
+    assert_eq!((receipt.before, receipt.after), (slots(6), slots(6)), "the target is left as it is");
+    for (number, envelope) in [(1, &proof.kept), (2, &proof.other)] {
+        let name = format!("contradiction-{}-{number}.json", proof.digest());
+        let kept = std::fs::read(folder.path().join("state").join(name)).expect("it was kept");
+        assert_eq!(kept, envelope.to_json());
     }
-    let (sender, _events) = mpsc::channel(1);
-    let again = Agent::open(settings(&cluster.addresses, folder.path(), CALM), target, sender);
-    assert!(matches!(again, Err(AgentError::Equivocation(_))));
+
+    // A restart changes nothing: neither the same number nor a later one is looked at.
+    let later = Plan { seq: Cycle::new(38), preconditions: Preconditions { state: slots(6) }, ..other };
+    cluster.publish(&later, &head_of_today(10, Mode::Act, &later));
+    stops_over(start(settings(&cluster.addresses, folder.path(), CALM), &target), &proof).await;
+    assert_eq!(target.state(), slots(6));
+
+    // After a person has cleared it, the agent goes on with what came later.
+    {
+        let opened = StateFile::open(&folder.path().join("state"), &committee(), &self::target());
+        let (file, mut state) = opened.expect("the agent has ended");
+        assert!(state.clear(proof.digest()));
+        file.save(&state).expect("the folder is writable");
+    }
+    let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    let receipt = cluster.newest_receipt(3).await;
+    assert_eq!((receipt.seq, receipt.outcome), (Cycle::new(38), Outcome::Applied {}));
+    assert_eq!(target.state(), slots(7));
+    agent.stop().await;
     cluster.kill();
+}
+
+#[tokio::test]
+async fn two_heads_under_one_number_stop_the_agent_whoever_serves_them() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let (one, other) = (Cluster::start().await, Cluster::start().await);
+    let plan = plan_of_today();
+    let (acting, holding) = (head_of_today(8, Mode::Act, &plan), head_of_today(8, Mode::Hold, &plan));
+    one.publish(&plan, &acting);
+    other.publish(&plan, &holding);
+    // Two answers are needed and there are two replicas: one serves the one head, one the other.
+    let addresses = [one.addresses[0].clone(), other.addresses[0].clone()];
+    let target = Target::obedient(slots(3));
+    let agent = start(settings(&addresses, folder.path(), CALM), &target);
+    let Running { mut events, stop: _stop, task } = agent;
+    while !matches!(events.recv().await, Some(Event::Equivocation { .. })) {}
+    let ended = task.await.expect("it does not panic");
+    assert!(matches!(ended, Err(AgentError::Equivocation { .. })), "{ended:?}");
+    assert_eq!(target.state(), slots(3), "no plan was taken up, and none is");
+    let opened = StateFile::open(&folder.path().join("state"), &committee(), &self::target());
+    let (_file, state) = opened.expect("the agent has ended");
+    let kept = state.equivocation().expect("it is durable");
+    let mut bodies = [&kept.kept, &kept.other].map(|envelope| envelope.unverified_body().to_vec());
+    let mut expected = [acting.to_bytes(), holding.to_bytes()];
+    bodies.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(bodies, expected);
+}
+
+#[tokio::test]
+async fn a_clock_a_day_off_keeps_what_is_applied_applies_nothing_new_says_so_and_recovers() {
+    const DAY: Millis = Millis::from_secs(86_400);
+    // What counts is the distance, so the quorum's clock is moved and not the machine's.
+    let shifts: [fn(UnixMillis) -> UnixMillis; 2] = [|now| now.plus(DAY), |now| now.minus(DAY)];
+    for shift in shifts {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let mut cluster = Cluster::start().await;
+        let target = Target::obedient(slots(3));
+        let plan = plan_of_today();
+        cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+        let mut agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+        assert_eq!(cluster.receipt().await.outcome, Outcome::Applied {});
+
+        let now = shift(wall_clock());
+        let next = Plan {
+            seq: Cycle::new(38),
+            issued_at: now,
+            not_before: now,
+            expires_at: now.plus(Millis::from_secs(900)),
+            preconditions: Preconditions { state: slots(6) },
+            desired: slots(7),
+            ..plan
+        };
+        cluster.publish(&next, &Head { time: now, ..head_of_today(9, Mode::Act, &next) });
+        let clock_fault = |event: &Event| {
+            matches!(event, Event::Idle { why } if *why == Idle::ClockFault.to_string()).then_some(())
+        };
+        agent.wait_for(clock_fault).await;
+        assert_eq!(target.state(), slots(6), "what is applied stays, and nothing new comes");
+
+        let now = wall_clock();
+        let last = Plan { seq: Cycle::new(39), issued_at: now, not_before: now, ..next };
+        let last = Plan { expires_at: now.plus(Millis::from_secs(900)), ..last };
+        cluster.publish(&last, &head_of_today(10, Mode::Act, &last));
+        let receipt = cluster.newest_receipt(2).await;
+        assert_eq!((receipt.seq, receipt.outcome), (Cycle::new(39), Outcome::Applied {}));
+        assert_eq!(target.state(), slots(7));
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_plan_that_holds_stays_in_force_while_heads_are_stale_and_after() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let target = Target::obedient(slots(3));
+    let plan = Plan { on_stale: OnStale::Hold, ..plan_of_today() };
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let mut agent = start(settings(&cluster.addresses, folder.path(), Millis::from_secs(1)), &target);
+    let idle = |is: Idle| {
+        move |event: &Event| matches!(event, Event::Idle { why } if *why == is.to_string()).then_some(())
+    };
+    agent.wait_for(idle(Idle::Stale)).await;
+    assert_eq!(target.state(), slots(6));
+    cluster.publish(&plan, &head_of_today(9, Mode::Act, &plan));
+    agent.wait_for(idle(Idle::UpToDate)).await;
+    assert_eq!(target.state(), slots(6));
+    assert_eq!(cluster.receipt().await.outcome, Outcome::Applied {});
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_cut_off_never_undoes_what_came_later() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let target = Target::obedient(slots(3));
+    let plan = plan_of_today();
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    assert_eq!(cluster.receipt().await.outcome, Outcome::Applied {});
+    agent.stop().await;
+
+    // Another agent, which hears the quorum, has applied a newer plan since.
+    *target.state.lock().expect("no test panics while it holds this") = slots(9);
+    let agent = start(settings(&cluster.addresses, folder.path(), Millis::from_secs(1)), &target);
+    let receipt = cluster.newest_receipt(2).await;
+    assert_eq!(receipt.outcome, Outcome::Refused { why: Refusal::Precondition });
+    assert_eq!((receipt.after, target.state()), (slots(9), slots(9)));
+    agent.stop().await;
 }
