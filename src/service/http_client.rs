@@ -43,6 +43,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its whole body.
     pub body: Bytes,
+    /// How long it asks to be left alone: its `Retry-After`, where that is a number of seconds.
+    pub retry_after: Option<Duration>,
 }
 
 /// Why there is no answer.
@@ -233,8 +235,9 @@ impl HttpClient {
             None => HttpError::Unreachable { address: address(), source: source.into() },
         })?;
         let status = response.status();
+        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(seconds);
         match Limited::new(response.into_body(), most).collect().await {
-            Ok(body) => Ok(Answer { status, body: body.to_bytes() }),
+            Ok(body) => Ok(Answer { status, body: body.to_bytes(), retry_after }),
             Err(error) if error.is::<LengthLimitError>() => {
                 Err(HttpError::TooLarge { address: address(), most })
             }
@@ -293,6 +296,10 @@ fn tls_error(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error>
     None
 }
 
+fn seconds(value: &HeaderValue) -> Option<Duration> {
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Bounds, HttpClient, HttpError};
@@ -305,6 +312,7 @@ mod tests {
     async fn server() -> String {
         let routes = Router::new()
             .route("/small", get(|| async { "small" }).post(|body: String| async { body }))
+            .route("/busy", get(|| async { (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "30")]) }))
             .route("/large", get(|| async { "x".repeat(101) }))
             .route("/never", get(std::future::pending::<()>));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -321,7 +329,9 @@ mod tests {
         let answer = client.post(&format!("{server}/small"), "text/plain", "echo", BOUNDS).await;
         assert_eq!(answer.expect("it answers").body.as_ref(), b"echo");
         let answer = client.get(&format!("{server}/gone"), BOUNDS).await.expect("it answers");
-        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!((answer.status, answer.retry_after), (StatusCode::NOT_FOUND, None));
+        let answer = client.get(&format!("{server}/busy"), BOUNDS).await.expect("it answers");
+        assert_eq!(answer.retry_after, Some(Duration::from_secs(30)));
     }
 
     #[tokio::test]

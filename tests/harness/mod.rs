@@ -4,7 +4,7 @@
 //! process outlives a test, whether it passes, fails or is killed itself.
 
 pub(crate) mod cluster;
-mod http;
+pub(crate) mod http;
 pub(crate) mod journal;
 pub(crate) mod processes;
 pub(crate) mod telemetry;

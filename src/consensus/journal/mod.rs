@@ -38,7 +38,7 @@ mod format;
 mod log;
 mod recovery;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 pub use disk::{Disk, DiskError};
 #[cfg(feature = "service")]

@@ -244,7 +244,9 @@ impl DevCluster {
         show(Shown::Step("starting the relay".to_owned()));
         let mut arguments = words(["relay", "--listen"]);
         arguments.push(plan.otlp().to_string());
-        arguments.extend(apis.iter().flat_map(|api| ["--to".to_owned(), api.clone()]));
+        arguments.extend(["--queue".to_owned(), folder.join("relay").display().to_string()]);
+        let named = apis.iter().enumerate().map(|(place, api)| format!("r{place}={api}"));
+        arguments.extend(named.flat_map(|replica| ["--to".to_owned(), replica]));
         self.children.push(start("relay", arguments)?);
         let mut envelopes = BTreeMap::new();
         let stale_after = genesis.parameters.stale_after.as_millis().div_ceil(1000);

@@ -1,5 +1,5 @@
-//! The relay between real sockets: every replica gets every body, and one that is down costs the others
-//! nothing.
+//! The relay between real sockets and on real files: every replica gets every body, one that is down costs the
+//! others nothing, and a disk that fails is told of.
 
 use axum::{
     Router,
@@ -8,56 +8,122 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     routing::post,
 };
+use serde_json::Value;
 use std::{
-    sync::{Arc, Mutex},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::net::TcpListener;
 
-use super::{BOUNDS, Forwarded, Lane, MAX_QUEUED_BODIES, Relay, ReplicaCounts};
-use crate::service::{clock::Stopwatch, http_client::HttpClient};
+use super::{
+    Reach, Relay, RelayConfig, RelayError, Replica,
+    lane::BOUNDS,
+    queue::{Queue, QueueConfig},
+};
+use crate::{
+    consensus::journal::{Disk, DiskError, FileDisk, Salt},
+    service::{clock::Stopwatch, http_client::HttpClient},
+    types::Millis,
+};
 
 type Seen = Arc<Mutex<Vec<(Option<HeaderValue>, Bytes)>>>;
+type Answers = Arc<Mutex<Vec<(StatusCode, &'static str)>>>;
 
-async fn serve(router: Router) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+async fn serve_at(listener: TcpListener, router: Router) -> String {
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(axum::serve(listener, router).into_future());
     format!("http://{address}/v1/metrics")
 }
 
-/// A replica that answers with these statuses in turn, then 200, and notes what it got.
-async fn replica(statuses: &[StatusCode]) -> (String, Seen) {
-    let seen = Seen::default();
-    let answers = Arc::new(Mutex::new(statuses.to_vec()));
-    let take = async |State((seen, answers)): State<(Seen, Arc<Mutex<Vec<StatusCode>>>)>,
-                      headers: HeaderMap,
-                      body: Bytes| {
-        let encoding = headers.get(header::CONTENT_ENCODING).cloned();
-        seen.lock().expect("nobody panics").push((encoding, body));
-        answers.lock().expect("nobody panics").pop().unwrap_or(StatusCode::OK)
-    };
-    let router = Router::new().route("/v1/metrics", post(take)).with_state((Arc::clone(&seen), answers));
-    (serve(router).await, seen)
+async fn free_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("a free port")
 }
 
-async fn settled(relay: &Relay) -> Vec<ReplicaCounts> {
-    let all_settled = async {
-        while relay.counts().iter().any(|counts| counts.queued > 0) {
+/// The address of a door behind which nobody is.
+async fn nobody() -> String {
+    format!("http://{}/v1/metrics", free_port().await.local_addr().expect("it is bound"))
+}
+
+/// A replica that answers with these statuses and `Retry-After`s in turn, the last one first, then 200, and
+/// notes what it got.
+async fn replica(answers: &[(StatusCode, &'static str)]) -> (String, Seen) {
+    replica_at(free_port().await, answers).await
+}
+
+async fn replica_at(listener: TcpListener, answers: &[(StatusCode, &'static str)]) -> (String, Seen) {
+    let seen = Seen::default();
+    let answers: Answers = Arc::new(Mutex::new(answers.to_vec()));
+    let take = async |State((seen, answers)): State<(Seen, Answers)>, headers: HeaderMap, body: Bytes| {
+        let encoding = headers.get(header::CONTENT_ENCODING).cloned();
+        seen.lock().expect("nobody panics").push((encoding, body));
+        let (status, retry_after) =
+            answers.lock().expect("nobody panics").pop().unwrap_or((StatusCode::OK, "0"));
+        (status, [(header::RETRY_AFTER, retry_after)])
+    };
+    let router = Router::new().route("/v1/metrics", post(take)).with_state((Arc::clone(&seen), answers));
+    (serve_at(listener, router).await, seen)
+}
+
+fn config<const N: usize>(folder: &Path, addresses: [String; N]) -> RelayConfig {
+    let named = |(place, address)| Replica { name: format!("r{place}"), address };
+    RelayConfig {
+        replicas: addresses.into_iter().enumerate().map(named).collect(),
+        folder: folder.to_owned(),
+        queue_bytes: 1 << 30,
+        max_age: Millis::from_secs(600),
+    }
+}
+
+fn start(config: RelayConfig) -> Result<Relay, RelayError> {
+    Relay::start(config, &HttpClient::new())
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder for the test")
+}
+
+async fn door(relay: &Relay) -> String {
+    serve_at(free_port().await, relay.routes()).await
+}
+
+async fn post_json(door: &str, body: &'static str) -> StatusCode {
+    let answer = HttpClient::new().post(door, "application/json", body, BOUNDS).await;
+    answer.expect("it answers").status
+}
+
+async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_so() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), all_settled).await.expect("the queues empty in time");
-    relay.counts()
+    tokio::time::timeout(Duration::from_secs(90), wait).await.unwrap_or_else(|_| panic!("never {what}"));
+}
+
+async fn all_settled(relay: &Relay) {
+    let waiting = || relay.status().replicas.iter().any(|replica| replica.lag.bodies > 0);
+    eventually("settled", || !waiting()).await;
+}
+
+async fn get(door: &str, path: &str) -> (StatusCode, String) {
+    let address = door.replace("/v1/metrics", path);
+    let answer = HttpClient::new().get(&address, BOUNDS).await.expect("it answers");
+    (answer.status, String::from_utf8(answer.body.to_vec()).expect("it is text"))
 }
 
 #[tokio::test]
 async fn every_replica_gets_the_clients_own_bytes_and_a_refusal_is_not_repeated() {
+    let folder = folder();
     let (first, first_seen) = replica(&[]).await;
-    let (second, second_seen) = replica(&[StatusCode::SERVICE_UNAVAILABLE]).await;
-    let (third, third_seen) = replica(&[StatusCode::BAD_REQUEST]).await;
-    let relay = Relay::start([first, second, third]);
-    let door = serve(relay.routes()).await;
+    let (second, second_seen) = replica(&[(StatusCode::SERVICE_UNAVAILABLE, "0")]).await;
+    let (third, third_seen) = replica(&[(StatusCode::BAD_REQUEST, "0")]).await;
+    let (fourth, fourth_seen) = replica(&[(StatusCode::INTERNAL_SERVER_ERROR, "0")]).await;
+    let relay = start(config(folder.path(), [first, second, third, fourth])).expect("it starts");
+    let door = door(&relay).await;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut gzip, b"{}").expect("memory can be written");
     let body = Bytes::from(gzip.finish().expect("memory can be written"));
@@ -67,69 +133,182 @@ async fn every_replica_gets_the_clients_own_bytes_and_a_refusal_is_not_repeated(
     ]);
     let answer = HttpClient::new().forward(&door, headers, body.clone(), BOUNDS).await.expect("it answers");
     assert_eq!((answer.status, answer.body.as_ref()), (StatusCode::OK, b"{}".as_ref()));
-    let counts = settled(&relay).await;
-    let of = |counts: &ReplicaCounts| (counts.sent, counts.refused, counts.dropped);
-    assert_eq!(counts.iter().map(of).collect::<Vec<_>>(), [(1, 0, 0), (1, 0, 0), (0, 1, 0)]);
-    for (seen, times) in [(first_seen, 1), (second_seen, 2), (third_seen, 1)] {
+    all_settled(&relay).await;
+    let status = relay.status();
+    let of = |replica: &super::ReplicaStatus| (replica.sent, replica.refused, replica.retries);
+    let counts: Vec<_> = status.replicas.iter().map(of).collect();
+    assert_eq!(counts, [(1, 0, 0), (1, 0, 1), (0, 1, 0), (0, 1, 0)]);
+    for (seen, times) in [(first_seen, 1), (second_seen, 2), (third_seen, 1), (fourth_seen, 1)] {
         let got = (Some(HeaderValue::from_static("gzip")), body.clone());
         assert_eq!(*seen.lock().expect("nobody panics"), vec![got; times]);
     }
+    assert_eq!(status.replicas[2].trouble.as_deref(), Some("it answered 400 Bad Request"));
 }
 
 #[tokio::test]
-async fn a_replica_that_is_down_costs_the_others_nothing() {
+async fn a_replica_that_is_away_costs_the_others_nothing_and_gets_its_bodies_after_a_restart() {
+    let folder = folder();
     let (up, seen) = replica(&[]).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let down = format!("http://{}/", listener.local_addr().expect("it is bound"));
-    drop(listener);
-    let relay = Relay::start([down, up]);
-    let door = serve(relay.routes()).await;
+    let away = nobody().await;
+    let relay = start(config(folder.path(), [away.clone(), up.clone()])).expect("it starts");
+    let first_door = door(&relay).await;
     for _ in 0..3 {
-        let answer = HttpClient::new().post(&door, "application/json", "{}", BOUNDS).await;
-        assert_eq!(answer.expect("it answers").status, StatusCode::OK);
+        assert_eq!(post_json(&first_door, "{}").await, StatusCode::OK);
     }
-    let all_sent = async {
-        while relay.counts()[1].sent < 3 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), all_sent).await.expect("the other replica gets all");
+    eventually("sent to the other", || relay.status().replicas[1].sent == 3).await;
+    eventually("known to be away", || relay.status().replicas[0].reach == Reach::Away).await;
     assert_eq!(seen.lock().expect("nobody panics").len(), 3);
-    assert_eq!(relay.counts()[0].queued, 3);
+    assert_eq!(relay.status().replicas[0].lag.bodies, 3);
+    let (code, metrics) = get(&first_door, "/metrics").await;
+    assert_eq!(code, StatusCode::OK);
+    for line in [
+        "quorate_relay_requests_total{answer=\"taken\"} 3",
+        "quorate_relay_queue_writable 1",
+        "quorate_relay_replica_up{replica=\"r0\"} 0",
+        "quorate_relay_replica_up{replica=\"r1\"} 1",
+        "quorate_relay_lag_bodies{replica=\"r0\"} 3",
+        "quorate_relay_lag_seconds{replica=\"r1\"} 0.0",
+        "quorate_relay_sent_total{replica=\"r1\"} 3",
+        "quorate_relay_bodies_dropped_total{replica=\"r0\",reason=\"age\"} 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is missing in\n{metrics}");
+    }
     let left = relay.stop().await;
-    assert_eq!((left[0].queued, left[0].dropped), (0, 3));
+    assert_eq!((left.replicas[0].lag.bodies, left.replicas[1].lag.bodies), (3, 0));
+
+    let port = away.trim_start_matches("http://").trim_end_matches("/v1/metrics");
+    let (_, late) = replica_at(TcpListener::bind(port).await.expect("it was free"), &[]).await;
+    let relay = start(config(folder.path(), [away, up])).expect("the folder is free again");
+    all_settled(&relay).await;
+    assert_eq!(
+        (late.lock().expect("nobody panics").len(), seen.lock().expect("nobody panics").len()),
+        (3, 3)
+    );
 }
 
 #[tokio::test]
 async fn what_no_replica_would_take_is_refused_at_once() {
+    let folder = folder();
     let (up, seen) = replica(&[]).await;
-    let relay = Relay::start([up]);
-    let door = serve(relay.routes()).await;
+    let relay = start(config(folder.path(), [up])).expect("it starts");
+    let door = door(&relay).await;
     for (media_type, body, status) in
         [("application/json", "{", 400), ("text/plain", "{}", 415), ("application/x-protobuf", "{}", 400)]
     {
         let answer = HttpClient::new().post(&door, media_type, body, BOUNDS).await.expect("it answers");
         assert_eq!(answer.status, status, "{media_type}");
     }
-    assert_eq!(settled(&relay).await[0].sent, 0);
+    assert_eq!(post_json(&door.replace("metrics", "traces"), "?").await, StatusCode::OK);
+    let status = relay.status();
+    assert_eq!((status.door.taken, status.door.refused, status.door.dropped), (0, 3, 1));
+    assert_eq!(status.replicas[0].lag.bodies, 0);
     assert!(seen.lock().expect("nobody panics").is_empty());
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_the_oldest() {
-    let lane = Lane {
-        address: String::new(),
-        waiting: Mutex::default(),
-        arrived: tokio::sync::Notify::new(),
-        under_way: 0.into(),
-        sent: 0.into(),
-        refused: 0.into(),
-        dropped: 0.into(),
-    };
-    for number in 0..MAX_QUEUED_BODIES + 2 {
-        let body = Bytes::from(number.to_string());
-        lane.push(Forwarded { headers: HeaderMap::new(), body, waited: Stopwatch::start() });
+async fn a_replica_that_asks_for_time_is_left_alone_for_it() {
+    let folder = folder();
+    let (busy, seen) = replica(&[(StatusCode::TOO_MANY_REQUESTS, "2")]).await;
+    let relay = start(config(folder.path(), [busy])).expect("it starts");
+    let door = door(&relay).await;
+    let watch = Stopwatch::start();
+    assert_eq!(post_json(&door, "{}").await, StatusCode::OK);
+    all_settled(&relay).await;
+    assert!(watch.elapsed() >= Millis::from_secs(2), "it came back after {:?}", watch.elapsed());
+    assert_eq!(seen.lock().expect("nobody panics").len(), 2);
+}
+
+#[tokio::test]
+async fn a_second_relay_on_one_folder_is_refused() {
+    let folder = folder();
+    let relay = start(config(folder.path(), [nobody().await])).expect("it starts");
+    let refused = start(config(folder.path(), [nobody().await])).map(drop);
+    let refused = refused.expect_err("one is enough");
+    assert!(matches!(refused, RelayError::InUse { .. }));
+    let told = refused.to_string();
+    assert!(told.contains("is the queue of another relay that runs"), "{told}");
+    assert!(told.contains("--queue"), "{told}");
+    relay.stop().await;
+    let relay = start(config(folder.path(), [nobody().await])).expect("the folder is free again");
+    relay.stop().await;
+}
+
+/// Files that nothing can be written to while the switch is on.
+struct FullDisk(FileDisk, Arc<AtomicBool>);
+
+impl FullDisk {
+    fn check(&self, name: &str) -> Result<(), DiskError> {
+        let full = DiskError::Full { name: name.to_owned() };
+        if self.1.load(Relaxed) { Err(full) } else { Ok(()) }
     }
-    assert_eq!(lane.counts().dropped, 2);
-    assert_eq!(lane.pop().await.body, "2");
+}
+
+impl Disk for FullDisk {
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.0.list()
+    }
+    fn create(&mut self, name: &str) -> Result<(), DiskError> {
+        self.0.create(name)
+    }
+    fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        self.check(name).and_then(|()| self.0.append(name, bytes))
+    }
+    fn sync(&mut self, name: &str) -> Result<(), DiskError> {
+        self.0.sync(name)
+    }
+    fn sync_folder(&mut self) -> Result<(), DiskError> {
+        self.0.sync_folder()
+    }
+    fn len(&self, name: &str) -> Result<u64, DiskError> {
+        self.0.len(name)
+    }
+    fn read(&self, name: &str, offset: u64, bytes: usize) -> Result<Vec<u8>, DiskError> {
+        self.0.read(name, offset, bytes)
+    }
+    fn truncate(&mut self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        self.0.truncate(name, bytes)
+    }
+    fn remove(&mut self, name: &str) -> Result<(), DiskError> {
+        self.0.remove(name)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_answered_with_503_and_told_and_taken_again_once_there_is_room() {
+    let folder = folder();
+    let (up, _) = replica(&[]).await;
+    let config = config(folder.path(), [up]);
+    let full = Arc::new(AtomicBool::new(false));
+    let disk = FullDisk(FileDisk::open(folder.path()).expect("it is ours"), Arc::clone(&full));
+    let queue_config = QueueConfig {
+        replicas: vec!["r0".to_owned()],
+        bytes: config.queue_bytes,
+        max_age: config.max_age,
+        salt: Salt::new([1; 16]),
+    };
+    let (queue, recovery) = Queue::open(disk, queue_config).expect("it is new");
+    let relay = Relay::start_on(queue, recovery, config, &HttpClient::new()).expect("it starts");
+    let door = door(&relay).await;
+    assert_eq!(post_json(&door, "{}").await, StatusCode::OK);
+    assert_eq!(get(&door, "/readyz").await.0, StatusCode::OK);
+
+    full.store(true, Relaxed);
+    let client = HttpClient::new();
+    let refused = client.post(&door, "application/json", "{}", BOUNDS).await.expect("it answers");
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.retry_after, Some(Duration::from_secs(30)));
+    let told = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(told.contains("no space is left on the disk"), "{told}");
+    let (code, told) = get(&door, "/readyz").await;
+    assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(told.contains("the queue cannot be written"), "{told}");
+    assert_eq!(get(&door, "/livez").await.0, StatusCode::OK);
+    let status: Value = serde_json::from_str(&get(&door, "/v1/status").await.1).expect("it is JSON");
+    assert_eq!((&status["queue"]["writable"], &status["door"]["unwritable"]), (&false.into(), &1.into()));
+
+    full.store(false, Relaxed);
+    eventually("writable again", || relay.status().queue.writable).await;
+    assert_eq!(post_json(&door, "{}").await, StatusCode::OK);
+    all_settled(&relay).await;
+    assert_eq!(relay.status().replicas[0].sent, 2);
 }

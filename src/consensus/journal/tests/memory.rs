@@ -10,7 +10,7 @@ use crate::consensus::journal::{Disk, DiskError};
 
 /// A handle to one disk; clones see the same one.
 #[derive(Clone, Debug, Default)]
-pub(in crate::consensus) struct MemoryDisk(Rc<RefCell<State>>);
+pub(crate) struct MemoryDisk(Rc<RefCell<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -29,7 +29,7 @@ struct File {
 
 /// What becomes of the bytes that were appended and not synced.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Unsynced {
+pub(crate) enum Unsynced {
     /// So many of them are kept.
     Prefix(usize),
     /// The length is kept, the bytes in this range (of the unsynced ones) are zeros.
@@ -38,7 +38,7 @@ pub(super) enum Unsynced {
 
 impl MemoryDisk {
     /// The power goes: what is not durable is lost, as `unsynced` says.
-    pub(super) fn crash(&self, unsynced: Unsynced) {
+    pub(crate) fn crash(&self, unsynced: Unsynced) {
         let mut state = self.0.borrow_mut();
         state.fails_after = None;
         let State { files, durable_names, .. } = &mut *state;
@@ -57,36 +57,36 @@ impl MemoryDisk {
         }
     }
 
-    pub(super) fn fail_after(&self, operations: usize) {
+    pub(crate) fn fail_after(&self, operations: usize) {
         self.0.borrow_mut().fails_after = Some(operations);
     }
 
-    pub(super) fn unsynced(&self, name: &str) -> usize {
+    pub(crate) fn unsynced(&self, name: &str) -> usize {
         let state = self.0.borrow();
         state.files[name].bytes.len() - state.files[name].durable.len()
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.0.borrow().files.keys().cloned().collect()
     }
 
-    pub(super) fn bytes(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
         self.0.borrow().files[name].bytes.clone()
     }
 
     /// Writes over a file behind the journal's back.
-    pub(super) fn put(&self, name: &str, bytes: Vec<u8>) {
+    pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
         let mut state = self.0.borrow_mut();
         state.durable_names.insert(name.to_owned());
         state.files.insert(name.to_owned(), File { durable: bytes.clone(), bytes });
     }
 
-    pub(super) fn delete(&self, name: &str) {
+    pub(crate) fn delete(&self, name: &str) {
         self.0.borrow_mut().files.remove(name);
     }
 
     /// Another disk with the same content.
-    pub(super) fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         let state = self.0.borrow();
         Self(Rc::new(RefCell::new(State {
             files: state.files.clone(),

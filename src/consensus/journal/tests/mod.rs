@@ -3,7 +3,7 @@
 mod crash;
 #[cfg(feature = "service")]
 mod files;
-pub(in crate::consensus) mod memory;
+pub(crate) mod memory;
 
 use super::{Disk, Entry, Identity, Journal, JournalConfig, OpenError, Recovery, Salt};
 use crate::types::Digest;
