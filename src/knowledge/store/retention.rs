@@ -46,15 +46,12 @@ impl Writer {
     /// nothing. What was begun is finished by a later sweep.
     #[tracing::instrument(name = "sweep days", skip_all)]
     pub async fn sweep(&mut self, keep_days: NonZeroU32, now: UnixMillis) -> Result<Swept, ApplyError> {
-        let old = in_time(async {
-            self.make_days(now).await?;
-            self.old_tables(keep_days, now).await
-        })
-        .await?;
+        in_time(self.make_days(now)).await?;
+        let old = in_time(self.old_tables(keep_days, now)).await?;
         let has_more = i64::try_from(old.len()).is_ok_and(|count| count == TABLES_PER_SWEEP);
         let mut dropped = 0;
         for table in old {
-            in_time(self.drop_day(table)).await?;
+            self.drop_day(table).await?;
             dropped += 1;
         }
         Ok(Swept { dropped, has_more })
@@ -100,14 +97,14 @@ impl Writer {
         .map_err(StatementError::on("merged_windows"))
     }
 
-    async fn drop_day(&mut self, table: OldTable) -> Result<(), StatementError> {
+    async fn drop_day(&mut self, table: OldTable) -> Result<(), ApplyError> {
         let OldTable { name, parent, is_pending } = table;
         if let Some(parent) = parent {
             let how = if is_pending { "FINALIZE" } else { "CONCURRENTLY" };
-            self.run(format!("ALTER TABLE {parent} DETACH PARTITION {name} {how}")).await?;
+            in_time(self.run(format!("ALTER TABLE {parent} DETACH PARTITION {name} {how}"))).await?;
         }
         // Nobody finds the table through its parent any more.
-        self.run(format!("DROP TABLE {name}")).await
+        in_time(self.run(format!("DROP TABLE {name}"))).await
     }
 
     /// Runs a statement whose names were read from the catalogue by a strict pattern.

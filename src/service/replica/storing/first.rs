@@ -11,6 +11,10 @@ use crate::{
     types::{Height, Millis, View},
 };
 
+/// How long a start waits for the database in all: one that hangs, or whose tables take long to be upgraded, is left
+/// to the store's task.
+const START_WAIT: Duration = Duration::from_secs(20);
+
 /// How long a start waits for another process to let go of the database: one that was killed is gone from the
 /// server at once, one whose machine vanished half a minute later.
 const IN_USE_WAIT: Millis = Millis::from_secs(10);
@@ -93,6 +97,10 @@ impl StoreConfig {
 pub(in crate::service::replica) async fn connect_first(
     config: &StoreConfig,
 ) -> Result<Option<Writer>, StoreStartError> {
+    tokio::time::timeout(START_WAIT, connect_unless_refused(config)).await.unwrap_or(Ok(None))
+}
+
+async fn connect_unless_refused(config: &StoreConfig) -> Result<Option<Writer>, StoreStartError> {
     let watch = Stopwatch::start();
     loop {
         let error = match config.connect().await {

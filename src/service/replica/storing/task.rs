@@ -36,7 +36,7 @@ const HEAD_QUEUE: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest pause: a database that is back is noticed within it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long an idle connection goes without a sign of life.
 const PING: Duration = Duration::from_secs(5);
@@ -242,7 +242,6 @@ impl StoreTask {
             self.pending = None;
             self.follower.restart();
         }
-        self.swept = None;
         self.progress.send_modify(|progress| progress.applied = base.height);
     }
 
@@ -294,9 +293,13 @@ impl StoreTask {
         if self.swept == Some(hour) || self.follower.height() < self.progress.borrow().applied {
             return Ok(());
         }
+        // Whatever becomes of it, it is tried again in an hour, and blocks come first until then.
+        self.swept = Some(hour);
         match writer.sweep(self.config.keep_days, now).await {
             Ok(swept) => {
-                self.swept = (!swept.has_more).then_some(hour);
+                if swept.has_more {
+                    self.swept = None;
+                }
                 if swept.dropped > 0 {
                     tracing::info!(tables = swept.dropped, "dropped days older than are kept");
                     self.progress.send_modify(|progress| progress.tables_dropped += swept.dropped);
@@ -305,7 +308,6 @@ impl StoreTask {
             }
             Err(error @ ApplyError::Statement(_)) if error.trouble() != StoreTrouble::Unreachable => {
                 tracing::warn!(error = %describe(&error), "old days are dropped later");
-                self.swept = Some(hour);
                 self.progress.send_modify(|progress| progress.sweeps_failed += 1);
                 Ok(())
             }
