@@ -18,6 +18,7 @@ pub mod relay;
 pub mod replay_otlp;
 pub mod run;
 pub mod status;
+pub mod token;
 mod utc;
 pub mod verify;
 
@@ -70,6 +71,7 @@ enum Command {
     Status(status::Arguments),
     Plans(plans::Arguments),
     Verify(verify::Arguments),
+    Token(token::Arguments),
     Relay(relay::Arguments),
     ReplayOtlp(replay_otlp::Arguments),
     InspectOtlp(inspect_otlp::Arguments),
@@ -107,6 +109,7 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Status(arguments) => wait_for(status::run(arguments, output)),
         Command::Plans(arguments) => wait_for(plans::run(arguments, output)),
         Command::Verify(arguments) => verify::run(&arguments, output),
+        Command::Token(arguments) => token::run(&arguments, output),
         Command::Relay(arguments) => wait_for(relay::run(arguments, output)),
         Command::ReplayOtlp(arguments) => wait_for(replay_otlp::run(arguments, output)),
         Command::InspectOtlp(arguments) => inspect_otlp::run(&arguments, output),

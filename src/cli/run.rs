@@ -60,6 +60,7 @@ fn failure(error: ReplicaError) -> Failure {
         | ReplicaError::Unreadable { .. }
         | ReplicaError::Genesis { .. }
         | ReplicaError::MissingAgent { .. }
+        | ReplicaError::Entrance(_)
         | ReplicaError::Key(_) => Failure::configuration(error),
         ReplicaError::Root { .. } | ReplicaError::WrongGenesis { .. } | ReplicaError::NotAReplica { .. } => {
             Failure::refused(error)

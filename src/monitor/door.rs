@@ -236,8 +236,15 @@ struct RpcStatus {
 pub fn refusal(format: Option<Format>, status: StatusCode, why: &str) -> Response {
     /// `google.rpc.Code`.
     const INVALID_ARGUMENT: i32 = 3;
+    const PERMISSION_DENIED: i32 = 7;
     const UNAVAILABLE: i32 = 14;
-    let code = if status.is_server_error() { UNAVAILABLE } else { INVALID_ARGUMENT };
+    const UNAUTHENTICATED: i32 = 16;
+    let code = match status {
+        StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
+        StatusCode::FORBIDDEN => PERMISSION_DENIED,
+        status if status.is_server_error() => UNAVAILABLE,
+        _ => INVALID_ARGUMENT,
+    };
     match format {
         Some(Format::Protobuf) => {
             let body = RpcStatus { code, message: why.to_owned() }.encode_to_vec();

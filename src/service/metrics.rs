@@ -27,7 +27,10 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use super::status::{StatusSnapshot, StoreState};
+use super::{
+    entrance::EntranceMetrics,
+    status::{StatusSnapshot, StoreState},
+};
 use crate::{
     consensus::task::ConsensusStatus,
     knowledge::{
@@ -222,6 +225,8 @@ pub struct Sources {
     pub consensus: watch::Receiver<ConsensusStatus>,
     /// What the monitor counted.
     pub monitor: Arc<MonitorCounters>,
+    /// What the HTTP server counted.
+    pub entrance: EntranceMetrics,
 }
 
 impl Collector for Sources {
@@ -320,6 +325,7 @@ impl Sources {
 pub fn router(metrics: &Metrics, sources: Sources) -> Router {
     let mut registry = Registry::with_prefix("quorate");
     metrics.register(&mut registry);
+    registry.register_collector(Box::new(sources.entrance.clone()));
     registry.register_collector(Box::new(sources));
     Router::new().route("/metrics", get(answer)).with_state(Arc::new(registry))
 }
@@ -348,7 +354,10 @@ mod tests {
     use crate::{
         consensus::task::ConsensusStatus,
         knowledge::change::{Change, PlanRefusal, ReportRefusal},
-        service::status::{AlarmKind, tests::snapshot},
+        service::{
+            entrance::EntranceMetrics,
+            status::{AlarmKind, tests::snapshot},
+        },
         types::{Height, Millis, ReplicaIndex, UnixMillis},
     };
 
@@ -358,7 +367,10 @@ mod tests {
         let (sender, status) = watch::channel(snapshot());
         let consensus = ConsensusStatus { syncs: 7, ..ConsensusStatus::default() };
         let (_consensus, consensus) = watch::channel(consensus);
-        let app = router(&metrics, Sources { status, consensus, monitor: Arc::default() });
+        let app = router(
+            &metrics,
+            Sources { status, consensus, monitor: Arc::default(), entrance: EntranceMetrics::default() },
+        );
         metrics.changed(&Change::PlanRefused { plan: None, why: PlanRefusal::Late });
         let replica = ReplicaIndex::new(1);
         let refused = Change::ReportRefused { replica, why: ReportRefusal::BadSignature };
@@ -384,6 +396,9 @@ mod tests {
             "quorate_points_rejected_total{reason=\"late\"} 0",
             "quorate_height 42",
             "quorate_ready 1",
+            "quorate_http_connections 0",
+            "quorate_http_cut_total{kind=\"body_stalled\"} 0",
+            "quorate_http_denied_total{reason=\"wrong_scope\"} 0",
             "quorate_link_up{replica=\"r1\"} 1",
             "quorate_link_up{replica=\"r3\"} 0",
             "quorate_alarms{replica=\"r3\",kind=\"other_plan\"} 1",

@@ -13,6 +13,10 @@ use std::{
 use toml::Spanned;
 
 use super::error::{ConfigError, Source};
+use crate::service::{
+    entrance::{EntranceConfig, EntranceFlags},
+    http_server::TlsFiles,
+};
 
 /// How many days of windows a database keeps.
 const KEEP_DAYS: NonZeroU32 = NonZeroU32::new(30).expect("it is not zero");
@@ -37,6 +41,8 @@ pub struct ReplicaConfig {
     pub peers: Vec<String>,
     /// Where the API and the door for telemetry listen.
     pub http: SocketAddr,
+    /// Who may come there, and how.
+    pub entrance: EntranceConfig,
     /// The replica's own database; without one, nothing is kept for queries.
     pub database: Option<DatabaseUrl>,
     /// How many days of windows the database keeps.
@@ -105,6 +111,9 @@ pub struct ReplicaFlags {
     /// Where the API and the door for telemetry listen
     #[arg(long, env = "QUORATE_HTTP", value_name = "ADDRESS")]
     pub http: Option<SocketAddr>,
+    /// Who may come there, and how
+    #[command(flatten)]
+    pub entrance: EntranceFlags,
     /// The replica's own Postgres database; a password is better kept in a file
     #[arg(long, env = "QUORATE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -134,7 +143,9 @@ struct FileText {
     genesis_file: Option<PathBuf>,
     listen: Option<SocketAddr>,
     peers: Option<Spanned<Vec<String>>>,
-    http: Option<SocketAddr>,
+    http: Option<Spanned<SocketAddr>>,
+    tls: Option<TlsText>,
+    tokens: Option<PathBuf>,
     database_url: Option<Spanned<String>>,
     database_url_file: Option<PathBuf>,
     database_keep_days: Option<NonZeroU32>,
@@ -143,9 +154,16 @@ struct FileText {
     log: Option<LogFormat>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsText {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
 impl ReplicaConfig {
     /// The keys of which a replica file has at least one.
-    pub(super) const KEYS: [&str; 13] = [
+    pub(super) const KEYS: [&str; 15] = [
         "data_dir",
         "key_file",
         "root_file",
@@ -153,6 +171,8 @@ impl ReplicaConfig {
         "listen",
         "peers",
         "http",
+        "tls",
+        "tokens",
         "database_url",
         "database_url_file",
         "database_keep_days",
@@ -168,12 +188,14 @@ impl ReplicaConfig {
     /// [`ConfigError`] says what is missing or wrong, and where.
     pub fn resolve(flags: ReplicaFlags) -> Result<Self, ConfigError> {
         let Some(path) = flags.config.clone() else {
-            return Self::merge(flags, FileText::default(), Path::new(""), "command line");
+            let source = Source { file: "command line", text: "" };
+            return Self::merge(flags, FileText::default(), Path::new(""), source);
         };
         let name = path.display().to_string();
         let (text, file) = read_file(&path, &name)?;
-        check_file(&file, Source { file: &name, text: &text })?;
-        Self::merge(flags, file, path.parent().unwrap_or(Path::new("")), &name)
+        let source = Source { file: &name, text: &text };
+        check_file(&file, source)?;
+        Self::merge(flags, file, path.parent().unwrap_or(Path::new("")), source)
     }
 
     /// Checks a replica file by itself: what it says must be right, and flags may still add what is missing.
@@ -189,8 +211,9 @@ impl ReplicaConfig {
         flags: ReplicaFlags,
         file: FileText,
         folder: &Path,
-        file_name: &str,
+        source: Source<'_>,
     ) -> Result<Self, ConfigError> {
+        let file_name = source.file;
         let in_folder = |path: Option<PathBuf>| path.map(|path| folder.join(path));
         let missing = |key: &str| {
             let (flag, variable) = (key.replace('_', "-"), key.to_uppercase());
@@ -207,6 +230,14 @@ impl ReplicaConfig {
             flags.peers
         };
         check_peers(&peers).map_err(|message| ConfigError::of_file(file_name, message))?;
+        let tls = file.tls.map(|TlsText { certificate, key }| TlsFiles {
+            certificate: folder.join(certificate),
+            key: folder.join(key),
+        });
+        let entrance = EntranceConfig {
+            tls: flags.entrance.tls().or(tls),
+            tokens: flags.entrance.tokens.or_else(|| in_folder(file.tokens)),
+        };
         let from_flags = (flags.database_url, flags.database_url_file);
         let database = match from_flags {
             (None, None) => {
@@ -221,7 +252,8 @@ impl ReplicaConfig {
             genesis_file: path(flags.genesis_file, file.genesis_file, "genesis_file")?,
             listen: flags.listen.or(file.listen).ok_or_else(|| missing("listen"))?,
             peers,
-            http: flags.http.or(file.http).ok_or_else(|| missing("http"))?,
+            http: http_address(flags.http, file.http, &entrance, source)?.ok_or_else(|| missing("http"))?,
+            entrance,
             database,
             database_keep_days: flags.database_keep_days.or(file.database_keep_days).unwrap_or(KEEP_DAYS),
             database_lag_max_blocks: flags
@@ -231,6 +263,28 @@ impl ReplicaConfig {
             otlp_traces: flags.otlp_traces.or(file.otlp_traces),
             log: flags.log.or(file.log).unwrap_or_default(),
         })
+    }
+}
+
+/// The address where clients come, if it may be served so; an address of the file is refused in its place.
+fn http_address(
+    flag: Option<SocketAddr>,
+    file: Option<Spanned<SocketAddr>>,
+    entrance: &EntranceConfig,
+    source: Source<'_>,
+) -> Result<Option<SocketAddr>, ConfigError> {
+    match (flag, file) {
+        (None, None) => Ok(None),
+        (Some(address), _) => {
+            let allowed = entrance.allows(address);
+            allowed.map_err(|error| ConfigError::of_file("--http", error.to_string()))?;
+            Ok(Some(address))
+        }
+        (None, Some(spanned)) => {
+            let (span, address) = (spanned.span(), spanned.into_inner());
+            entrance.allows(address).map_err(|error| source.error(span, format!("http: {error}")))?;
+            Ok(Some(address))
+        }
     }
 }
 

@@ -36,6 +36,7 @@ use super::{
     api::{self, AgentApi},
     clock,
     config::{ConfigError, PolicyFile, ReplicaConfig},
+    entrance::{Entrance, EntranceError},
     health, http_server,
     key_file::{KeyFileError, read_secret_key},
     metrics::{self, Metrics},
@@ -143,6 +144,9 @@ pub enum ReplicaError {
     /// An address.
     #[error(transparent)]
     Listen(#[from] http_server::ListenError),
+    /// The certificate or the tokens.
+    #[error(transparent)]
+    Entrance(#[from] EntranceError),
     /// The journal failed while running: nothing may be signed any more.
     #[error("the journal failed, so this replica stops: {0}")]
     Journal(#[from] JournalError),
@@ -229,6 +233,7 @@ impl Replica {
         let database = reach_database(config, &cycle_config, opened.signed_view()).await?;
         let genesis = &cycle_config.genesis;
         let peers_listener = http_server::listen(config.listen).await?;
+        let entrance = Entrance::open(&config.entrance, config.http)?;
         let http_listener = http_server::listen(config.http).await?;
         let (links, inbox) = start_links(config, &committee, me, key, peers_listener)?;
         let (Handles { requests, events: consensus_events, status: consensus_status }, ends) =
@@ -255,6 +260,7 @@ impl Replica {
             status: status.clone(),
             consensus: consensus_status.clone(),
             monitor: Arc::clone(monitor.counters()),
+            entrance: entrance.metrics(),
         };
         let agents: BTreeMap<TargetId, PublicKey> =
             genesis.targets.iter().map(|target| (target.id.clone(), target.agent)).collect();
@@ -265,7 +271,7 @@ impl Replica {
             commands,
         };
         let router = routes(door, agent_api, &metrics, sources);
-        let server = tokio::spawn(http_server::serve(http_listener, router, stopping.clone()));
+        let server = tokio::spawn(entrance.serve(http_listener, router, stopping.clone()));
 
         let cycle = Cycle::new(cycle_config).map_err(|error| bad_genesis(config, error))?;
         let surroundings = Surroundings {

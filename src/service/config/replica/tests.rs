@@ -107,3 +107,53 @@ fn a_database_that_is_not_postgres_is_refused_without_repeating_it() {
     let error = config.expect_err("it is not Postgres").to_string();
     assert_eq!(error, "database_url: must begin with postgres:// or postgresql://");
 }
+
+/// Each row: the entrance's keys, the flags, and the words of the error or nothing.
+#[test]
+fn an_address_beyond_this_machine_needs_a_certificate_and_tokens() {
+    let tls = "tls = { certificate = \"tls.pem\", key = \"tls.key\" }\n";
+    let tokens = "tokens = \"tokens.json\"\n";
+    let both = format!("{tls}{tokens}");
+    let rows: [(&str, &[&str], Option<&str>); 8] = [
+        ("", &[], Some("there is neither a certificate nor a file of tokens")),
+        (tls, &[], Some("there is no file of tokens")),
+        (tokens, &[], Some("there is no certificate")),
+        (&both, &[], None),
+        (tls, &["--tokens", "t.json"], None),
+        (tokens, &["--tls-certificate", "c.pem", "--tls-key", "c.key"], None),
+        ("", &["--http", "127.0.0.1:1"], None),
+        (tls, &["--http", "[::]:1"], Some("there is no file of tokens")),
+    ];
+    for (keys, line, words) in rows {
+        let text = format!(
+            "{keys}{}",
+            REPLICA_EXAMPLE.replace("http = \"127.0.0.1:8100\"", "http = \"0.0.0.0:8100\"")
+        );
+        let (folder, config) = resolve(&text, line);
+        match (config, words) {
+            (Ok(config), None) if line.is_empty() => {
+                let tls = config.entrance.tls.expect("it is configured");
+                assert_eq!((tls.certificate, tls.key), (folder.join("tls.pem"), folder.join("tls.key")));
+                assert_eq!(config.entrance.tokens, Some(folder.join("tokens.json")));
+            }
+            (Ok(_), None) => {}
+            (Err(error), Some(words)) => {
+                assert!(error.message().contains(words), "{keys} {line:?}: {error}");
+                let place = text.find("\"0.0.0.0:8100\"").expect("it is there");
+                let expected = line.is_empty().then(|| text[..place].matches('\n').count() + 1);
+                assert_eq!(error.place().map(|Place { line, .. }| line), expected, "{error}");
+            }
+            (config, words) => panic!("{keys} {line:?}: {config:?}, not {words:?}"),
+        }
+    }
+    for (keys, words) in [
+        ("tls = { certificate = \"c\" }\n", "missing field `key`"),
+        ("tls = { certificate = \"c\", key = \"k\", ca = \"a\" }\n", "unknown field `ca`"),
+        ("token = \"t\"\n", "did you mean `tokens`?"),
+    ] {
+        let (_, config) = resolve(&format!("{keys}{REPLICA_EXAMPLE}"), &[]);
+        let error = config.expect_err(keys);
+        assert!(error.message().contains(words), "{error}");
+        assert_eq!(error.place().map(|Place { line, .. }| line), Some(1), "{error}");
+    }
+}
