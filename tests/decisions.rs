@@ -129,7 +129,7 @@ impl Order {
         };
         let mut points: Vec<_> = batches
             .iter()
-            .flat_map(|batch| batch.points().map(|point| (point.series_key(), point.sample)))
+            .flat_map(|batch| batch.points().map(|point| (point.series_key(), point.sample.clone())))
             .collect();
         random.shuffle(&mut points);
         let mut cut = vec![Batch::default()];

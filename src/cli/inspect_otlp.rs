@@ -21,7 +21,7 @@ Examples:
       the same for programs: name, attributes, type, increase, sum_increase, last
 
 `increase` is by how much a sum rose, or how many values a histogram gained; `sum_increase` is the sum of
-those values; `last` is the newest value of a gauge, and of a sum that may fall. Points and requests that do not count are told on
+those values; `p99` is what all but a hundredth of them do not exceed; `last` is the newest value of a gauge, and of a sum that may fall. Points and requests that do not count are told on
 standard error with their reasons. How counting works: docs/telemetry.md.";
 
 /// Show what the telemetry door would count from a recording.
@@ -72,6 +72,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sum_increase: Option<serde_json::Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    p99: Option<serde_json::Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<serde_json::Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'a SourceId>,
@@ -87,14 +89,14 @@ impl<'a> Line<'a> {
         rise: Option<&Quantity>,
         identity: bool,
     ) -> Self {
-        let (increase, sum_increase, last) = match summary {
+        let (increase, sum_increase, p99, last) = match summary {
             SeriesSummary::Level { last, .. } => {
                 let rise = rise.filter(|_| kind == Kind::Sum);
-                (rise.map(|rise| number(*rise)), None, Some(number(*last)))
+                (rise.map(|rise| number(*rise)), None, None, Some(number(*last)))
             }
-            SeriesSummary::Increase { increase, .. } => (Some(number(*increase)), None, None),
-            SeriesSummary::Distribution { count, sum, .. } => {
-                (Some((*count).into()), Some(number(*sum)), None)
+            SeriesSummary::Increase { increase, .. } => (Some(number(*increase)), None, None, None),
+            SeriesSummary::Distribution { count, sum, buckets, .. } => {
+                (Some((*count).into()), Some(number(*sum)), buckets.quantile(990).map(number), None)
             }
         };
         Self {
@@ -103,6 +105,7 @@ impl<'a> Line<'a> {
             kind: type_name(kind),
             increase,
             sum_increase,
+            p99,
             last,
             source: identity.then_some(&key.source),
             resource: identity.then(|| json_attributes(&key.resource)),
@@ -115,7 +118,12 @@ impl fmt::Display for Line<'_> {
         write!(f, "{}", self.name)?;
         write_attributes(f, &self.attributes)?;
         write!(f, "  {}", self.kind)?;
-        let values = [("+", &self.increase), ("sum +", &self.sum_increase), ("last ", &self.last)];
+        let values = [
+            ("+", &self.increase),
+            ("sum +", &self.sum_increase),
+            ("p99 ", &self.p99),
+            ("last ", &self.last),
+        ];
         for (label, value) in values {
             if let Some(value) = value {
                 write!(f, "  {label}{value}")?;
@@ -145,6 +153,7 @@ const fn type_name(kind: Kind) -> &'static str {
         Kind::Sum | Kind::RisingSum => "sum",
         Kind::Histogram => "histogram",
         Kind::ExponentialHistogram => "exponential_histogram",
+        Kind::Summary => "summary",
     }
 }
 

@@ -30,6 +30,7 @@ use std::{
 };
 
 use super::{
+    buckets::Buckets,
     finding::Interval,
     observation::{Attributes, SeriesKey, SeriesSummary, WindowSummary},
     policy::{Combine, Indicator, Selector, Statistic},
@@ -175,7 +176,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// A statistic of one series in one report; `None` where the series has no such statistic or no samples.
-const fn statistic_of(statistic: Statistic, summary: &SeriesSummary) -> Option<Quantity> {
+fn statistic_of(statistic: Statistic, summary: &SeriesSummary) -> Option<Quantity> {
     match (summary, statistic) {
         (SeriesSummary::Level { last, .. }, Statistic::Last) => Some(*last),
         (SeriesSummary::Level { min, .. }, Statistic::Min) => Some(*min),
@@ -189,10 +190,17 @@ const fn statistic_of(statistic: Statistic, summary: &SeriesSummary) -> Option<Q
             Some((sum, count)) => sum.divided_by(count),
             None => None,
         },
+        (SeriesSummary::Distribution { buckets, .. }, Statistic::P50 | Statistic::P90 | Statistic::P99) => {
+            buckets.quantile(statistic.quantile()?)
+        }
         (SeriesSummary::Level { .. }, Statistic::Increase)
         | (
             SeriesSummary::Increase { .. } | SeriesSummary::Distribution { .. },
             Statistic::Last | Statistic::Min | Statistic::Max,
+        )
+        | (
+            SeriesSummary::Level { .. } | SeriesSummary::Increase { .. },
+            Statistic::P50 | Statistic::P90 | Statistic::P99,
         ) => None,
     }
 }
@@ -203,6 +211,14 @@ const fn mean_parts(summary: &SeriesSummary) -> Option<(Quantity, u64)> {
         SeriesSummary::Level { sum, samples, .. } => Some((*sum, *samples)),
         SeriesSummary::Distribution { count, sum, .. } => Some((*sum, *count)),
         SeriesSummary::Increase { .. } => None,
+    }
+}
+
+/// Where the values of a distribution lie.
+const fn buckets_of(summary: &SeriesSummary) -> Option<&Buckets> {
+    match summary {
+        SeriesSummary::Distribution { buckets, .. } => Some(buckets),
+        SeriesSummary::Level { .. } | SeriesSummary::Increase { .. } => None,
     }
 }
 
@@ -222,6 +238,11 @@ fn indicator_in(indicator: &Indicator, summary: &WindowSummary) -> Option<Quanti
                     .filter_map(mean_parts)
                     .fold(nothing, |(sum, count), part| (sum.plus(part.0), count.saturating_add(part.1)));
                 sum.divided_by(count)
+            }
+            Statistic::P50 | Statistic::P90 | Statistic::P99 => {
+                let all =
+                    matching().filter_map(buckets_of).fold(Buckets::default(), |all, one| all.plus(one));
+                all.quantile(indicator.statistic.quantile()?)
             }
             Statistic::Last | Statistic::Min | Statistic::Max | Statistic::Increase => {
                 each().reduce(Quantity::plus)

@@ -4,6 +4,7 @@
 //! The model and the fold are pure: equal logs give equal state. Only `store` touches the world, and the
 //! fold never reads it.
 
+pub mod buckets;
 pub mod certified;
 pub mod change;
 pub mod command;

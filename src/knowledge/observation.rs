@@ -6,6 +6,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
 
+use super::buckets::Buckets;
 use crate::types::{
     Digest, Domain, Quantity, ReplicaIndex, SecretKey, Signature, SourceId, StatementKind, UnixMillis,
     WindowIndex, statement_bytes,
@@ -63,7 +64,7 @@ pub enum SeriesSummary {
         /// How many data points there were; at least 1.
         samples: u64,
     },
-    /// A histogram, by how many values it gained and their sum.
+    /// A histogram or a summary, by how many values it gained, their sum, and where they lie.
     Distribution {
         /// How many values came.
         count: u64,
@@ -71,6 +72,8 @@ pub enum SeriesSummary {
         sum: Quantity,
         /// How many data points there were; at least 1.
         samples: u64,
+        /// Where the values lie; empty when that is not known.
+        buckets: Buckets,
     },
 }
 

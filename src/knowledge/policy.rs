@@ -33,17 +33,35 @@ pub enum Statistic {
     Mean,
     /// By how much a rising sum rose, or how many values a distribution gained.
     Increase,
+    /// What half of a distribution's new values do not exceed.
+    P50,
+    /// What nine tenths of them do not exceed.
+    P90,
+    /// What all but a hundredth of them do not exceed.
+    P99,
 }
 
 impl Statistic {
     /// Every statistic, in order.
-    pub const ALL: [Self; 5] = [Self::Last, Self::Min, Self::Max, Self::Mean, Self::Increase];
+    pub const ALL: [Self; 8] =
+        [Self::Last, Self::Min, Self::Max, Self::Mean, Self::Increase, Self::P50, Self::P90, Self::P99];
+
+    /// Of a quantile, which share of the values does not exceed it, in thousandths.
+    #[must_use]
+    pub const fn quantile(self) -> Option<u64> {
+        match self {
+            Self::P50 => Some(500),
+            Self::P90 => Some(900),
+            Self::P99 => Some(990),
+            Self::Last | Self::Min | Self::Max | Self::Mean | Self::Increase => None,
+        }
+    }
 }
 
 /// How several matching series become one value, within one report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub enum Combine {
-    /// Their sum (for means: the mean over all their values).
+    /// Their sum (for means and quantiles: the one over all their values).
     Sum,
     /// The smallest.
     Min,

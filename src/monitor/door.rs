@@ -1,10 +1,14 @@
 //! The telemetry door: OTLP over HTTP, answered in the form of the request.
 //!
-//! A body is read and decoded on its connection's task and then counted by the one task that owns the
-//! monitor. The answers follow what clients do with them: a 503 names a `Retry-After` longer than any
-//! client's patience, so that an engine's short-lived processes drop the data at once instead of holding
-//! their slots; traces and logs are taken and dropped, because engines send them to the same base address.
+//! A body is read on its connection's task, decoded apart (`door/decoding.rs`), and queued for the task that owns
+//! the monitor. An answer waits for none of them longer than [`ANSWER_PATIENCE`]: an engine's short-lived
+//! processes hold their slots until they are answered. The answers follow what clients do with them: a 503 names
+//! a `Retry-After` longer than any client's patience, so that they drop the data at once; traces and logs are
+//! taken and dropped, because engines send them to the same base address.
 //! Invariant: memory is bounded before and after decompression, whatever a client sends.
+
+mod decoding;
+mod reading;
 
 use axum::{
     Router,
@@ -14,7 +18,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
 };
@@ -28,21 +31,37 @@ use std::{
 };
 use tokio::sync::Semaphore;
 
+use self::{
+    decoding::{Decoding, Encoded, NotDecoded},
+    reading::Unread,
+};
 use super::{
     Ingested,
-    otlp::{self, DecodeError, Format, MAX_BODY_BYTES},
-    task::{IngestError, MonitorHandle},
+    otlp::{DROPPED_PATHS, DecodeError, Format, MAX_BODY_BYTES, METRICS_PATHS},
+    task::MonitorHandle,
 };
+use crate::types::{Millis, UnixMillis};
 
-/// How long a body may take to arrive; exporters give up after ten seconds.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+pub use self::{decoding::QUICK_BYTES, reading::BODY_TIMEOUT};
 
-/// How many bodies are read and decoded at once: each may take 20 MB.
-pub const MAX_DECODING: usize = 32;
+/// The most bytes of bodies that are in memory before they are decoded: sixteen of the largest.
+pub const MAX_BODIES_BYTES: usize = 16 * MAX_BODY_BYTES;
+
+/// How long an answer waits to be told which points the monitor refuses. Past it the request is answered as
+/// taken, which it is; what does not count then stands only in the metrics and the log.
+pub const ANSWER_PATIENCE: Duration = Duration::from_millis(5);
 
 /// Seconds after which an overloaded door may be asked again; above every client's own timeout, so that
 /// none waits for it.
 pub const RETRY_AFTER_SECONDS: &str = "30";
+
+/// Requests that are refused or turned away are told of in the log, and then not again for so long.
+const TELL_AGAIN: Millis = Millis::from_secs(60);
+
+/// How far back the samples of a request lie that is turned away unread: one export interval of a fast engine.
+const TURNED_AWAY_SPAN: Millis = Millis::from_secs(10);
+
+const OVERLOADED: &str = "too much telemetry is waiting already";
 
 /// How many requests the door answered, by what it said.
 #[derive(Debug, Default)]
@@ -82,41 +101,55 @@ impl DoorCounters {
 #[derive(Clone)]
 struct Door {
     monitor: MonitorHandle,
-    decoding: Arc<Semaphore>,
+    patience: Duration,
+    room: Arc<Semaphore>,
+    decoding: Decoding,
     counters: Arc<DoorCounters>,
+    told_refused: Arc<LastTold>,
+    told_overloaded: Arc<LastTold>,
+}
+
+/// When something was last told of in the log.
+#[derive(Debug, Default)]
+struct LastTold(AtomicU64);
+
+impl LastTold {
+    /// Whether it is time to tell again; whoever is told so does it.
+    fn is_due(&self, now: UnixMillis) -> bool {
+        let last = self.0.load(Relaxed);
+        now.since(UnixMillis::new(last)) >= TELL_AGAIN
+            && self.0.compare_exchange(last, now.as_millis(), Relaxed, Relaxed).is_ok()
+    }
 }
 
 /// The door's routes in front of a monitor, and its counters.
 pub fn routes(monitor: MonitorHandle) -> (Router, Arc<DoorCounters>) {
-    let counters = Arc::new(DoorCounters::default());
-    let decoding = Arc::new(Semaphore::new(MAX_DECODING));
-    let door = Door { monitor, decoding, counters: Arc::clone(&counters) };
-    let router = Router::new()
-        .route("/v1/metrics", post(take_metrics))
-        // Clients use a per-signal address as it is, so a base address arrives here.
-        .route("/", post(take_metrics))
-        .route("/v1/traces", post(drop_signal))
-        .route("/v1/logs", post(drop_signal))
-        .with_state(door);
-    (router, counters)
+    patient_routes(monitor, ANSWER_PATIENCE)
+}
+
+/// The same with another patience than [`ANSWER_PATIENCE`].
+pub fn patient_routes(monitor: MonitorHandle, patience: Duration) -> (Router, Arc<DoorCounters>) {
+    let door = Door::new(monitor, patience);
+    let counters = Arc::clone(&door.counters);
+    (routes_of(door), counters)
+}
+
+fn routes_of(door: Door) -> Router {
+    let metrics = METRICS_PATHS.iter().fold(Router::new(), |all, path| all.route(path, post(take_metrics)));
+    let all = DROPPED_PATHS.iter().fold(metrics, |all, path| all.route(path, post(drop_signal)));
+    all.with_state(door)
 }
 
 async fn take_metrics(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
     let answer = door.take(&headers, body).await;
-    let counter = match &answer {
-        Answer::Taken(..) => &door.counters.taken,
-        Answer::Refused { .. } => &door.counters.refused,
-        Answer::Overloaded(_) => &door.counters.overloaded,
-    };
-    counter.fetch_add(1, Relaxed);
+    door.note(&answer);
     answer.into_response()
 }
 
 async fn drop_signal(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
     door.counters.dropped.fetch_add(1, Relaxed);
-    // The body is read to its end, or a client that is still writing takes the answer for a failure. Whether
-    // it can be read makes no difference: it is dropped.
-    let _ = read_body(body).await;
+    // Whether it can be read makes no difference: it is dropped.
+    reading::skip(body).await;
     match Format::of_content_type(content_type(&headers)) {
         Ok(format) => success(format, &Ingested::default()),
         Err(error) => refusal(None, status_of(&error), &error.to_string()),
@@ -128,17 +161,21 @@ async fn drop_signal(State(door): State<Door>, headers: HeaderMap, body: Body) -
 /// # Errors
 /// The status and a text for the client.
 pub async fn read_body(body: Body) -> Result<Bytes, (StatusCode, String)> {
-    let read = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+    let read = reading::read(body, None).await;
+    read.map(|(body, _)| body).map_err(|unread| answer_to(&unread))
+}
+
+fn answer_to(unread: &Unread) -> (StatusCode, String) {
+    match unread {
+        Unread::TooLarge => {
             let error = DecodeError::TooLarge { most: MAX_BODY_BYTES, decompressed: false };
-            Err((StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))
+            (StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
         }
-        Ok(Err(error)) => Err((StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}"))),
-        Err(_) => {
+        Unread::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED.to_owned()),
+        Unread::Broken(why) => (StatusCode::BAD_REQUEST, format!("the body cannot be read: {why}")),
+        Unread::TooSlow => {
             let seconds = BODY_TIMEOUT.as_secs();
-            Err((StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {seconds} s")))
+            (StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {seconds} s"))
         }
     }
 }
@@ -150,31 +187,78 @@ enum Answer {
 }
 
 impl Door {
+    fn new(monitor: MonitorHandle, patience: Duration) -> Self {
+        Self {
+            monitor,
+            patience,
+            room: reading::room(MAX_BODIES_BYTES),
+            decoding: Decoding::new(),
+            counters: Arc::default(),
+            told_refused: Arc::default(),
+            told_overloaded: Arc::default(),
+        }
+    }
+
     async fn take(&self, headers: &HeaderMap, body: Body) -> Answer {
         let (content_type, encoding) = (content_type(headers), content_encoding(headers));
         let format = Format::of_content_type(content_type);
         let refused = |status, why| Answer::Refused { format: format.clone().ok(), status, why };
+        let read = reading::read(body, Some(&self.room)).await;
         let format = match &format {
             Ok(format) => *format,
             Err(error) => return refused(status_of(error), error.to_string()),
         };
-        let batch = {
-            let Ok(_permit) = self.decoding.acquire().await else {
-                return Answer::Overloaded(format);
-            };
-            let body = match read_body(body).await {
-                Ok(body) => body,
-                Err((status, why)) => return refused(status, why),
-            };
-            match otlp::decode(&body, content_type, encoding) {
-                Ok(batch) => batch,
-                Err(error) => return refused(status_of(&error), error.to_string()),
+        let (body, room) = match read {
+            Ok(read) => read,
+            Err(Unread::NoRoom) => return self.turn_away(format),
+            Err(unread @ (Unread::TooLarge | Unread::Broken(_) | Unread::TooSlow)) => {
+                let (status, why) = answer_to(&unread);
+                return refused(status, why);
             }
         };
-        match self.monitor.ingest(batch).await {
-            Ok(ingested) => Answer::Taken(format, ingested),
-            Err(IngestError::Overloaded | IngestError::Ended) => Answer::Overloaded(format),
+        let (content_type, content_encoding) = (content_type.map(str::to_owned), encoding.map(str::to_owned));
+        let encoded = Encoded { body, content_type, content_encoding, room };
+        let batch = match self.decoding.decode(encoded).await {
+            Ok(batch) => batch,
+            Err(NotDecoded::Overloaded) => return self.turn_away(format),
+            Err(NotDecoded::Refused(error)) => return refused(status_of(&error), error.to_string()),
+        };
+        let as_decoded = Ingested { accepted: batch.len() as u64, rejected: batch.refused().clone() };
+        let Ok(counted) = self.monitor.queue(batch) else {
+            return Answer::Overloaded(format);
+        };
+        match tokio::time::timeout(self.patience, counted).await {
+            Ok(Ok(ingested)) => Answer::Taken(format, ingested),
+            // The monitor ended with the queue.
+            Ok(Err(_)) => Answer::Overloaded(format),
+            Err(_) => Answer::Taken(format, as_decoded),
         }
+    }
+
+    /// What is in a body that nobody decodes is not known; other replicas may have it.
+    fn turn_away(&self, format: Format) -> Answer {
+        let now = self.monitor.now();
+        self.monitor.note_missed(now.minus(TURNED_AWAY_SPAN), now);
+        Answer::Overloaded(format)
+    }
+
+    fn note(&self, answer: &Answer) {
+        let counter = match answer {
+            Answer::Taken(..) => &self.counters.taken,
+            Answer::Refused { status, why, .. } => {
+                if self.told_refused.is_due(self.monitor.now()) {
+                    tracing::warn!(status = status.as_u16(), why, "a telemetry request is refused");
+                }
+                &self.counters.refused
+            }
+            Answer::Overloaded(_) => {
+                if self.told_overloaded.is_due(self.monitor.now()) {
+                    tracing::warn!("more telemetry comes than can be taken; requests are turned away");
+                }
+                &self.counters.overloaded
+            }
+        };
+        counter.fetch_add(1, Relaxed);
     }
 }
 
@@ -190,8 +274,7 @@ impl IntoResponse for Answer {
 
 /// The answer when nothing more can be taken: the client should drop the data at once.
 pub fn overloaded(format: Format) -> Response {
-    let why = "too much telemetry is waiting already";
-    let mut response = refusal(Some(format), StatusCode::SERVICE_UNAVAILABLE, why);
+    let mut response = refusal(Some(format), StatusCode::SERVICE_UNAVAILABLE, OVERLOADED);
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER_SECONDS));
     response

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use super::{
     point::{Batch, Kind, Point, Refused, UnixNanos},
     reason::Reason,
-    series::{SERIES_IDLE, SeriesIndex},
+    series::{Entry, SERIES_IDLE, SeriesId, SeriesIndex},
     streams::{MAX_STREAMS, Streams},
-    windows::{MAX_OPEN_WINDOWS, Windows},
+    tally::Tally,
+    windows::{ClosedWindow, MAX_OPEN_WINDOWS, Windows},
 };
 use crate::{
     knowledge::{
@@ -26,8 +27,8 @@ use crate::{
 /// sample alone tells the whole rise.
 pub const SAMPLES_PER_STREAM: usize = 64;
 
-/// The most bytes of a summary's series keys: half of the largest message between replicas.
-pub const MAX_SUMMARY_KEY_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes of a summary: three quarters of the largest message between replicas.
+pub const MAX_SUMMARY_BYTES: usize = 12 * 1024 * 1024;
 
 /// How many gaps are remembered; more of them within one deadline are one long gap.
 const MAX_GAPS: usize = 64;
@@ -122,6 +123,7 @@ pub struct Monitor {
     index: SeriesIndex,
     streams: Streams,
     windows: Windows,
+    tally: Tally,
     gaps: Vec<(UnixMillis, UnixMillis)>,
 }
 
@@ -139,23 +141,43 @@ impl Monitor {
             index: SeriesIndex::new(),
             streams: Streams::new(UnixNanos::from_millis(started_at)),
             windows: Windows::new(),
+            tally: Tally::new(),
             gaps: Vec::new(),
         }
     }
 
-    /// Takes the points of a batch into their windows. A refused point never stops another.
+    /// Takes the points of a batch into their windows. A refused point never stops another. A data point of
+    /// several parts counts when all of them do.
     pub fn ingest(&mut self, batch: &Batch, now: UnixMillis) -> Ingested {
         let mut ingested = Ingested { accepted: 0, rejected: batch.refused().clone() };
-        for point in batch.points() {
-            match self.take(&point, now) {
-                Ok(()) => ingested.accepted += 1,
-                Err(reason) => *ingested.rejected.entry(reason).or_default() += 1,
+        for (source, refused) in batch.refused_by_source() {
+            for (reason, points) in refused {
+                self.tally.refuse(source.as_ref(), *reason, *points);
+            }
+        }
+        let mut points = batch.points().peekable();
+        while let Some(point) = points.next() {
+            let mut taken = self.take(&point, now);
+            while let Some(part) = points.next_if(|next| next.continues) {
+                taken = taken.and(self.take(&part, now));
+            }
+            match taken {
+                Ok(series) => {
+                    ingested.accepted += 1;
+                    if let Some(entry) = self.index.entry(series) {
+                        self.tally.accept(&entry.key.source);
+                    }
+                }
+                Err(reason) => {
+                    *ingested.rejected.entry(reason).or_default() += 1;
+                    self.tally.refuse(Some(&point.series_key().source), reason, 1);
+                }
             }
         }
         ingested
     }
 
-    fn take(&mut self, point: &Point<'_>, now: UnixMillis) -> Result<(), Reason> {
+    fn take(&mut self, point: &Point<'_>, now: UnixMillis) -> Result<SeriesId, Reason> {
         let time = point.sample.time.to_millis();
         let window = WindowIndex::containing(time, self.parameters.window);
         if window < self.oldest_open {
@@ -170,7 +192,8 @@ impl Monitor {
             return Err(Reason::NotOpenYet);
         }
         let series = self.index.find_or_add(point)?;
-        self.windows.add(window, series, &point.sample, self.parameters.samples_per_stream)
+        self.windows.add(window, series, point.sample, self.parameters.samples_per_stream)?;
+        Ok(series)
     }
 
     /// Notes that samples with times from `from` to `to` may have been missed: the windows there are partial.
@@ -193,10 +216,10 @@ impl Monitor {
         let kinds = self.close_by_kind(window)?;
         let seen = kinds.len();
         let mut series = BTreeMap::new();
-        let mut key_bytes = 0;
+        let mut bytes = 0;
         for ((key, _), summary) in kinds {
-            key_bytes += borsh::object_length(&key).unwrap_or(MAX_SUMMARY_KEY_BYTES);
-            if series.len() < self.parameters.series_limit && key_bytes <= MAX_SUMMARY_KEY_BYTES {
+            bytes += borsh::object_length(&(&key, &summary)).unwrap_or(MAX_SUMMARY_BYTES);
+            if series.len() < self.parameters.series_limit && bytes <= MAX_SUMMARY_BYTES {
                 series.entry(key).or_insert(summary);
             }
         }
@@ -219,17 +242,33 @@ impl Monitor {
             return Err(AlreadyClosed { window, oldest_open: self.oldest_open });
         }
         while let Some(oldest) = self.windows.oldest().filter(|oldest| *oldest < window) {
-            self.windows.close(oldest, &mut self.streams, &self.index);
+            let ClosedWindow { ended, .. } = self.windows.close(oldest, &mut self.streams, &self.index);
+            self.drop_ended(&ended);
         }
-        let summaries = self.windows.close(window, &mut self.streams, &self.index);
+        let ClosedWindow { summaries, ended } = self.windows.close(window, &mut self.streams, &self.index);
         self.oldest_open = window.next();
         let named = summaries.into_iter().filter_map(|(id, summary)| {
             let entry = self.index.entry(id)?;
             Some((((*entry.key).clone(), entry.kind), summary))
         });
         let named = named.collect();
+        self.drop_ended(&ended);
         self.make_room(window);
+        self.tally.settle(|source| self.index.series_of(source));
         Ok(named)
+    }
+
+    /// Levels that ended and did not come back make room at once. What counts up keeps its place, because its
+    /// streams may go on.
+    fn drop_ended(&mut self, ended: &BTreeMap<SeriesId, UnixNanos>) {
+        for (series, time) in ended {
+            let gone = |entry: &Entry| {
+                matches!(entry.kind, Kind::Gauge | Kind::Sum) && entry.last_sample <= time.to_millis()
+            };
+            if self.index.entry(*series).is_some_and(gone) {
+                self.index.drop_series(*series, UnixNanos::ZERO);
+            }
+        }
     }
 
     fn missed_part_of(&self, window: WindowIndex) -> bool {
@@ -250,6 +289,12 @@ impl Monitor {
     #[must_use]
     pub const fn oldest_open(&self) -> WindowIndex {
         self.oldest_open
+    }
+
+    /// What each source sent, as of the newest closed window in the number of its series.
+    #[must_use]
+    pub const fn sources(&self) -> &Tally {
+        &self.tally
     }
 
     /// How many series it knows.

@@ -14,6 +14,7 @@ mod reason;
 mod samples;
 mod series;
 mod streams;
+mod tally;
 mod windows;
 
 #[cfg(feature = "service")]
@@ -31,10 +32,14 @@ pub mod totals;
 mod tests;
 
 pub use intake::{
-    AlreadyClosed, Closed, Ingested, MAX_SUMMARY_KEY_BYTES, Monitor, MonitorParameters, SAMPLES_PER_STREAM,
+    AlreadyClosed, Closed, Ingested, MAX_SUMMARY_BYTES, Monitor, MonitorParameters, SAMPLES_PER_STREAM,
 };
-pub use point::{Amount, Batch, Kind, Measure, Point, Refused, Sample, Temporality, UnixNanos};
+pub use point::{
+    Amount, Batch, Kind, MAX_BATCH_BYTES, MAX_POINTS, Measure, Point, Refused, RefusedBySource, Sample,
+    Temporality, UnixNanos,
+};
 pub use reason::Reason;
 pub use series::{MAX_SERIES_PER_SOURCE, MAX_SOURCES, PROCESS_ATTRIBUTES, SERIES_IDLE, names_a_process};
 pub use streams::MAX_STREAMS;
+pub use tally::{SourceCounts, Tally};
 pub use windows::{MAX_DELTAS_PER_SERIES, MAX_HELD_SAMPLES, MAX_OPEN_WINDOWS};

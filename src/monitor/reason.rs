@@ -12,8 +12,6 @@ pub enum Reason {
     StartAfterTime,
     /// It has no value, or one of a wrong type.
     NoValue,
-    /// It says that its series ended.
-    NoRecordedValue,
     /// Its value is infinite or not a number.
     NotFinite,
     /// Its value is larger than any quantity.
@@ -26,10 +24,8 @@ pub enum Reason {
     ChangeOfLevel,
     /// Its histogram holds values but not their sum.
     NoSum,
-    /// Its histogram has as many buckets as no histogram has.
+    /// Its histogram has buckets that no histogram has: their number, their bounds or their places.
     BadBuckets,
-    /// Summaries are not counted: quantiles of different processes cannot be merged.
-    Summary,
     /// Its metric is of a kind that is not known.
     UnknownKind,
     /// Its metric has no name, or a too long one.
@@ -40,6 +36,8 @@ pub enum Reason {
     TooManyAttributes,
     /// Its names and attributes are too large, or nested too deeply.
     IdentityTooLarge,
+    /// Its request has more points, or larger ones, than one request may have.
+    TooManyPoints,
     /// Its window is closed already, or began before the monitor did.
     Late,
     /// Its time lies too far ahead of the monitor's clock.
@@ -56,11 +54,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 22] = [
         Self::NoTime,
         Self::StartAfterTime,
         Self::NoValue,
-        Self::NoRecordedValue,
         Self::NotFinite,
         Self::OutOfRange,
         Self::Negative,
@@ -68,12 +65,12 @@ impl Reason {
         Self::ChangeOfLevel,
         Self::NoSum,
         Self::BadBuckets,
-        Self::Summary,
         Self::UnknownKind,
         Self::BadName,
         Self::BadSource,
         Self::TooManyAttributes,
         Self::IdentityTooLarge,
+        Self::TooManyPoints,
         Self::Late,
         Self::Future,
         Self::NotOpenYet,
@@ -89,7 +86,6 @@ impl Reason {
             Self::NoTime => "no_time",
             Self::StartAfterTime => "start_after_time",
             Self::NoValue => "no_value",
-            Self::NoRecordedValue => "no_recorded_value",
             Self::NotFinite => "not_finite",
             Self::OutOfRange => "out_of_range",
             Self::Negative => "negative",
@@ -97,12 +93,12 @@ impl Reason {
             Self::ChangeOfLevel => "change_of_level",
             Self::NoSum => "no_sum",
             Self::BadBuckets => "bad_buckets",
-            Self::Summary => "summary",
             Self::UnknownKind => "unknown_kind",
             Self::BadName => "bad_name",
             Self::BadSource => "bad_source",
             Self::TooManyAttributes => "too_many_attributes",
             Self::IdentityTooLarge => "identity_too_large",
+            Self::TooManyPoints => "too_many_points",
             Self::Late => "late",
             Self::Future => "future",
             Self::NotOpenYet => "not_open_yet",

@@ -2,8 +2,8 @@
 //!
 //! A packed file is a gzip stream of: one line of JSON `{"format": "quorate-otlp-recording/1"}`; then for
 //! each request, in the order of arrival, one line of JSON (`n`, `received_at_ms`, `path`, `content_type`,
-//! `content_encoding`, `bytes`) followed by exactly `bytes` bytes of body, as they arrived. Nothing here
-//! looks into a body. Invariant: a request that is returned is complete.
+//! `content_encoding`, `bytes`, and whatever else was noted) followed by exactly `bytes` bytes of body, as
+//! they arrived. Nothing here looks into a body. Invariant: a request that is returned is complete.
 
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::otlp::MAX_BODY_BYTES;
+use super::otlp::{MAX_BODY_BYTES, METRICS_PATHS};
 
 /// The first line of a packed recording.
 const FORMAT: &str = "quorate-otlp-recording/1";
@@ -36,13 +36,15 @@ pub struct RecordedRequest {
     pub content_encoding: Option<String>,
     /// Its body, still compressed.
     pub body: Vec<u8>,
+    /// What else whoever recorded it noted, such as `chunked`; nothing here reads it.
+    pub notes: serde_json::Map<String, serde_json::Value>,
 }
 
 impl RecordedRequest {
     /// Whether it was posted to a path where metrics are taken.
     #[must_use]
     pub fn is_metrics(&self) -> bool {
-        matches!(self.path.as_str(), "/v1/metrics" | "/")
+        METRICS_PATHS.contains(&self.path.as_str())
     }
 }
 
@@ -83,6 +85,8 @@ struct Line {
     bytes: usize,
     #[serde(default, skip_serializing)]
     file: Option<String>,
+    #[serde(flatten)]
+    notes: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Line {
@@ -94,6 +98,7 @@ impl Line {
             content_type: self.content_type,
             content_encoding: self.content_encoding,
             body,
+            notes: self.notes,
         }
     }
 }
@@ -185,6 +190,7 @@ pub fn pack(requests: &[RecordedRequest], writer: impl Write) -> std::io::Result
             content_encoding: request.content_encoding.clone(),
             bytes: request.body.len(),
             file: None,
+            notes: request.notes.clone(),
         };
         serde_json::to_writer(&mut writer, &line)?;
         writer.write_all(b"\n")?;
@@ -214,6 +220,7 @@ mod tests {
             content_type: Some("application/json".to_owned()),
             content_encoding: content_encoding.map(str::to_owned),
             body: body.to_vec(),
+            notes: serde_json::Map::from_iter([("chunked".to_owned(), (n == 2).into())]),
         };
         vec![request(1, b"{}\n", None), request(2, b"", Some("gzip")), request(3, &[0, 10, 13, 255], None)]
     }

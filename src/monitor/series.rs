@@ -62,7 +62,7 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     identity: Box<[u8]>,
     fingerprint: u64,
-    last_sample: UnixMillis,
+    pub(super) last_sample: UnixMillis,
     /// Streams of the series that started no later than this may have been forgotten.
     pub(super) forgotten: UnixNanos,
 }
@@ -141,6 +141,11 @@ impl SeriesIndex {
     /// What is known of a series that a window or a stream holds.
     pub(super) fn entry(&self, id: SeriesId) -> Option<&Entry> {
         self.entries.get(id.0 as usize).and_then(Option::as_ref)
+    }
+
+    /// How many series a source has.
+    pub(super) fn series_of(&self, source: &SourceId) -> usize {
+        self.sources.get(source).map_or(0, |source| source.series)
     }
 
     /// The newest start of a stream of this series that may have been seen and forgotten.

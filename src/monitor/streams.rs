@@ -25,10 +25,13 @@ use super::{
 /// forgotten. A process for every task, ten streams each and twenty tasks a second fill it in eight minutes.
 pub const MAX_STREAMS: usize = 100_000;
 
+/// The most buckets of histograms in those last values: 32 MB. Past it they are forgotten likewise.
+const MAX_STREAM_BUCKETS: usize = 2_000_000;
+
 /// A series and the start of one of its streams.
 pub(super) type StreamKey = (SeriesId, UnixNanos);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Position {
     last: Amount,
     time: UnixNanos,
@@ -38,12 +41,14 @@ struct Position {
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     positions: BTreeMap<StreamKey, Position>,
+    /// How many buckets all positions hold.
+    buckets: usize,
     started_at: UnixNanos,
 }
 
 impl Streams {
     pub(super) const fn new(started_at: UnixNanos) -> Self {
-        Self { positions: BTreeMap::new(), started_at }
+        Self { positions: BTreeMap::new(), buckets: 0, started_at }
     }
 
     /// How much the stream rose in the window of these samples, which is the next one to close.
@@ -56,29 +61,32 @@ impl Streams {
         let (series, start) = key;
         let mut samples = samples.by_time();
         let mut position = match self.positions.get(&key) {
-            Some(position) => *position,
+            Some(position) => position.clone(),
             None if start >= self.started_at && start > index.forgotten(series) => {
                 Position { last: Amount::default(), time: start }
             }
             None => match samples.next() {
-                Some((time, last)) => Position { last, time },
+                Some((time, last)) => Position { last: last.clone(), time },
                 None => return Amount::default(),
             },
         };
         let mut risen = Amount::default();
         for (time, amount) in samples {
-            risen = risen.plus(amount.risen_since(position.last));
-            position = Position { last: amount, time };
+            risen = risen.plus(&amount.risen_since(&position.last));
+            position = Position { last: amount.clone(), time };
         }
-        self.positions.insert(key, position);
+        self.buckets += position.last.bucket_count();
+        if let Some(before) = self.positions.insert(key, position) {
+            self.buckets -= before.last.bucket_count();
+        }
         risen
     }
 
     /// Forgets the streams that were silent for longest, down to the limit.
     pub(super) fn evict(&mut self, index: &mut SeriesIndex, limit: usize) {
-        let Some(surplus) = self.positions.len().checked_sub(limit).filter(|surplus| *surplus > 0) else {
+        if self.positions.len() <= limit && self.buckets <= MAX_STREAM_BUCKETS {
             return;
-        };
+        }
         // Series are told apart by their keys here: their places in the index depend on who came first.
         let mut oldest: Vec<(UnixNanos, StreamKey)> =
             self.positions.iter().map(|(key, position)| (position.time, *key)).collect();
@@ -86,9 +94,18 @@ impl Streams {
             let key = |id| index.entry(id).map(|entry| (&*entry.key, entry.kind));
             (time, start).cmp(&(other_time, other_start)).then_with(|| key(*series).cmp(&key(*other_series)))
         });
-        for (_, (series, start)) in oldest.into_iter().take(surplus) {
-            self.positions.remove(&(series, start));
+        for (_, (series, start)) in oldest {
+            if self.positions.len() <= limit && self.buckets <= MAX_STREAM_BUCKETS {
+                return;
+            }
+            self.remove(&(series, start));
             index.forget_stream(series, start);
+        }
+    }
+
+    fn remove(&mut self, key: &StreamKey) {
+        if let Some(position) = self.positions.remove(key) {
+            self.buckets -= position.last.bucket_count();
         }
     }
 
@@ -97,7 +114,7 @@ impl Streams {
         let range = (series, UnixNanos::ZERO)..=(series, UnixNanos::new(u64::MAX));
         let starts: Vec<UnixNanos> = self.positions.range(range).map(|((_, start), _)| *start).collect();
         for start in &starts {
-            self.positions.remove(&(series, *start));
+            self.remove(&(series, *start));
         }
         starts.last().copied().unwrap_or_default()
     }

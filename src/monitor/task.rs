@@ -1,20 +1,23 @@
 //! The task that owns the [`Monitor`], and the handle that others hold of it.
 //!
 //! Batches and closings go through one bounded queue, in order, so that a window closes only after the
-//! batches that were answered before. The task decides nothing about what it counts.
-//! Invariant: what is answered as taken is counted before any later closing.
+//! batches that were queued before. The task decides nothing about what it counts, and says once a minute for
+//! each source what of it does not count. Invariant: what is queued is counted before any later closing.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinHandle,
 };
 
-use super::{AlreadyClosed, Batch, Closed, Ingested, Monitor, Reason};
-use crate::types::{UnixMillis, WindowIndex};
+use super::{AlreadyClosed, Batch, Closed, Ingested, Monitor, Reason, SourceCounts, Tally};
+use crate::types::{Millis, SourceId, UnixMillis, WindowIndex};
 
 /// The most batches that wait for the monitor: at some hundred microseconds each, a tenth of a second.
 pub const MAX_QUEUED_BATCHES: usize = 1_024;
@@ -22,9 +25,13 @@ pub const MAX_QUEUED_BATCHES: usize = 1_024;
 /// The most memory that waiting batches take together.
 pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
+/// A source whose points do not count is told of in the log, and then not again for so long.
+const TELL_AGAIN: Millis = Millis::from_secs(60);
+
 /// Queued memory is counted in units of so many bytes.
 const MEMORY_UNIT: usize = 1_024;
 
+#[derive(Debug)]
 enum Message {
     Ingest { batch: Batch, memory: OwnedSemaphorePermit, reply: oneshot::Sender<Ingested> },
     Close { window: WindowIndex, reply: oneshot::Sender<Result<Closed, AlreadyClosed>> },
@@ -39,6 +46,7 @@ pub struct MonitorCounters {
     overloaded: AtomicU64,
     series: AtomicU64,
     streams: AtomicU64,
+    sources: Mutex<Tally>,
 }
 
 impl MonitorCounters {
@@ -69,6 +77,13 @@ impl MonitorCounters {
     #[must_use]
     pub fn streams(&self) -> u64 {
         self.streams.load(Relaxed)
+    }
+
+    /// What each source sent, as of the newest closed window.
+    #[must_use]
+    pub fn sources(&self) -> Tally {
+        // A tally is replaced whole, so it is whole also after a panic.
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note(&self, ingested: &Ingested) {
@@ -104,10 +119,11 @@ pub enum CloseError {
 /// A handle to the task that owns the monitor. Copies share it; the task ends when all are gone.
 #[derive(Clone, Debug)]
 pub struct MonitorHandle {
-    queue: mpsc::Sender<Message>,
+    messages: mpsc::Sender<Message>,
     memory: Arc<Semaphore>,
     counters: Arc<MonitorCounters>,
     missed: Arc<Missed>,
+    clock: fn() -> UnixMillis,
 }
 
 /// The span of the samples that found the queue full and that the monitor was not told of yet.
@@ -124,12 +140,9 @@ impl Missed {
         Self { from: AtomicU64::new(Self::NOTHING), to: AtomicU64::new(0) }
     }
 
-    fn add(&self, batch: &Batch) {
-        for point in batch.points() {
-            let time = point.sample.time.to_millis().as_millis();
-            self.to.fetch_max(time, Relaxed);
-            self.from.fetch_min(time, Relaxed);
-        }
+    fn add(&self, from: UnixMillis, to: UnixMillis) {
+        self.to.fetch_max(to.as_millis(), Relaxed);
+        self.from.fetch_min(from.as_millis(), Relaxed);
     }
 
     fn take(&self) -> Option<(UnixMillis, UnixMillis)> {
@@ -144,44 +157,92 @@ impl Missed {
 /// Starts the task that owns a monitor. The clock says how far ahead a sample may lie.
 #[must_use]
 pub fn spawn(monitor: Monitor, clock: fn() -> UnixMillis) -> (MonitorHandle, JoinHandle<()>) {
-    let (queue, messages) = mpsc::channel(MAX_QUEUED_BATCHES);
+    let (handle, owner) = prepare(monitor, clock);
+    (handle, tokio::spawn(owner.run()))
+}
+
+/// The task that [`spawn`] starts, before it runs, and a handle to it.
+pub(super) fn prepare(monitor: Monitor, clock: fn() -> UnixMillis) -> (MonitorHandle, Owner) {
+    let (sender, messages) = mpsc::channel(MAX_QUEUED_BATCHES);
     let handle = MonitorHandle {
-        queue,
+        messages: sender,
         memory: Arc::new(Semaphore::new(MAX_QUEUED_BYTES / MEMORY_UNIT)),
         counters: Arc::default(),
         missed: Arc::new(Missed::new()),
+        clock,
     };
     let (counters, missed) = (Arc::clone(&handle.counters), Arc::clone(&handle.missed));
-    (handle, tokio::spawn(own(monitor, clock, messages, counters, missed)))
+    (handle, Owner { monitor, clock, messages, counters, missed, told: BTreeMap::new() })
 }
 
-async fn own(
-    mut monitor: Monitor,
+/// The monitor and what feeds it.
+#[derive(Debug)]
+pub(super) struct Owner {
+    monitor: Monitor,
     clock: fn() -> UnixMillis,
-    mut messages: mpsc::Receiver<Message>,
+    messages: mpsc::Receiver<Message>,
     counters: Arc<MonitorCounters>,
     missed: Arc<Missed>,
+    /// When each source's refused points were last told of, and how many they were. One without a name stands
+    /// for all that have no series.
+    told: BTreeMap<Option<SourceId>, (UnixMillis, u64)>,
+}
+
+impl Owner {
+    /// Counts and closes until all handles are gone.
+    pub(super) async fn run(mut self) {
+        while let Some(message) = self.messages.recv().await {
+            if let Some((from, to)) = self.missed.take() {
+                self.monitor.note_gap(from, to);
+            }
+            // A requester that went away does not need its reply.
+            match message {
+                Message::Ingest { batch, memory, reply } => {
+                    let ingested = self.monitor.ingest(&batch, (self.clock)());
+                    drop((batch, memory));
+                    self.counters.note(&ingested);
+                    let _ = reply.send(ingested);
+                }
+                Message::Close { window, reply } => {
+                    let closed = self.monitor.close(window);
+                    self.publish();
+                    let _ = reply.send(closed);
+                }
+                Message::Gap { from, to } => self.monitor.note_gap(from, to),
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.counters.series.store(self.monitor.series_count() as u64, Relaxed);
+        self.counters.streams.store(self.monitor.stream_count() as u64, Relaxed);
+        let tally = self.monitor.sources().clone();
+        let now = (self.clock)();
+        self.told
+            .retain(|source, _| source.as_ref().is_none_or(|source| tally.by_source.contains_key(source)));
+        for (source, counts) in &tally.by_source {
+            tell(&mut self.told, Some(source), counts, now);
+        }
+        tell(&mut self.told, None, &tally.others, now);
+        *self.counters.sources.lock().unwrap_or_else(PoisonError::into_inner) = tally;
+    }
+}
+
+/// Says in the log that points of a source do not count, unless that was said lately.
+fn tell(
+    told: &mut BTreeMap<Option<SourceId>, (UnixMillis, u64)>,
+    source: Option<&SourceId>,
+    counts: &SourceCounts,
+    now: UnixMillis,
 ) {
-    while let Some(message) = messages.recv().await {
-        if let Some((from, to)) = missed.take() {
-            monitor.note_gap(from, to);
-        }
-        // A requester that went away does not need its reply.
-        match message {
-            Message::Ingest { batch, memory, reply } => {
-                let ingested = monitor.ingest(&batch, clock());
-                drop((batch, memory));
-                counters.note(&ingested);
-                let _ = reply.send(ingested);
-            }
-            Message::Close { window, reply } => {
-                let closed = monitor.close(window);
-                counters.series.store(monitor.series_count() as u64, Relaxed);
-                counters.streams.store(monitor.stream_count() as u64, Relaxed);
-                let _ = reply.send(closed);
-            }
-            Message::Gap { from, to } => monitor.note_gap(from, to),
-        }
+    let refused = counts.refused_points();
+    let (last, before) = told.get(&source.cloned()).copied().unwrap_or_default();
+    if refused > before && (before == 0 || now.since(last) >= TELL_AGAIN) {
+        told.insert(source.cloned(), (now, refused));
+        let reasons: Vec<String> =
+            counts.refused.iter().map(|(reason, points)| format!("{points} {reason}")).collect();
+        let source = source.map_or("sources without series", SourceId::as_str);
+        tracing::warn!(source, reasons = reasons.join(", "), "telemetry does not count; since the start");
     }
 }
 
@@ -191,20 +252,32 @@ impl MonitorHandle {
     /// # Errors
     /// [`IngestError`] when it cannot be queued; it is not counted then.
     pub async fn ingest(&self, batch: Batch) -> Result<Ingested, IngestError> {
+        self.queue(batch)?.await.map_err(|_| IngestError::Ended)
+    }
+
+    /// Hands a batch to the monitor, which says later what became of it. It will be counted whether anybody
+    /// waits for that or not.
+    ///
+    /// # Errors
+    /// [`IngestError`] when it cannot be queued; it is not counted then.
+    pub fn queue(&self, batch: Batch) -> Result<oneshot::Receiver<Ingested>, IngestError> {
         let units = u32::try_from(batch.memory_bytes().div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.memory).try_acquire_many_owned(units);
-        let (memory, place) = match (permit, self.queue.try_reserve()) {
+        let (memory, place) = match (permit, self.messages.try_reserve()) {
             (Ok(memory), Ok(place)) => (memory, place),
             (_, Err(mpsc::error::TrySendError::Closed(()))) => return Err(IngestError::Ended),
             (Err(_), _) | (_, Err(mpsc::error::TrySendError::Full(()))) => {
                 self.counters.overloaded.fetch_add(1, Relaxed);
-                self.missed.add(&batch);
+                let times = || batch.points().map(|point| point.sample.time.to_millis());
+                if let (Some(first), Some(last)) = (times().min(), times().max()) {
+                    self.missed.add(first, last);
+                }
                 return Err(IngestError::Overloaded);
             }
         };
         let (reply, answer) = oneshot::channel();
         place.send(Message::Ingest { batch, memory, reply });
-        answer.await.map_err(|_| IngestError::Ended)
+        Ok(answer)
     }
 
     /// Closes a window after everything that was queued before.
@@ -214,7 +287,7 @@ impl MonitorHandle {
     pub async fn close(&self, window: WindowIndex) -> Result<Closed, CloseError> {
         let (reply, answer) = oneshot::channel();
         let message = Message::Close { window, reply };
-        self.queue.send(message).await.map_err(|_| CloseError::Ended)?;
+        self.messages.send(message).await.map_err(|_| CloseError::Ended)?;
         Ok(answer.await.map_err(|_| CloseError::Ended)??)
     }
 
@@ -223,7 +296,25 @@ impl MonitorHandle {
     /// # Errors
     /// [`CloseError::Ended`] when the monitor has ended.
     pub async fn note_gap(&self, from: UnixMillis, to: UnixMillis) -> Result<(), CloseError> {
-        self.queue.send(Message::Gap { from, to }).await.map_err(|_| CloseError::Ended)
+        self.messages.send(Message::Gap { from, to }).await.map_err(|_| CloseError::Ended)
+    }
+
+    /// The same without waiting, for when the queue may be full.
+    pub fn note_missed(&self, from: UnixMillis, to: UnixMillis) {
+        self.missed.add(from, to);
+    }
+
+    /// What time it is, by the clock that the monitor goes by.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        (self.clock)()
+    }
+
+    /// How many batches wait for the monitor, and how much memory they take, in bytes.
+    #[must_use]
+    pub fn queued(&self) -> (usize, usize) {
+        let memory = MAX_QUEUED_BYTES / MEMORY_UNIT - self.memory.available_permits();
+        (self.messages.max_capacity() - self.messages.capacity(), memory * MEMORY_UNIT)
     }
 
     /// What was counted so far.

@@ -72,9 +72,8 @@ fn as_if_rising(batch: &Batch) -> Batch {
     let mut rising = Batch::default();
     for point in batch.points().filter(|point| point.sample.kind == Kind::Sum) {
         if let Measure::Level(value) = point.sample.measure {
-            let amount = Amount { value, sum: Quantity::ZERO };
-            let measure = Measure::Growth(Temporality::Cumulative, amount);
-            rising.push_encoded(point.identity, Sample { measure, ..point.sample });
+            let measure = Measure::Growth(Temporality::Cumulative, Amount::new(value, Quantity::ZERO));
+            rising.push_encoded(point.identity, Sample { measure, ..point.sample.clone() }, false);
         }
     }
     rising

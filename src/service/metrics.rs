@@ -39,7 +39,7 @@ use crate::{
         receipt::Outcome,
         snapshot::Finality,
     },
-    monitor::task::MonitorCounters,
+    monitor::{door::DoorCounters, task::MonitorCounters},
     types::Millis,
 };
 
@@ -227,6 +227,8 @@ pub struct Sources {
     pub monitor: Arc<MonitorCounters>,
     /// What the HTTP server counted.
     pub entrance: EntranceMetrics,
+    /// What the telemetry door answered.
+    pub door: Arc<DoorCounters>,
 }
 
 impl Collector for Sources {
@@ -255,11 +257,45 @@ impl Sources {
         counter("store_retries", "Times that storing was tried again", store.retries)?;
         counter("store_tables_dropped", "Tables of old days that were dropped", store.tables_dropped)?;
         counter("store_sweeps_failed", "Times that old days could not be dropped", store.sweeps_failed)?;
+        counter("otlp_requests_taken", "Metrics requests that were taken", self.door.taken())?;
+        counter("otlp_requests_dropped", "Traces and logs, which are not looked at", self.door.dropped())?;
+        counter("otlp_requests_refused", "Requests that are no OTLP, or too large", self.door.refused())?;
+        counter("otlp_requests_turned_away", "Requests for which there was no room", self.door.overloaded())?;
         let help = "Data points that do not count, by reason";
         let mut rejected = encoder.encode_descriptor("points_rejected", help, None, MetricType::Counter)?;
         for (reason, points) in self.monitor.rejected_points() {
             let labels = [("reason", reason.as_str())];
             ConstCounter::new(points).encode(rejected.encode_family(&labels)?)?;
+        }
+        self.encode_sources(encoder)
+    }
+
+    /// Each source by name; what has no series of its own stands under an empty name.
+    fn encode_sources(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let tally = self.monitor.sources();
+        let named = tally.by_source.iter().map(|(source, counts)| (source.as_str(), counts));
+        let all = || named.clone().chain([("", &tally.others)]);
+        let help = "Data points that count, by source";
+        let mut accepted =
+            encoder.encode_descriptor("source_points_accepted", help, None, MetricType::Counter)?;
+        for (source, counts) in all() {
+            let labels = [("source", source)];
+            ConstCounter::new(counts.accepted).encode(accepted.encode_family(&labels)?)?;
+        }
+        let help = "Data points that do not count, by source and reason";
+        let mut rejected =
+            encoder.encode_descriptor("source_points_rejected", help, None, MetricType::Counter)?;
+        for (source, counts) in all() {
+            for (reason, points) in &counts.refused {
+                let labels = [("source", source), ("reason", reason.as_str())];
+                ConstCounter::new(*points).encode(rejected.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Series in the monitor, by source";
+        let mut series = encoder.encode_descriptor("source_series", help, None, MetricType::Gauge)?;
+        for (source, counts) in all() {
+            let labels = [("source", source)];
+            ConstGauge::new(counts.series as u64).encode(series.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -367,10 +403,9 @@ mod tests {
         let (sender, status) = watch::channel(snapshot());
         let consensus = ConsensusStatus { syncs: 7, ..ConsensusStatus::default() };
         let (_consensus, consensus) = watch::channel(consensus);
-        let app = router(
-            &metrics,
-            Sources { status, consensus, monitor: Arc::default(), entrance: EntranceMetrics::default() },
-        );
+        let entrance = EntranceMetrics::default();
+        let sources = Sources { status, consensus, monitor: Arc::default(), door: Arc::default(), entrance };
+        let app = router(&metrics, sources);
         metrics.changed(&Change::PlanRefused { plan: None, why: PlanRefusal::Late });
         let replica = ReplicaIndex::new(1);
         let refused = Change::ReportRefused { replica, why: ReportRefusal::BadSignature };
@@ -394,6 +429,8 @@ mod tests {
             "quorate_journal_syncs_total 7",
             "quorate_points_accepted_total 0",
             "quorate_points_rejected_total{reason=\"late\"} 0",
+            "quorate_source_points_accepted_total{source=\"\"} 0",
+            "quorate_otlp_requests_turned_away_total 0",
             "quorate_height 42",
             "quorate_ready 1",
             "quorate_http_connections 0",

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::{CountedReports, Merged, Weighted, indicator_in};
 use crate::{
     knowledge::{
+        buckets::Buckets,
         finding::Interval,
         observation::{AttributeValue, Attributes, SeriesKey, SeriesSummary, WindowSummary},
         policy::{Combine, Indicator, Selector, Statistic},
@@ -114,7 +115,12 @@ fn equal_summaries_weigh_as_much_as_separate_ones() {
 
 #[test]
 fn an_indicator_is_computed_within_each_report() {
-    let distribution = |count, sum| SeriesSummary::Distribution { count, sum: number(sum), samples: 1 };
+    let distribution = |count, sum| SeriesSummary::Distribution {
+        count,
+        sum: number(sum),
+        samples: 1,
+        buckets: Buckets::default(),
+    };
     let rise = |increase| SeriesSummary::Increase { increase: number(increase), samples: 1 };
     let summary = |series: Vec<(&str, SeriesSummary)>| WindowSummary {
         series: series.into_iter().map(|(task, series)| (key("airflow", "queue", task), series)).collect(),
@@ -122,6 +128,13 @@ fn an_indicator_is_computed_within_each_report() {
     let levels = summary(vec![("a", level(&[1, 9, 2])), ("b", level(&[4]))]);
     let mixed = summary(vec![("a", level(&[2])), ("b", rise(5)), ("c", distribution(3, 30))]);
     let empty = summary(vec![("a", distribution(0, 0))]);
+    let buckets = |counts: &[u64; 4]| SeriesSummary::Distribution {
+        count: counts.iter().sum(),
+        sum: Quantity::ZERO,
+        samples: 1,
+        buckets: Buckets::of_bounds(&[16.0, 64.0, 1_024.0], counts).expect("the bounds rise"),
+    };
+    let waits = summary(vec![("a", buckets(&[9, 0, 1, 0])), ("b", buckets(&[0, 90, 0, 0]))]);
     let cases = [
         ("last values summed", &levels, Statistic::Last, Combine::Sum, Some(6)),
         ("smallest last", &levels, Statistic::Last, Combine::Min, Some(2)),
@@ -134,6 +147,10 @@ fn an_indicator_is_computed_within_each_report() {
         ("a mean over levels and distributions", &mixed, Statistic::Mean, Combine::Sum, Some(8)),
         ("only the level has a last value", &mixed, Statistic::Last, Combine::Sum, Some(2)),
         ("no values came, so there is no mean", &empty, Statistic::Mean, Combine::Sum, None),
+        ("a quantile over the values of all series", &waits, Statistic::P99, Combine::Sum, Some(64)),
+        ("the largest of the series' quantiles", &waits, Statistic::P99, Combine::Max, Some(1_024)),
+        ("the smallest of the series' medians", &waits, Statistic::P50, Combine::Min, Some(16)),
+        ("where values lie is not known", &mixed, Statistic::P90, Combine::Sum, None),
         ("but a count of zero", &empty, Statistic::Increase, Combine::Sum, Some(0)),
     ];
     for (name, summary, statistic, combine, expected) in cases {

@@ -104,7 +104,7 @@ macro_rules! named {
     };
 }
 
-named!(Statistic { Last = "last", Min = "min", Max = "max", Mean = "mean", Increase = "increase" });
+named!(Statistic { Last = "last", Min = "min", Max = "max", Mean = "mean", Increase = "increase", P50 = "p50", P90 = "p90", P99 = "p99" });
 named!(Finality { Confirmed = "confirmed", Unconfirmed = "unconfirmed" });
 named!(Symptom {
     Threshold = "threshold",

@@ -10,14 +10,21 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResp
 use prost::Message as _;
 use tower::ServiceExt as _;
 
-use super::{MAX_BODY_BYTES, RETRY_AFTER_SECONDS, overloaded, routes};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Door, MAX_BODY_BYTES, RETRY_AFTER_SECONDS, decoding::LARGE_PLACES, patient_routes, reading, routes_of,
+};
 use crate::{
     knowledge::observation::SeriesSummary,
     monitor::{
-        Monitor, MonitorParameters, Reason, SAMPLES_PER_STREAM,
-        otlp::Format,
-        recording,
-        task::{self, MonitorHandle},
+        Monitor, MonitorParameters, Reason, SAMPLES_PER_STREAM, recording,
+        task::{self, IngestError, MAX_QUEUED_BATCHES, MAX_QUEUED_BYTES, MonitorHandle},
     },
     types::{Millis, Quantity, UnixMillis, WindowIndex},
 };
@@ -25,14 +32,22 @@ use crate::{
 const NOW: UnixMillis = UnixMillis::new(1_000_000_000);
 const WINDOW: Millis = Millis::from_secs(10);
 
+/// Longer than any answer takes on the slowest of machines.
+const PATIENT: Duration = Duration::from_secs(60);
+
+const PARAMETERS: MonitorParameters = MonitorParameters {
+    window: WINDOW,
+    ahead: WINDOW,
+    series_limit: 10,
+    samples_per_stream: SAMPLES_PER_STREAM,
+};
+
 fn monitor() -> MonitorHandle {
-    let parameters = MonitorParameters {
-        window: WINDOW,
-        ahead: WINDOW,
-        series_limit: 10,
-        samples_per_stream: SAMPLES_PER_STREAM,
-    };
-    task::spawn(Monitor::new(parameters, NOW), || NOW).0
+    task::spawn(Monitor::new(PARAMETERS, NOW), || NOW).0
+}
+
+fn routes(monitor: MonitorHandle) -> (Router, std::sync::Arc<super::DoorCounters>) {
+    patient_routes(monitor, PATIENT)
 }
 
 fn gauge(times_ms: &[u64]) -> String {
@@ -145,11 +160,171 @@ async fn traces_and_logs_are_taken_and_dropped() {
     assert_eq!((counters.dropped(), counters.taken()), (2, 0));
 }
 
-#[tokio::test]
-async fn an_overloaded_door_frees_its_clients_at_once() {
-    let response = overloaded(Format::Json);
+fn assert_turned_away(response: &Response<Body>) {
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()[header::RETRY_AFTER], RETRY_AFTER_SECONDS);
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+}
+
+#[tokio::test]
+async fn while_the_monitor_stands_still_the_door_fills_its_queue_and_frees_all_others_and_then_recovers() {
+    let (monitor, owner) = task::prepare(Monitor::new(PARAMETERS, NOW), || NOW);
+    let (router, counters) = patient_routes(monitor.clone(), Duration::ZERO);
+    for n in 0..MAX_QUEUED_BATCHES {
+        let response = post(&router, "/v1/metrics", &[JSON], gauge(&[n as u64])).await;
+        assert_eq!(response.status(), StatusCode::OK, "{n}");
+    }
+    let queued = monitor.queued();
+    for _ in 0..50 {
+        let response = post(&router, "/v1/metrics", &[JSON], gauge(&[1])).await;
+        assert_turned_away(&response);
+        assert!(text(response).await.contains("waiting"));
+        assert_eq!(monitor.queued(), queued, "what is turned away is not kept");
+    }
+    assert_eq!(queued.0, MAX_QUEUED_BATCHES);
+    assert_eq!((counters.taken(), counters.overloaded()), (MAX_QUEUED_BATCHES as u64, 50));
+
+    let owner = tokio::spawn(owner.run());
+    let closed = monitor.close(WindowIndex::containing(NOW, WINDOW)).await.expect("it is open");
+    assert!(closed.partial, "samples of the window were turned away");
+    assert_eq!(monitor.counters().accepted_points(), MAX_QUEUED_BATCHES as u64);
+    assert_eq!(monitor.queued(), (0, 0));
+    let response = post(&router, "/v1/metrics", &[JSON], gauge(&[10_000])).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    drop((monitor, router));
+    owner.await.expect("it ends when nobody can ask any more");
+}
+
+#[tokio::test]
+async fn batches_that_wait_take_bounded_memory_however_large_they_are() {
+    let (monitor, _owner) = task::prepare(Monitor::new(PARAMETERS, NOW), || NOW);
+    let points: Vec<u64> = (0..20_000).collect();
+    let batch = crate::monitor::otlp::decode(gauge(&points).as_bytes(), Some("application/json"), None);
+    let batch = batch.expect("it is a request");
+    let mut queued = 0;
+    while monitor.queue(batch.clone()).is_ok() {
+        queued += 1;
+    }
+    assert!(matches!(monitor.queue(batch.clone()), Err(IngestError::Overloaded)));
+    assert!((2..MAX_QUEUED_BATCHES).contains(&queued), "{queued}");
+    assert!(monitor.queued().1 <= MAX_QUEUED_BYTES);
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_the_monitor_and_says_what_is_known_without_it() {
+    let (monitor, _owner) = task::prepare(Monitor::new(PARAMETERS, NOW), || NOW);
+    let (router, _) = patient_routes(monitor, Duration::ZERO);
+    let body = gauge(&[1, 2]).replacen("\"asInt\"", "\"asNothing\"", 1);
+    let response = post(&router, "/v1/metrics", &[JSON], body).await;
+    assert_eq!(response.status(), StatusCode::OK);
     let text = text(response).await;
-    assert!(text.contains("waiting"), "{text}");
+    assert!(text.contains("1 no_value"), "{text}");
+}
+
+fn bomb() -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&vec![b' '; 17 * 1024 * 1024]).expect("memory can be written");
+    encoder.finish().expect("memory can be written")
+}
+
+#[tokio::test]
+async fn a_flood_of_bombs_delays_no_ordinary_request() {
+    let door = Door::new(monitor(), PATIENT);
+    let router = routes_of(door.clone());
+    let bomb = bomb();
+    let occupied = door.decoding.occupy_large().await;
+    let flood: Vec<_> = (0..LARGE_PLACES + 5)
+        .map(|_| {
+            let (router, bomb) = (router.clone(), bomb.clone());
+            let gzip = (header::CONTENT_ENCODING, "gzip");
+            tokio::spawn(async move { post(&router, "/v1/metrics", &[JSON, gzip], bomb).await })
+        })
+        .collect();
+    // All but those that found a place are answered, while the bombs that did wait for the one that is decoded.
+    while door.counters.overloaded() < 5 {
+        tokio::task::yield_now().await;
+    }
+    for n in 0..20 {
+        let response = post(&router, "/v1/metrics", &[JSON], gauge(&[n])).await;
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    drop(occupied);
+    let mut statuses = Vec::new();
+    for answered in flood {
+        statuses.push(answered.await.expect("it is answered").status().as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [vec![413; LARGE_PLACES], vec![503; 5]].concat());
+}
+
+/// A body that comes as it is told to.
+struct Slow(mpsc::UnboundedReceiver<Vec<u8>>);
+
+impl axum::body::HttpBody for Slow {
+    type Data = axum::body::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        let frame = |data: Vec<u8>| Ok(hyper::body::Frame::data(data.into()));
+        self.0.poll_recv(context).map(|data| data.map(frame))
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_arrive_share_a_bounded_room_and_nobody_waits_for_it() {
+    let mut door = Door::new(monitor(), PATIENT);
+    door.room = reading::room(8 * 1024);
+    let router = routes_of(door.clone());
+    let (sender, body) = mpsc::unbounded_channel();
+    let slow = {
+        let (router, body) = (router.clone(), Body::new(Slow(body)));
+        tokio::spawn(async move { post(&router, "/v1/metrics", &[JSON], body).await })
+    };
+    sender.send(vec![b' '; 7 * 1024 + 1]).expect("somebody reads");
+    while door.room.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_turned_away(&post(&router, "/v1/metrics", &[JSON], gauge(&[1])).await);
+
+    sender.send(b"{}".to_vec()).expect("somebody reads");
+    drop(sender);
+    assert_eq!(slow.await.expect("it is answered").status(), StatusCode::OK);
+    assert_eq!(post(&router, "/v1/metrics", &[JSON], gauge(&[1])).await.status(), StatusCode::OK);
+    assert_eq!(door.room.available_permits(), 8, "all room is given back");
+
+    // A size that no header told of is counted while it arrives.
+    let (sender, body) = mpsc::unbounded_channel();
+    (0..5).for_each(|_| sender.send(vec![b' '; MAX_BODY_BYTES / 4]).expect("somebody reads"));
+    drop(sender);
+    door.room = reading::room(2 * MAX_BODY_BYTES);
+    let response = post(&routes_of(door), "/v1/metrics", &[JSON], Body::new(Slow(body))).await;
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn what_does_not_count_is_told_by_source() {
+    let monitor = monitor();
+    let (router, _) = routes(monitor.clone());
+    let of = |service: &str, times: &[u64]| {
+        let service = serde_json::json!({"key": "service.name", "value": {"stringValue": service}});
+        let resource = serde_json::json!({"attributes": [service]});
+        let mut body: serde_json::Value = serde_json::from_str(&gauge(times)).expect("it is JSON");
+        body["resourceMetrics"][0]["resource"] = resource;
+        body.to_string()
+    };
+    for body in [of("airflow", &[1, 2, 60_000]), of("prefect", &[60_000]), of("no source!", &[1])] {
+        assert_eq!(post(&router, "/v1/metrics", &[JSON], body).await.status(), StatusCode::OK);
+    }
+    monitor.close(WindowIndex::containing(NOW, WINDOW)).await.expect("it is open");
+    let tally = monitor.counters().sources();
+    let airflow = tally.by_source.iter().map(|(source, counts)| (source.as_str(), counts.clone()));
+    let one_late = std::collections::BTreeMap::from([(Reason::Future, 1)]);
+    let counts = crate::monitor::SourceCounts { series: 1, accepted: 2, refused: one_late };
+    assert_eq!(airflow.collect::<Vec<_>>(), [("airflow", counts)]);
+    let others = std::collections::BTreeMap::from([(Reason::Future, 1), (Reason::BadSource, 1)]);
+    assert_eq!(tally.others.refused, others, "a source gets counts of its own once a point of it counts");
 }

@@ -3,9 +3,11 @@
 //! It holds the rules that do not depend on the form of the body: what makes a point's identity, and which
 //! points cannot be counted. Invariant: what it writes as an identity is `borsh::to_vec` of a `SeriesKey`.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
+use super::nested;
 use crate::{
+    knowledge::buckets::{Buckets, BucketsError},
     monitor::{Amount, Batch, Kind, Measure, Reason, Sample, Temporality, UnixNanos, names_a_process},
     types::{Quantity, QuantityError, SourceId},
 };
@@ -22,6 +24,8 @@ pub const MAX_IDENTITY_BYTES: usize = 4 * 1_024;
 const SERVICE_NAME: &str = "service.name";
 /// What OpenTelemetry calls a service that does not say its name.
 const UNKNOWN_SERVICE: &str = "unknown_service";
+/// The attribute that tells a summary's quantiles apart, as in other systems.
+const QUANTILE: &str = "quantile";
 /// OTLP's data point flag for "the series ended".
 const NO_RECORDED_VALUE: u64 = 1;
 
@@ -67,12 +71,18 @@ pub(super) struct Head {
 }
 
 /// What both kinds of histograms have.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Histogram {
     pub(super) count: u64,
     pub(super) sum: Option<f64>,
-    pub(super) buckets: usize,
-    pub(super) bounds: usize,
+    pub(super) buckets: Result<Buckets, BucketsError>,
+}
+
+/// A summary's quantile: which one, and its value.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Quantile {
+    pub(super) quantile: f64,
+    pub(super) value: f64,
 }
 
 /// Builds a batch. The order of calls: a resource's attributes and [`Self::end_resource`]; for each of its
@@ -84,6 +94,7 @@ pub(super) struct Assembler<'a> {
     values: Vec<u8>,
     /// The encoded source and resource, or why none of the resource's points counts.
     resource: Result<(Vec<u8>, Vec<u8>), Reason>,
+    source: Option<SourceId>,
     name: Result<&'a str, Reason>,
     identity: Vec<u8>,
 }
@@ -96,6 +107,7 @@ impl<'a> Assembler<'a> {
             attributes: Vec::new(),
             values: Vec::new(),
             resource: Err(Reason::BadSource),
+            source: None,
             name: Err(Reason::BadName),
             identity: Vec::new(),
         }
@@ -138,6 +150,7 @@ impl<'a> Assembler<'a> {
 
     /// The attributes given since [`Self::begin_attributes`] are a resource's.
     pub(super) fn end_resource(&mut self) {
+        self.source = None;
         self.resource = self.encode_resource();
     }
 
@@ -149,7 +162,7 @@ impl<'a> Assembler<'a> {
             let text = encoded.strip_prefix(&[0]).and_then(|text| text.get(4..));
             text.and_then(|text| std::str::from_utf8(text).ok()).ok_or(Reason::BadSource)
         })?;
-        SourceId::new(service).map_err(|_| Reason::BadSource)?;
+        self.source = Some(SourceId::new(service).map_err(|_| Reason::BadSource)?);
         let mut source = Vec::new();
         push_text(&mut source, service);
         self.attributes.retain(|(key, _)| *key != SERVICE_NAME && !names_a_process(key));
@@ -169,7 +182,7 @@ impl<'a> Assembler<'a> {
 
     /// Counts points that cannot even be looked at.
     pub(super) fn refuse(&mut self, reason: Reason, points: u64) {
-        self.batch.refuse(reason, points);
+        self.batch.refuse(self.source.as_ref(), reason, points);
     }
 
     /// A point of a gauge or a sum.
@@ -183,13 +196,9 @@ impl<'a> Assembler<'a> {
                 (Kind::Gauge, _) | (Kind::Sum, Some(Temporality::Cumulative)) => Ok(Measure::Level(value)),
                 (Kind::Sum, Some(Temporality::Delta)) => Err(Reason::ChangeOfLevel),
                 (_, None) => Err(Reason::NoTemporality),
-                (Kind::RisingSum | Kind::Histogram | Kind::ExponentialHistogram, Some(_))
-                    if value < Quantity::ZERO =>
-                {
-                    Err(Reason::Negative)
-                }
-                (Kind::RisingSum | Kind::Histogram | Kind::ExponentialHistogram, Some(temporality)) => {
-                    Ok(Measure::Growth(temporality, Amount { value, sum: Quantity::ZERO }))
+                (_, Some(_)) if value < Quantity::ZERO => Err(Reason::Negative),
+                (_, Some(temporality)) => {
+                    Ok(Measure::Growth(temporality, Amount::new(value, Quantity::ZERO)))
                 }
             }
         });
@@ -199,25 +208,53 @@ impl<'a> Assembler<'a> {
     pub(super) fn histogram(&mut self, shape: Shape, head: Head, histogram: Histogram) {
         self.point(shape.kind, head, || {
             let temporality = shape.temporality.ok_or(Reason::NoTemporality)?;
-            let Histogram { count, sum, buckets, bounds } = histogram;
-            if shape.kind == Kind::Histogram && buckets != 0 && buckets != bounds + 1 {
-                return Err(Reason::BadBuckets);
-            }
-            if i64::try_from(count).is_err() {
-                return Err(Reason::OutOfRange);
-            }
-            let sum = match sum {
-                Some(sum) => quantity(sum)?,
-                None if count == 0 => Quantity::ZERO,
-                None => return Err(Reason::NoSum),
-            };
-            Ok(Measure::Growth(temporality, Amount { value: Quantity::from_u64(count), sum }))
+            let Histogram { count, sum, buckets } = histogram;
+            let buckets = buckets.map_err(|_| Reason::BadBuckets)?;
+            let buckets = (!buckets.is_empty()).then(|| Arc::new(buckets));
+            Ok(Measure::Growth(temporality, Amount { buckets, ..distribution(count, sum)? }))
         });
     }
 
+    /// A point of a summary: a distribution without buckets, and each quantile as a gauge of its own. Quantiles
+    /// of several processes cannot be merged; as gauges nobody tries to.
+    pub(super) fn summary(&mut self, head: Head, count: u64, sum: Option<f64>, quantiles: &[Quantile]) {
+        // Where no value came lately there is no quantile, and clients write NaN.
+        let known = quantiles.iter().filter(|quantile| !quantile.value.is_nan());
+        let levels = known.map(|Quantile { quantile: which, value }| {
+            Ok((nested::double(*which), Measure::Level(quantity(*value)?)))
+        });
+        let levels = match levels.collect::<Result<Vec<_>, _>>() {
+            Ok(levels) => levels,
+            Err(reason) => return self.refuse(reason, 1),
+        };
+        let before = self.batch.mark();
+        let taken = self.try_summary(head, levels, || {
+            Ok(Measure::Growth(Temporality::Cumulative, distribution(count, sum)?))
+        });
+        if let Err(reason) = taken {
+            self.batch.go_back(before);
+            self.refuse(reason, 1);
+        }
+    }
+
+    fn try_summary(
+        &mut self,
+        head: Head,
+        levels: Vec<(String, Measure)>,
+        growth: impl FnOnce() -> Result<Measure, Reason>,
+    ) -> Result<(), Reason> {
+        self.try_point(Kind::Summary, head, growth, false)?;
+        for (which, measure) in levels {
+            self.attributes.retain(|(key, _)| *key != QUANTILE);
+            self.attribute(QUANTILE, &Attribute::Text(&which));
+            self.try_point(Kind::Gauge, head, || Ok(measure), true)?;
+        }
+        Ok(())
+    }
+
     fn point(&mut self, kind: Kind, head: Head, measure: impl FnOnce() -> Result<Measure, Reason>) {
-        if let Err(reason) = self.try_point(kind, head, measure) {
-            self.batch.refuse(reason, 1);
+        if let Err(reason) = self.try_point(kind, head, measure, false) {
+            self.refuse(reason, 1);
         }
     }
 
@@ -226,9 +263,10 @@ impl<'a> Assembler<'a> {
         kind: Kind,
         head: Head,
         measure: impl FnOnce() -> Result<Measure, Reason>,
+        continues: bool,
     ) -> Result<(), Reason> {
-        if head.flags & NO_RECORDED_VALUE != 0 {
-            return Err(Reason::NoRecordedValue);
+        if self.batch.is_full() {
+            return Err(Reason::TooManyPoints);
         }
         if head.time == 0 {
             return Err(Reason::NoTime);
@@ -237,7 +275,9 @@ impl<'a> Assembler<'a> {
             return Err(Reason::StartAfterTime);
         }
         let (start, time) = (UnixNanos::new(head.start), UnixNanos::new(head.time));
-        let sample = Sample { kind, start, time, measure: measure()? };
+        let ended = head.flags & NO_RECORDED_VALUE != 0;
+        let measure = if ended { Measure::Ended } else { measure()? };
+        let sample = Sample { kind, start, time, measure };
         let name = self.name?;
         self.sort_attributes()?;
         let mut identity = std::mem::take(&mut self.identity);
@@ -251,7 +291,7 @@ impl<'a> Assembler<'a> {
         if self.identity.len() > MAX_IDENTITY_BYTES {
             return Err(Reason::IdentityTooLarge);
         }
-        self.batch.push_encoded(&self.identity, sample);
+        self.batch.push_encoded(&self.identity, sample, continues);
         Ok(())
     }
 
@@ -279,6 +319,19 @@ impl<'a> Assembler<'a> {
             bytes.extend_from_slice(&self.values[value.clone()]);
         }
     }
+}
+
+/// How many values there are, and their sum.
+fn distribution(count: u64, sum: Option<f64>) -> Result<Amount, Reason> {
+    if i64::try_from(count).is_err() {
+        return Err(Reason::OutOfRange);
+    }
+    let sum = match sum {
+        Some(sum) => quantity(sum)?,
+        None if count == 0 => Quantity::ZERO,
+        None => return Err(Reason::NoSum),
+    };
+    Ok(Amount::new(Quantity::from_u64(count), sum))
 }
 
 fn quantity(number: f64) -> Result<Quantity, Reason> {

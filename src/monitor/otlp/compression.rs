@@ -38,43 +38,46 @@ impl Encoding {
     }
 }
 
-/// The body without its compression, within both bounds. An empty body is empty in any encoding.
-pub(super) fn decompress(body: &[u8], encoding: Encoding) -> Result<Cow<'_, [u8]>, DecodeError> {
+/// The body without its compression, within both bounds: that of bodies as they arrive, and so many bytes after
+/// decompression. An empty body is empty in any encoding.
+pub(super) fn decompress(body: &[u8], encoding: Encoding, most: usize) -> Result<Cow<'_, [u8]>, DecodeError> {
     if body.len() > MAX_BODY_BYTES {
         return Err(DecodeError::TooLarge { most: MAX_BODY_BYTES, decompressed: false });
     }
     match encoding {
         _ if body.is_empty() => Ok(Cow::Borrowed(body)),
         Encoding::Identity => Ok(Cow::Borrowed(body)),
-        Encoding::Gzip => gunzip(body).map(Cow::Owned),
-        Encoding::Deflate => inflate(body).map(Cow::Owned),
+        Encoding::Gzip => gunzip(body, most).map(Cow::Owned),
+        Encoding::Deflate => inflate(body, most).map(Cow::Owned),
     }
 }
 
-const TOO_LARGE: DecodeError = DecodeError::TooLarge { most: MAX_DECOMPRESSED_BYTES, decompressed: true };
+const fn too_large(most: usize) -> DecodeError {
+    DecodeError::TooLarge { most, decompressed: true }
+}
 
-fn gunzip(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let mut plain = Vec::with_capacity(body.len() * 4);
+fn gunzip(body: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
+    let mut plain = Vec::with_capacity((body.len() * 4).min(most));
     MultiGzDecoder::new(body)
-        .take(MAX_DECOMPRESSED_BYTES as u64 + 1)
+        .take(most as u64 + 1)
         .read_to_end(&mut plain)
         .map_err(|error| DecodeError::Compression { encoding: "gzip", why: error.to_string() })?;
-    if plain.len() > MAX_DECOMPRESSED_BYTES { Err(TOO_LARGE) } else { Ok(plain) }
+    if plain.len() > most { Err(too_large(most)) } else { Ok(plain) }
 }
 
 /// The reader of flate2 takes a cut zlib stream for a whole one; its state machine tells them apart.
-fn inflate(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
+fn inflate(body: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
     let refused = |why: String| DecodeError::Compression { encoding: "deflate", why };
     let mut stream = Decompress::new(true);
-    let mut plain = Vec::with_capacity((body.len() * 4).max(1024));
+    let mut plain = Vec::with_capacity((body.len() * 4).clamp(1024, most));
     loop {
         let consumed = usize::try_from(stream.total_in()).map_or(body.len(), |read| read.min(body.len()));
         let before = (stream.total_in(), stream.total_out());
         let status = stream
             .decompress_vec(&body[consumed..], &mut plain, FlushDecompress::None)
             .map_err(|error| refused(error.to_string()))?;
-        if plain.len() > MAX_DECOMPRESSED_BYTES {
-            return Err(TOO_LARGE);
+        if plain.len() > most {
+            return Err(too_large(most));
         }
         match status {
             Status::StreamEnd if stream.total_in() == body.len() as u64 => return Ok(plain),

@@ -2,7 +2,7 @@
 
 use super::{
     assemble::Assembler,
-    compression::{self, Encoding},
+    compression::{self, Encoding, MAX_DECOMPRESSED_BYTES},
     json, protobuf,
 };
 use crate::monitor::Batch;
@@ -87,9 +87,22 @@ pub fn decode(
     content_type: Option<&str>,
     content_encoding: Option<&str>,
 ) -> Result<Batch, DecodeError> {
+    decode_within(body, content_type, content_encoding, MAX_DECOMPRESSED_BYTES)
+}
+
+/// The same for bodies of at most so many bytes after decompression.
+///
+/// # Errors
+/// [`DecodeError`] when the body is refused whole.
+pub fn decode_within(
+    body: &[u8],
+    content_type: Option<&str>,
+    content_encoding: Option<&str>,
+    most: usize,
+) -> Result<Batch, DecodeError> {
     let format = Format::of_content_type(content_type)?;
     let encoding = Encoding::of_header(content_encoding)?;
-    let plain = compression::decompress(body, encoding)?;
+    let plain = compression::decompress(body, encoding, most)?;
     let malformed = |why: String| DecodeError::Malformed { format, why };
     match format {
         Format::Protobuf => {

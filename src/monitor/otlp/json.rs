@@ -10,11 +10,14 @@ use serde::{
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    assemble::{Assembler, Attribute, Head, Histogram, Number, Shape},
+    assemble::{Assembler, Attribute, Head, Histogram, Number, Quantile, Shape},
     nested,
     protobuf::temporality_of,
 };
-use crate::monitor::{Kind, Reason, Temporality};
+use crate::{
+    knowledge::buckets::{Buckets, BucketsError},
+    monitor::{Kind, Reason, Temporality},
+};
 
 /// A byte order mark, which some clients write before the text.
 const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
@@ -24,8 +27,15 @@ pub(super) fn parse(body: &[u8]) -> Result<Request, serde_json::Error> {
     if body.is_empty() {
         return Ok(Request::default());
     }
-    let request: Option<Request> = serde_json::from_slice(body)?;
-    Ok(request.unwrap_or_default())
+    // A derived structure would also be read from a list of its fields.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(serde_json::Error::custom("an object with resourceMetrics is expected, not a list"));
+    }
+    let request: Request = serde_json::from_slice::<Option<_>>(body)?.unwrap_or_default();
+    if request.snake_case.is_some() {
+        return Err(serde_json::Error::custom("OTLP's JSON spells it resourceMetrics, not resource_metrics"));
+    }
+    Ok(request)
 }
 
 pub(super) fn without_mark(body: &[u8]) -> &[u8] {
@@ -38,6 +48,10 @@ type List<T> = Option<Vec<T>>;
 #[serde(rename_all = "camelCase", default, expecting = "an object with resourceMetrics")]
 pub(super) struct Request {
     resource_metrics: List<ResourceMetrics>,
+    /// The name as protobuf spells it. Unknown names are ignored; but who writes this one writes all of them
+    /// so, and would lose everything without a word.
+    #[serde(rename = "resource_metrics")]
+    snake_case: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -95,8 +109,28 @@ struct DataPoint {
     as_double: Loose,
     count: Loose,
     sum: Loose,
-    bucket_counts: List<IgnoredAny>,
-    explicit_bounds: List<IgnoredAny>,
+    bucket_counts: List<Loose>,
+    explicit_bounds: List<Loose>,
+    scale: Loose,
+    zero_count: Loose,
+    positive: Option<Side>,
+    negative: Option<Side>,
+    quantile_values: List<QuantileValue>,
+}
+
+/// The buckets on one side of zero.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Side {
+    offset: Loose,
+    bucket_counts: List<Loose>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct QuantileValue {
+    quantile: Loose,
+    value: Loose,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -143,6 +177,11 @@ enum Loose {
 }
 
 impl Loose {
+    /// A count; zero when it is absent.
+    fn or_zero(&self) -> Option<u64> {
+        if *self == Self::Absent { Some(0) } else { self.to_u64() }
+    }
+
     fn to_u64(&self) -> Option<u64> {
         match self {
             Self::Unsigned(number) => Some(*number),
@@ -257,7 +296,7 @@ impl Metric {
             }
         }
         if let Some(data) = &self.summary {
-            data.points().for_each(|_| into.refuse(Reason::Summary, 1));
+            data.points().for_each(|point| point.read_summary(into));
         }
         for data in self.unknown.values() {
             let points = data.get("dataPoints").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
@@ -311,19 +350,61 @@ impl DataPoint {
     fn read_histogram<'a>(&'a self, shape: Shape, into: &mut Assembler<'a>) {
         into.begin_attributes();
         read_attributes(&self.attributes, into);
-        let count = match (&self.count, self.count.to_u64()) {
-            (Loose::Absent, _) => 0,
-            (_, Some(count)) => count,
-            (_, None) => return into.refuse(Reason::NoValue, 1),
+        let Some(count) = self.count.or_zero() else {
+            return into.refuse(Reason::NoValue, 1);
         };
-        let histogram = Histogram {
-            count,
-            sum: self.sum.to_f64(),
-            buckets: self.bucket_counts.as_ref().map_or(0, Vec::len),
-            bounds: self.explicit_bounds.as_ref().map_or(0, Vec::len),
+        let buckets = match shape.kind {
+            Kind::ExponentialHistogram => self.exponential_buckets(),
+            Kind::Gauge | Kind::Sum | Kind::RisingSum | Kind::Histogram | Kind::Summary => {
+                self.explicit_buckets()
+            }
         };
-        into.histogram(shape, self.head(), histogram);
+        into.histogram(shape, self.head(), Histogram { count, sum: self.sum.to_f64(), buckets });
     }
+
+    fn explicit_buckets(&self) -> Result<Buckets, BucketsError> {
+        let bounds = self.explicit_bounds.iter().flatten().map(Loose::to_f64);
+        let bounds: Option<Vec<f64>> = bounds.collect();
+        let counts = whole_numbers(&self.bucket_counts);
+        bounds
+            .zip(counts)
+            .map_or(Err(BucketsError::Bounds), |(bounds, counts)| Buckets::of_bounds(&bounds, &counts))
+    }
+
+    fn exponential_buckets(&self) -> Result<Buckets, BucketsError> {
+        let scale = if self.scale == Loose::Absent { Some(0) } else { self.scale.to_i64() };
+        let zero = self.zero_count.or_zero().ok_or(BucketsError::Index)?;
+        let side = |side: &Option<Side>| match side {
+            None => Ok((0, Vec::new())),
+            Some(Side { offset, bucket_counts }) => {
+                let offset = if *offset == Loose::Absent { Some(0) } else { offset.to_i64() };
+                offset.zip(whole_numbers(bucket_counts)).ok_or(BucketsError::Index)
+            }
+        };
+        let ((below, negative), (above, positive)) = (side(&self.negative)?, side(&self.positive)?);
+        Buckets::of_counts(scale.ok_or(BucketsError::Scale)?, zero, (below, &negative), (above, &positive))
+    }
+
+    fn read_summary<'a>(&'a self, into: &mut Assembler<'a>) {
+        into.begin_attributes();
+        read_attributes(&self.attributes, into);
+        let quantiles = self.quantile_values.iter().flatten().map(|one| {
+            // Zero is what absent numbers mean, also here.
+            let number = |loose: &Loose| if *loose == Loose::Absent { Some(0.0) } else { loose.to_f64() };
+            Some(Quantile { quantile: number(&one.quantile)?, value: number(&one.value)? })
+        });
+        match (self.count.or_zero(), quantiles.collect::<Option<Vec<_>>>()) {
+            (Some(count), Some(quantiles)) => {
+                into.summary(self.head(), count, self.sum.to_f64(), &quantiles);
+            }
+            (Some(_) | None, Some(_) | None) => into.refuse(Reason::NoValue, 1),
+        }
+    }
+}
+
+/// All numbers of a list; `None` when one is none.
+fn whole_numbers(list: &List<Loose>) -> Option<Vec<u64>> {
+    list.iter().flatten().map(Loose::to_u64).collect()
 }
 
 fn read_attributes<'a>(attributes: &'a List<KeyValue>, into: &mut Assembler<'a>) {

@@ -18,7 +18,15 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+/// Where clients post metrics. `/v1/metrics` is OTLP's; the others are what clients make of an endpoint
+/// that was configured with a slash too many, or, per signal, without a path.
+pub const METRICS_PATHS: [&str; 4] = ["/v1/metrics", "/v1/metrics/", "//v1/metrics", "/"];
+
+/// Where the same clients post what is taken and dropped.
+pub const DROPPED_PATHS: [&str; 6] =
+    ["/v1/traces", "/v1/traces/", "//v1/traces", "/v1/logs", "/v1/logs/", "//v1/logs"];
+
 pub use assemble::{MAX_ATTRIBUTES, MAX_IDENTITY_BYTES, MAX_NAME_BYTES};
 pub use compression::{Encoding, MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
-pub use decode::{DecodeError, Format, decode};
+pub use decode::{DecodeError, Format, decode, decode_within};
 pub use rewrite::{Rename, RewriteError, map_times, rewrite};

@@ -7,11 +7,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    assemble::{Assembler, Attribute, Head, Histogram, Number, Shape},
+    assemble::{Assembler, Attribute, Head, Histogram, Number, Quantile, Shape},
     nested,
     wire::{Field, Fields, WireError},
 };
-use crate::monitor::{Kind, Reason, Temporality};
+use crate::{
+    knowledge::buckets::{Buckets, MAX_COUNTS},
+    monitor::{Kind, Temporality},
+};
 
 pub(super) fn read_request<'a>(body: &'a [u8], into: &mut Assembler<'a>) -> Result<(), WireError> {
     let mut fields = Fields(body);
@@ -83,7 +86,7 @@ fn read_metric<'a>(message: Fields<'a>, into: &mut Assembler<'a>) -> Result<(), 
                     into,
                 )?;
             }
-            _ => into.refuse(Reason::Summary, 1),
+            _ => read_summary(point, into)?,
         }
     }
     Ok(())
@@ -134,21 +137,23 @@ fn read_histogram<'a>(
     into: &mut Assembler<'a>,
 ) -> Result<(), WireError> {
     into.begin_attributes();
-    let (mut head, mut histogram) = (Head::default(), Histogram::default());
+    let (mut head, mut count, mut sum) = (Head::default(), 0, None);
+    let (mut counts, mut bounds) = (Vec::new(), Vec::new());
     while let Some(field) = point.next()? {
         match field.number {
             2 => head.start = field.fixed64()?,
             3 => head.time = field.fixed64()?,
-            4 => histogram.count = field.fixed64()?,
-            5 => histogram.sum = Some(field.double()?),
-            6 => histogram.buckets += field.fixed64_count()?,
-            7 => histogram.bounds += field.fixed64_count()?,
+            4 => count = field.fixed64()?,
+            5 => sum = Some(field.double()?),
+            6 => counts.extend(field.fixed64s()?),
+            7 => bounds.extend(field.fixed64s()?.map(f64::from_bits)),
             9 => read_attribute(field.message()?, into)?,
             10 => head.flags = field.varint()?,
             _ => {}
         }
     }
-    into.histogram(shape, head, histogram);
+    let buckets = Buckets::of_bounds(&bounds, &counts);
+    into.histogram(shape, head, Histogram { count, sum, buckets });
     Ok(())
 }
 
@@ -158,20 +163,87 @@ fn read_exponential_histogram<'a>(
     into: &mut Assembler<'a>,
 ) -> Result<(), WireError> {
     into.begin_attributes();
-    let (mut head, mut histogram) = (Head::default(), Histogram::default());
+    let (mut head, mut count, mut sum) = (Head::default(), 0, None);
+    let (mut scale, mut zero) = (0, 0);
+    let (mut negative, mut positive) = (Side::default(), Side::default());
     while let Some(field) = point.next()? {
         match field.number {
             1 => read_attribute(field.message()?, into)?,
             2 => head.start = field.fixed64()?,
             3 => head.time = field.fixed64()?,
-            4 => histogram.count = field.fixed64()?,
-            5 => histogram.sum = Some(field.double()?),
+            4 => count = field.fixed64()?,
+            5 => sum = Some(field.double()?),
+            6 => scale = zigzag(field.varint()?),
+            7 => zero = field.fixed64()?,
+            8 => positive.read(field.message()?)?,
+            9 => negative.read(field.message()?)?,
             10 => head.flags = field.varint()?,
             _ => {}
         }
     }
-    into.histogram(shape, head, histogram);
+    let buckets = Buckets::of_counts(scale, zero, negative.counted(), positive.counted());
+    into.histogram(shape, head, Histogram { count, sum, buckets });
     Ok(())
+}
+
+/// The buckets on one side of zero.
+#[derive(Default)]
+struct Side {
+    offset: i64,
+    counts: Vec<u64>,
+}
+
+impl Side {
+    fn read(&mut self, mut message: Fields<'_>) -> Result<(), WireError> {
+        while let Some(field) = message.next()? {
+            match field.number {
+                1 => self.offset = zigzag(field.varint()?),
+                2 => field.varints(&mut self.counts, MAX_COUNTS + 1)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn counted(&self) -> (i64, &[u64]) {
+        (self.offset, &self.counts)
+    }
+}
+
+/// Protobuf's form of numbers that may be below zero. Clients may send 64 bits where 32 would do.
+const fn zigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
+}
+
+fn read_summary<'a>(mut point: Fields<'a>, into: &mut Assembler<'a>) -> Result<(), WireError> {
+    into.begin_attributes();
+    let (mut head, mut count, mut sum, mut quantiles) = (Head::default(), 0, None, Vec::new());
+    while let Some(field) = point.next()? {
+        match field.number {
+            2 => head.start = field.fixed64()?,
+            3 => head.time = field.fixed64()?,
+            4 => count = field.fixed64()?,
+            5 => sum = Some(field.double()?),
+            6 => quantiles.push(read_quantile(field.message()?)?),
+            7 => read_attribute(field.message()?, into)?,
+            8 => head.flags = field.varint()?,
+            _ => {}
+        }
+    }
+    into.summary(head, count, sum, &quantiles);
+    Ok(())
+}
+
+fn read_quantile(mut message: Fields<'_>) -> Result<Quantile, WireError> {
+    let mut read = Quantile::default();
+    while let Some(field) = message.next()? {
+        match field.number {
+            1 => read.quantile = field.double()?,
+            2 => read.value = field.double()?,
+            _ => {}
+        }
+    }
+    Ok(read)
 }
 
 fn read_attribute<'a>(message: Fields<'a>, into: &mut Assembler<'a>) -> Result<(), WireError> {

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 
 use super::{
-    compression::{self, Encoding},
+    compression::{self, Encoding, MAX_DECOMPRESSED_BYTES},
     decode::{DecodeError, Format},
     json,
 };
@@ -62,7 +62,8 @@ pub fn rewrite(
     rename: &Rename<'_>,
 ) -> Result<Vec<u8>, RewriteError> {
     let format = Format::of_content_type(content_type)?;
-    let plain = compression::decompress(body, Encoding::of_header(content_encoding)?)?;
+    let plain =
+        compression::decompress(body, Encoding::of_header(content_encoding)?, MAX_DECOMPRESSED_BYTES)?;
     let malformed = |why: String| DecodeError::Malformed { format, why };
     match format {
         Format::Protobuf => {

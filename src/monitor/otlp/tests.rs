@@ -33,7 +33,7 @@ fn decoded(body: &[u8]) -> Batch {
 }
 
 fn points(batch: &Batch) -> Vec<(SeriesKey, Sample)> {
-    batch.points().map(|point| (point.series_key(), point.sample)).collect()
+    batch.points().map(|point| (point.series_key(), point.sample.clone())).collect()
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_point_keeps_its_identity_without_what_names_its_process() {
         attributes: BTreeMap::from([pool, eager, cpu, share, nodes]),
         resource: BTreeMap::from([("deployment".to_owned(), AttributeValue::Text("lab".to_owned()))]),
     };
-    let amount = Amount { value: Quantity::from_i64(12), sum: Quantity::ZERO };
+    let amount = Amount::new(Quantity::from_i64(12), Quantity::ZERO);
     let sample = Sample {
         kind: Kind::RisingSum,
         start: UnixNanos::new(5),
@@ -101,7 +101,6 @@ fn a_point_that_cannot_be_counted_says_why() {
         (with("asInt", serde_json::Value::Null), Reason::NoValue),
         (with("asInt", serde_json::json!([1])), Reason::NoValue),
         (with("asInt", (-1).into()), Reason::Negative),
-        (with("flags", 1.into()), Reason::NoRecordedValue),
         (with("attributes", many.into()), Reason::TooManyAttributes),
         (with("attributes", long), Reason::IdentityTooLarge),
         (gauge("NaN".into()), Reason::NotFinite),
@@ -115,7 +114,13 @@ fn a_point_that_cannot_be_counted_says_why() {
             shaped("sum", serde_json::json!({"dataPoints": [good], "aggregationTemporality": 1})),
             Reason::ChangeOfLevel,
         ),
-        (shaped("summary", serde_json::json!({"dataPoints": [good]})), Reason::Summary),
+        (
+            shaped(
+                "summary",
+                serde_json::json!({"dataPoints": [{"timeUnixNano": 9, "count": 1, "sum": "NaN"}]}),
+            ),
+            Reason::NotFinite,
+        ),
         (shaped("sketch", serde_json::json!({"dataPoints": [good]})), Reason::UnknownKind),
         (histogram(serde_json::json!({"timeUnixNano": 9, "count": 2})), Reason::NoSum),
         (
@@ -145,8 +150,9 @@ fn enumerations_by_name_and_numbers_of_any_form_count() {
         let point = serde_json::json!({"timeUnixNano": 9, "count": "2", "sum": 3, "min": null});
         let data = serde_json::json!({"dataPoints": [point], "aggregationTemporality": temporality});
         let body = metrics(&serde_json::json!([{"name": "h", "exponentialHistogram": data}]));
-        let amount = Amount { value: Quantity::from_i64(2), sum: Quantity::from_i64(3) };
-        let measures: Vec<_> = decoded(&body).points().map(|point| point.sample.measure).collect();
+        let amount = Amount::new(Quantity::from_i64(2), Quantity::from_i64(3));
+        let batch = decoded(&body);
+        let measures: Vec<_> = batch.points().map(|point| point.sample.measure.clone()).collect();
         assert_eq!(measures, [Measure::Growth(Temporality::Cumulative, amount)]);
     }
 }

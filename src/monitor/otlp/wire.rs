@@ -71,13 +71,36 @@ impl<'a> Field<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| WireError::NotText(self.number))
     }
 
-    /// How many 64-bit numbers a repeated field adds, packed or not.
-    pub(super) const fn fixed64_count(self) -> Result<usize, WireError> {
+    /// The 64-bit numbers that a repeated field adds, packed or not.
+    pub(super) fn fixed64s(self) -> Result<impl Iterator<Item = u64>, WireError> {
+        let (one, packed): (_, &[u8]) = match self.value {
+            Value::Fixed64(number) => (Some(number), &[]),
+            Value::Bytes(bytes) if bytes.len() % 8 == 0 => (None, bytes),
+            Value::Bytes(_) | Value::Varint(_) | Value::Fixed32(_) => {
+                return Err(WireError::WrongType(self.number));
+            }
+        };
+        let (numbers, _) = packed.as_chunks();
+        Ok(one.into_iter().chain(numbers.iter().map(|bytes| u64::from_le_bytes(*bytes))))
+    }
+
+    /// Adds the numbers that a repeated field adds, packed or not, as far as there is room for `most`.
+    pub(super) fn varints(self, into: &mut Vec<u64>, most: usize) -> Result<(), WireError> {
         match self.value {
-            Value::Fixed64(_) => Ok(1),
-            Value::Bytes(bytes) if bytes.len() % 8 == 0 => Ok(bytes.len() / 8),
-            Value::Bytes(_) | Value::Varint(_) | Value::Fixed32(_) => Err(WireError::WrongType(self.number)),
+            Value::Varint(number) if into.len() < most => into.push(number),
+            Value::Varint(_) => {}
+            Value::Bytes(bytes) => {
+                let mut packed = Fields(bytes);
+                while !packed.0.is_empty() {
+                    let number = packed.varint()?;
+                    if into.len() < most {
+                        into.push(number);
+                    }
+                }
+            }
+            Value::Fixed64(_) | Value::Fixed32(_) => return Err(WireError::WrongType(self.number)),
         }
+        Ok(())
     }
 
     /// The fields of the message in this field.

@@ -89,6 +89,9 @@ fn put_policy(lines: &mut Lines, policy: &Policy) {
         Statistic::Max => "max",
         Statistic::Mean => "mean",
         Statistic::Increase => "increase",
+        Statistic::P50 => "p50",
+        Statistic::P90 => "p90",
+        Statistic::P99 => "p99",
     };
     let combine = match indicator.combine {
         Combine::Sum => "sum",

@@ -53,12 +53,12 @@ use crate::{
     cycle::{Cycle, CycleConfig},
     execute::feed::Feed,
     knowledge::{
-        genesis::{Genesis, GenesisError},
+        genesis::{Genesis, GenesisError, Parameters},
         head::Mode,
         root::{RootError, VerifiedRoot},
         store::{StoreIdentity, Writer},
     },
-    monitor::{self, Monitor, MonitorParameters},
+    monitor::{self, Monitor, MonitorParameters, door::DoorCounters, task::MonitorHandle},
     types::{
         Committee, Cycle as CycleNumber, Digest, Height, PublicKey, ReplicaIndex, SecretKey, TargetId,
         UnixMillis, View,
@@ -240,9 +240,7 @@ impl Replica {
             task::channels();
         let consensus = run_apart(task::run(opened, links.sender(), inbox, ends));
 
-        let monitor = Monitor::new(MonitorParameters::of(&genesis.parameters), clock::wall_clock());
-        let (monitor, _) = monitor::task::spawn(monitor, clock::wall_clock);
-        let (door, _) = monitor::door::routes(monitor.clone());
+        let (monitor, door, door_counters) = start_monitor(&genesis.parameters);
 
         let targets = genesis.targets.iter().map(|target| target.id.clone());
         let feed = Feed::new(root.clone(), targets);
@@ -261,6 +259,7 @@ impl Replica {
             consensus: consensus_status.clone(),
             monitor: Arc::clone(monitor.counters()),
             entrance: entrance.metrics(),
+            door: door_counters,
         };
         let agents: BTreeMap<TargetId, PublicKey> =
             genesis.targets.iter().map(|target| (target.id.clone(), target.agent)).collect();
@@ -351,6 +350,14 @@ async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, tokio::task::Jo
         Some(task) => task.await,
         None => std::future::pending().await,
     }
+}
+
+/// The monitor, its telemetry door, and what the door answers.
+fn start_monitor(parameters: &Parameters) -> (MonitorHandle, Router, Arc<DoorCounters>) {
+    let monitor = Monitor::new(MonitorParameters::of(parameters), clock::wall_clock());
+    let (monitor, _) = monitor::task::spawn(monitor, clock::wall_clock);
+    let (door, counters) = monitor::door::routes(monitor.clone());
+    (monitor, door, counters)
 }
 
 /// Everything that the replica's HTTP address serves.

@@ -98,6 +98,9 @@ pub(super) enum StatisticText {
     Max,
     Mean,
     Increase,
+    P50,
+    P90,
+    P99,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -160,6 +163,9 @@ impl From<StatisticText> for Statistic {
             StatisticText::Max => Self::Max,
             StatisticText::Mean => Self::Mean,
             StatisticText::Increase => Self::Increase,
+            StatisticText::P50 => Self::P50,
+            StatisticText::P90 => Self::P90,
+            StatisticText::P99 => Self::P99,
         }
     }
 }
