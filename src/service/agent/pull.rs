@@ -1,5 +1,5 @@
 //! Asking the replicas: heads, plans, and where receipts go. Every question goes to all of them at once, and
-//! an answer counts only once per replica.
+//! an answer counts only once per replica and round.
 //!
 //! Invariant: no result is given before f + 1 distinct replicas have answered validly, so that at least one
 //! honest replica is among them; a replica that lies, stalls or is gone changes nothing beyond that.
@@ -69,10 +69,44 @@ pub(super) struct Round<T> {
 pub(super) enum Admission<T> {
     /// It is admitted.
     Admitted(T),
-    /// It is older than one that was seen: the replica has answered, and has no news.
+    /// It was news when the question was put, and others were faster.
+    NoNews,
+    /// It is not above what was asked for: the replica has answered, and has no news.
     Old(Fault),
     /// It does not pass; the replica has not answered.
     Refused(Fault),
+}
+
+/// Questions for heads that stand open: at most one with each replica, over as many rounds as its answer takes. So
+/// a slow replica costs one connection, and is counted although others were enough.
+#[derive(Debug, Default)]
+pub(super) struct HeadQuestions {
+    open: BTreeSet<Arc<str>>,
+    answers: JoinSet<HeadAnswer>,
+}
+
+#[derive(Debug)]
+struct HeadAnswer {
+    replica: Arc<str>,
+    /// The number that was asked for something above of.
+    after: HeadNumber,
+    answer: Result<Answer, Fault>,
+}
+
+impl HeadQuestions {
+    async fn next(&mut self) -> Option<HeadAnswer> {
+        match self.answers.join_next().await? {
+            Ok(answer) => {
+                self.open.remove(&answer.replica);
+                Some(answer)
+            }
+            // A task panicked or was aborted, which none does; it is not known whose it was.
+            Err(_) => {
+                *self = Self::default();
+                None
+            }
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,47 +167,62 @@ impl Replicas {
     }
 
     /// Asks for heads above a number, each replica waiting `wait_seconds` for one, until enough have
-    /// answered. `admit` says what the rules make of a head.
+    /// answered. `admit` says what the rules make of a head that was sent when this number was asked for.
     pub(super) async fn heads<T>(
         &self,
+        questions: &mut HeadQuestions,
         shard: Shard,
         after: HeadNumber,
         wait_seconds: u64,
-        mut admit: impl FnMut(&[u8]) -> Admission<T>,
+        mut admit: impl FnMut(&[u8], HeadNumber) -> Admission<T>,
     ) -> Round<T> {
-        let path = format!("/v1/heads?shard={shard}&after={after}&wait={wait_seconds}");
-        let timeout = Duration::from_secs(wait_seconds) + ANSWER_TIMEOUT;
-        let mut asked = self.ask(&path, Bounds { timeout, body_bytes: HEADS_BYTES });
+        for replica in &self.addresses {
+            self.ask_head(questions, replica, shard, after, wait_seconds);
+        }
         let mut round = Round::default();
         while round.answered < self.needed
-            && let Some((address, answer)) = next(&mut asked).await
+            && let Some(HeadAnswer { replica, after: asked, answer }) = questions.next().await
         {
-            let heads = match answer.and_then(|answer| parse::<Heads>(&answer)) {
-                Ok(Heads { heads }) if heads.len() <= 1 => heads,
-                Ok(_) => {
-                    let why = "more than one head of one shard";
-                    round.faults.push((address, Fault::new(FaultKind::Malformed, why)));
-                    continue;
-                }
-                Err(fault) => {
-                    round.faults.push((address, fault));
-                    continue;
-                }
-            };
-            match heads.first().map(|head| admit(&head.to_json())) {
-                None => round.answered += 1,
-                Some(Admission::Admitted(head)) => {
+            let head = answer.and_then(|answer| parse::<Heads>(&answer)).and_then(only_head);
+            match head.map(|head| head.map_or(Admission::NoNews, |head| admit(&head.to_json(), asked))) {
+                Ok(Admission::Admitted(head)) => {
                     round.answered += 1;
                     round.accepted.push(head);
                 }
-                Some(Admission::Old(fault)) => {
-                    round.answered += 1;
-                    round.faults.push((address, fault));
+                // It answers an earlier round's question; this round's is still to be put.
+                Ok(Admission::NoNews) if asked < after => {
+                    self.ask_head(questions, &replica, shard, after, wait_seconds);
                 }
-                Some(Admission::Refused(fault)) => round.faults.push((address, fault)),
+                Ok(Admission::NoNews) => round.answered += 1,
+                Ok(Admission::Old(fault)) => {
+                    round.answered += 1;
+                    round.faults.push((replica, fault));
+                }
+                Ok(Admission::Refused(fault)) | Err(fault) => round.faults.push((replica, fault)),
             }
         }
         round
+    }
+
+    /// Puts the question, unless an earlier one stands open.
+    fn ask_head(
+        &self,
+        questions: &mut HeadQuestions,
+        replica: &Arc<str>,
+        shard: Shard,
+        after: HeadNumber,
+        wait_seconds: u64,
+    ) {
+        if !questions.open.insert(Arc::clone(replica)) {
+            return;
+        }
+        let (client, replica) = (self.client.clone(), Arc::clone(replica));
+        let url = format!("{replica}/v1/heads?shard={shard}&after={after}&wait={wait_seconds}");
+        let timeout = Duration::from_secs(wait_seconds) + ANSWER_TIMEOUT;
+        questions.answers.spawn(async move {
+            let answer = client.get(&url, Bounds { timeout, body_bytes: HEADS_BYTES }).await;
+            HeadAnswer { replica, after, answer: answer.map_err(|error| Fault::of_http(&error)) }
+        });
     }
 
     /// Asks for the plan with this sequence number and digest, until one replica has sent one that `verify`
@@ -279,6 +328,14 @@ async fn next(asked: &mut JoinSet<Asked>) -> Option<Asked> {
         Ok(answer) => Some(answer),
         // The task panicked or was aborted: neither happens while the set is whole.
         Err(error) => Some((Arc::from("a replica"), Err(Fault::new(FaultKind::Unreachable, error)))),
+    }
+}
+
+/// An answer about one shard holds one head or none.
+fn only_head(Heads { mut heads }: Heads) -> Result<Option<Envelope>, Fault> {
+    match heads.len() {
+        0 | 1 => Ok(heads.pop()),
+        _ => Err(Fault::new(FaultKind::Malformed, "more than one head of one shard")),
     }
 }
 

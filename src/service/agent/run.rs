@@ -16,7 +16,7 @@ use super::{
     actuator::Actuator,
     event::{Event, TakenBack},
     fault::{Fault, FaultKind, Tally},
-    pull::{Admission, Replicas, Round},
+    pull::{Admission, HeadQuestions, Replicas, Round},
     state_file::{StateFile, StateFileError},
 };
 use crate::{
@@ -98,6 +98,7 @@ pub struct Agent<A> {
     trust: Trust,
     key: SecretKey,
     replicas: Replicas,
+    questions: HeadQuestions,
     file: StateFile,
     state_folder: PathBuf,
     envelopes_folder: Option<PathBuf>,
@@ -142,6 +143,7 @@ impl<A: Actuator> Agent<A> {
             trust,
             key,
             replicas,
+            questions: HeadQuestions::default(),
             file,
             state_folder,
             envelopes_folder,
@@ -210,30 +212,22 @@ impl<A: Actuator> Agent<A> {
     async fn pull(&mut self) -> Result<bool, AgentError> {
         let after = self.head.as_ref().map_or(HeadNumber::ZERO, |head| head.document().number);
         let mut contradiction = None;
-        let (trust, mark) = (&self.trust, self.state.head());
-        let round = self
-            .replicas
-            .heads(self.trust.shard, after, self.wait_seconds(), |envelope| {
-                match admit_head(trust, mark, envelope) {
-                    Ok(head) if after > HeadNumber::ZERO && head.document().number <= after => {
-                        let why = format_args!("it was asked for a head above {after}");
-                        Admission::Old(Fault::new(FaultKind::OldHead, why))
+        let (trust, mark, wait) = (&self.trust, self.state.head(), self.wait_seconds());
+        let round = self.replicas.heads(&mut self.questions, trust.shard, after, wait, |envelope, asked| {
+            match admit_head(trust, mark, envelope) {
+                Ok(head) if head.document().number > after => Admission::Admitted(head),
+                Ok(head) => no_news(head.document().number, asked),
+                Err(HeadRefusal::GoneBack { got, .. }) => no_news(got, asked),
+                Err(refusal) => {
+                    let fault = fault_of(&refusal);
+                    if let HeadRefusal::Equivocation { proof, .. } = refusal {
+                        contradiction = Some(proof);
                     }
-                    Ok(head) => Admission::Admitted(head),
-                    Err(refusal) => {
-                        let fault = fault_of(&refusal);
-                        match refusal {
-                            HeadRefusal::GoneBack { .. } => return Admission::Old(fault),
-                            HeadRefusal::Equivocation { proof, .. } => contradiction = Some(proof),
-                            HeadRefusal::NotCertified(_)
-                            | HeadRefusal::OtherShard { .. }
-                            | HeadRefusal::NotNamed(_) => {}
-                        }
-                        Admission::Refused(fault)
-                    }
+                    Admission::Refused(fault)
                 }
-            })
-            .await;
+            }
+        });
+        let round = round.await;
         self.tell_answers(&round).await?;
         if let Some(proof) = contradiction {
             return Err(self.stop(*proof).await?);
@@ -591,6 +585,15 @@ impl<A: Actuator> Agent<A> {
         self.told.trouble = Some(why.clone());
         self.tell(Event::DocumentRefused { why }).await
     }
+}
+
+/// A head that is not above what was admitted: the fault lies with a replica that was asked for something newer.
+fn no_news<T>(got: HeadNumber, asked: HeadNumber) -> Admission<T> {
+    if got > asked {
+        return Admission::NoNews;
+    }
+    let why = format_args!("head {got}, where one above {asked} was asked for");
+    Admission::Old(Fault::new(FaultKind::OldHead, why))
 }
 
 fn fault_of(refusal: &HeadRefusal) -> Fault {
