@@ -9,7 +9,8 @@ NAME, STATE = "[A-Za-z0-9._/:-]{1,128}", ({"kind": {"slots"}, "slots": U32}, {"k
 LIMITS = ({"kind": {"slots"}, "min": U32, "max": U32, "max_step": U32}, {"kind": {"switch"}})
 ENVELOPE = {"payload": TEXT, "payloadType": TEXT, "signatures": [{"keyid": HEX, "sig": TEXT}]}
 FIRST_ROOT = {"v": {1}, "cluster": {"0" * 64}, "epoch": {1}, "prev": {"0" * 64},
-              "replicas": [{"keyid": HEX, "ed25519": HEX, "owner": TEXT}], "owners": [{"name": TEXT, "ed25519": HEX}], "owner_threshold": U32, "genesis": HEX, "not_after": U64}
+              "replicas": [{"keyid": HEX, "ed25519": HEX, "owner": TEXT}], "owners": [{"name": TEXT, "ed25519": HEX}],
+              "operators": [{"name": "[A-Za-z0-9._/:@-]{1,64}", "ed25519": HEX, "owner": TEXT}], "owner_threshold": U32, "genesis": HEX, "not_after": U64}
 HEAD = {"v": {1}, "shard": U16, "number": U64, "time": U64, "log_size": U64, "log_root": HEX,
         "targets": [{"target": NAME, "seq": U64, "plan": HEX, "mode": {"act", "hold", "revoked"}}]}
 VERIFY = {"series": TEXT, "op": {"at_most", "at_least"}, "by": U64, "else": {"finding"}, "value": {"value": I64, "scale": U32, "unit": TEXT}}
@@ -55,10 +56,12 @@ def signed(kind, signatures, message, keys, threshold):
 def main(root_file, plan_file, head_file=None):
     (body, signatures, message), digest = opened(root_file, "root"), lambda data: hashlib.sha256(data).hexdigest()
     root, cluster = parse(body, FIRST_ROOT, "root"), digest(body)
-    owners, replicas = ([bytes.fromhex(one["ed25519"]) for one in root[role]] for role in ("owners", "replicas"))
+    owners, replicas, operators = ([bytes.fromhex(one["ed25519"]) for one in root[role]] for role in ("owners", "replicas", "operators"))
     names, n = {one["name"] for one in root["owners"]}, len(replicas)
-    need(len(set(owners + replicas)) == len(owners) + n and len(names) == len(owners) >= root["owner_threshold"] and n <= 100, "root: a key or name stands twice")
+    need(len(set(owners + replicas + operators)) == len(owners) + n + len(operators) and len(names) == len(owners) >= root["owner_threshold"] and n <= 100, "root: a key or name stands twice")
     need(all(one["keyid"] == digest(raw) and one["owner"] in names for one, raw in zip(root["replicas"], replicas)), "root: a wrong keyid or owner")
+    need(len({one["name"] for one in root["operators"]}) == len([key(raw) for raw in operators]) <= 64, "root: too many operators, or two of one name")
+    need(all(one["owner"] in names for one in root["operators"]), "root: an operator of nobody")
     signed("root", signatures, message, {digest(raw): key(raw) for raw in owners}, root["owner_threshold"])
     keys, quorum = {digest(raw): key(raw) for raw in replicas}, (n + (n - 1) // 3) // 2 + 1
     def certified(path, kind, shape):

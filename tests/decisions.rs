@@ -18,13 +18,14 @@ use quorate::{
         genesis::Genesis,
         observation::AttributeValue,
         plan::{DesiredState, Plan},
+        root::Operators,
     },
     monitor::{
         Batch, Monitor, MonitorParameters,
         otlp::{Rename, decode, rewrite},
         recording::{self, RecordedRequest},
     },
-    service::config::PolicyFile,
+    service::config::{Completion, PolicyFile},
     types::{
         Committee, Digest, Epoch, Millis, ReplicaIndex, SecretKey, SourceId, TargetId, UnixMillis, View,
         WindowIndex,
@@ -92,8 +93,11 @@ fn genesis() -> Genesis {
     let text = include_str!("../examples/policies/airflow.toml");
     let file = PolicyFile::parse("airflow.toml", text).expect("the example is valid");
     let agent = SecretKey::from_seed(&[77; 32]).public();
-    let agents = file.targets().map(|target| (target.clone(), agent)).collect();
-    file.genesis(&agents).expect("every target has an agent")
+    let completion = Completion {
+        agents: file.targets().map(|target| (target.clone(), agent)).collect(),
+        owner: Some("owner-0".to_owned()),
+    };
+    file.genesis(&completion).expect("every target is complete")
 }
 
 /// A small generator (SplitMix64), so that a seed names an order of arrivals for ever.
@@ -185,6 +189,7 @@ impl Cluster {
             let config = CycleConfig {
                 genesis: genesis.clone(),
                 committee: Arc::clone(&committee),
+                operators: Operators::default(),
                 me: ReplicaIndex::new(place),
                 key: key.clone(),
             };

@@ -12,14 +12,17 @@ use quorate::{
         certified::Certified,
         change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
         finding::{Finding, Interval, Symptom},
+        fold::OperatorRefusal,
         head::{HEAD_TYPE, Head, HeadEntry, Mode},
         observation::{AttributeValue, SeriesKey},
+        operator_request::{All, OperatorRequest, Request, Selection, StopMode, VerifiedOperatorRequest},
         plan::{
             DesiredState, Limits, Measure, OnStale, PLAN_TYPE, Plan, Preconditions, Reason, RiskClass,
             Verify, VerifyElse, VerifyOp,
         },
         policy::Statistic,
         receipt::{Outcome, RECEIPT_TYPE, Receipt, Refusal},
+        root::Operator,
         snapshot::{Finality, Reading},
         store::{
             AppliedBlock, ApplyError, ApplyOutcome, BlockHeader, ConnectError, PlanState, RecordHeadError,
@@ -424,6 +427,19 @@ async fn plans_come_back_byte_for_byte_and_their_state_follows_the_receipts() {
     assert_eq!(store.plan(Digest::of(b"none")).await.expect("it answers"), None);
 }
 
+/// An operator's stop of all targets, as the fold tells of it.
+fn logged_request(counter: u64) -> Change {
+    let key = SecretKey::from_seed(&[31; 32]);
+    let (cluster, epoch) = (identity().cluster, identity().epoch);
+    let operator = Operator { name: "ana".to_owned(), key: key.public(), owner: "owner-0".to_owned() };
+    let operators = [operator].into_iter().collect();
+    let request = Request::Stop { targets: Selection::All(All::All), mode: StopMode::Hold };
+    let envelope = OperatorRequest { v: 1, cluster, epoch, counter, request }.sign(&key).to_json();
+    let request = VerifiedOperatorRequest::verify(&envelope, &operators, cluster, epoch);
+    let request = Box::new(request.expect("it is signed"));
+    Change::OperatorRequestLogged { request, heads: Vec::new() }
+}
+
 #[tokio::test]
 async fn what_an_agent_or_a_stranger_claims_never_makes_a_block_unstorable() {
     let (mut writer, store, url) = fresh_store().await;
@@ -437,12 +453,16 @@ async fn what_an_agent_or_a_stranger_claims_never_makes_a_block_unstorable() {
         logged((wild, envelope.clone())),
         Change::PlanRefused { plan: None, why: PlanRefusal::NotCertified(detail.clone()) },
         Change::PlanRefused { plan: Some(Digest::of(b"late")), why: PlanRefusal::Late },
-        Change::ReceiptRefused { target: Some(target()), why: ReceiptRefusal::NotVerified(detail) },
+        Change::ReceiptRefused { target: Some(target()), why: ReceiptRefusal::NotVerified(detail.clone()) },
+        Change::ReceiptRefused { target: None, why: ReceiptRefusal::UnboundKey(Digest::ZERO) },
+        Change::OperatorRequestRefused { request: None, why: OperatorRefusal::NotVerified(detail) },
+        logged_request(u64::MAX),
         Change::ReportRefused { replica: ReplicaIndex::new(u16::MAX), why: ReportRefusal::BadBody },
         Change::Malformed,
     ];
     writer.apply(&block(1, changes), SIGNED).await.expect("it is next");
-    assert_eq!(count(&url, "refusals").await, 5);
+    assert_eq!(count(&url, "refusals").await, 7);
+    assert_eq!(count(&url, "operator_requests").await, 1);
     let receipts = store.receipts(plan.digest()).await.expect("it answers");
     assert_eq!(receipts.first().map(|receipt| &receipt.envelope), Some(&envelope));
 }

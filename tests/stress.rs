@@ -144,13 +144,14 @@ fn expected(replica_file: &Path, height: u64) -> Expected {
     let flags = ReplicaFlags { config: Some(replica_file.to_owned()), ..ReplicaFlags::default() };
     let config = ReplicaConfig::resolve(flags).expect("the replica ran with this file");
     let Membership { root, genesis, me, key } = Membership::read(&config).expect("it ran with these keys");
-    let committee = Arc::new(root.committee().clone());
+    let (committee, operators) = (Arc::new(root.committee().clone()), root.operators().clone());
     let times = ViewTimes::default();
     let core = Config { committee: Arc::clone(&committee), me, key: key.clone(), times };
     let salt = Salt::new([7; SALT_BYTES]);
     let opened = task::open(core, &config.data_dir.join("journal"), salt);
     let (_, Recovered { blocks, .. }) = opened.expect("the journal is sound");
-    let mut cycle = Cycle::new(CycleConfig { genesis, committee, me, key }).expect("the genesis is sound");
+    let mut cycle =
+        Cycle::new(CycleConfig { genesis, committee, operators, me, key }).expect("the genesis is sound");
     cycle.hold(Hold::Everything);
     let mut expected = Expected { rows: BTreeMap::new(), tip: String::new(), windows: Vec::new() };
     for committed in blocks.iter().take_while(|committed| committed.block.height().number() <= height) {

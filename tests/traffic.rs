@@ -19,6 +19,7 @@ use quorate::{
             Action, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic, Target,
             TargetKind,
         },
+        root::Operators,
     },
     types::{
         Committee, Digest, Epoch, Millis, Quantity, ReplicaIndex, SecretKey, SourceId, TargetId, WindowIndex,
@@ -64,7 +65,13 @@ impl Cluster {
             let me = ReplicaIndex::new(place);
             let (committee, times) = (Arc::clone(&committee), ViewTimes::default());
             let core = Config { committee: Arc::clone(&committee), me, key: key.clone(), times };
-            let cycle = Cycle::new(CycleConfig { genesis: genesis(), committee, me, key });
+            let cycle = Cycle::new(CycleConfig {
+                genesis: genesis(),
+                committee,
+                operators: Operators::default(),
+                me,
+                key,
+            });
             Replica { core: Recovery::new(core).finish(), cycle: cycle.expect("the genesis is sound") }
         };
         Self {
@@ -167,6 +174,7 @@ fn genesis() -> Genesis {
             kind: pool,
             cooldown: minute,
             plans_per_hour: 4,
+            owner: "owner-0".to_owned(),
             agent: SecretKey::from_seed(&[21; 32]).public(),
         }],
         policies: vec![Policy {

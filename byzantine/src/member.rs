@@ -71,7 +71,8 @@ impl Member {
         })?;
         let (Handles { requests, events, status: _ }, ends) = task::channels();
         tokio::spawn(task::run(opened, links.sender(), inbox, ends));
-        let mut cycle = Cycle::new(CycleConfig { genesis, committee, me, key })?;
+        let mut cycle =
+            Cycle::new(CycleConfig { genesis, committee, operators: root.operators().clone(), me, key })?;
         let Recovered { notes, blocks, torn: _ } = recovered;
         for seal in notes.iter().filter_map(|note| borsh::from_slice::<Seal>(note).ok()) {
             cycle.restore(seal);

@@ -130,7 +130,7 @@ fn write_ready_file(path: &Path, info: &ReadyInfo) -> Result<(), Failure> {
 
 fn failure(error: DevError) -> Failure {
     match &error {
-        DevError::Config(_) | DevError::MissingAgent(_) => Failure::configuration(error),
+        DevError::Config(_) | DevError::Incomplete(_) => Failure::configuration(error),
         DevError::Plan(_) | DevError::Speed(_) => Failure::usage(error),
         DevError::Folder { .. }
         | DevError::InUse { .. }

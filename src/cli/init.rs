@@ -97,7 +97,9 @@ pub(super) fn local_places(replicas: u16, base_port: u16) -> Option<Vec<(SocketA
 
 pub(super) fn failure(error: FoundingError) -> Failure {
     match &error {
-        FoundingError::Config(_) | FoundingError::MissingAgent(_) => Failure::configuration(error),
+        FoundingError::Config(_) | FoundingError::Incomplete(_) | FoundingError::NoSuchOwner { .. } => {
+            Failure::configuration(error)
+        }
         FoundingError::Size(_) => Failure::usage(error),
         FoundingError::Exists { .. }
         | FoundingError::Io { .. }

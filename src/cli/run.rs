@@ -59,7 +59,7 @@ fn failure(error: ReplicaError) -> Failure {
         ReplicaError::Config(_)
         | ReplicaError::Unreadable { .. }
         | ReplicaError::Genesis { .. }
-        | ReplicaError::MissingAgent { .. }
+        | ReplicaError::Incomplete { .. }
         | ReplicaError::Entrance(_)
         | ReplicaError::Key(_) => Failure::configuration(error),
         ReplicaError::Root { .. } | ReplicaError::WrongGenesis { .. } | ReplicaError::NotAReplica { .. } => {

@@ -12,7 +12,7 @@ use crate::{
     knowledge::head::Mode,
     service::{
         http_client::{Bounds, HttpClient},
-        status::{NotReady, StatusSnapshot, StoreState, TargetStatus},
+        status::{NotReady, RefusedStatus, StatusSnapshot, StopStatus, StoreState, TargetStatus},
     },
     types::UnixMillis,
 };
@@ -182,6 +182,7 @@ impl fmt::Display for Table<'_> {
             }
         }
         write_targets(f, self.0)?;
+        write_refused(f, self.0)?;
         write_summary(f, self.0)
     }
 }
@@ -210,30 +211,55 @@ fn write_troubles(f: &mut fmt::Formatter<'_>, said: &StatusSnapshot) -> fmt::Res
     Ok(())
 }
 
-/// Each target's newest plan once, with the replicas that name it; more than one line for a target means
+/// Each target's newest plan and mode once, with the replicas that name them; more than one line for a target means
 /// that some replica is behind.
 fn write_targets(f: &mut fmt::Formatter<'_>, lines: &[Line]) -> fmt::Result {
-    let mut targets: BTreeMap<(&str, u64), (&TargetStatus, Vec<&str>)> = BTreeMap::new();
+    let mut targets: BTreeMap<(&str, u64, Mode), (&TargetStatus, Vec<&str>)> = BTreeMap::new();
     for said in lines.iter().filter_map(|line| line.said.as_ref().ok()) {
         for target in &said.targets {
-            let key = (target.target.as_str(), target.seq.number());
+            let key = (target.target.as_str(), target.seq.number(), target.mode);
             targets.entry(key).or_insert((target, Vec::new())).1.push(&said.replica);
         }
     }
-    for ((name, seq), (target, replicas)) in targets {
-        let replicas = replicas.join(", ");
+    for ((name, seq, _), (target, replicas)) in targets {
+        let (replicas, mode) = (replicas.join(", "), mode_of(target));
         if seq == 0 {
-            writeln!(f, "target {name}: no plan yet, say {replicas}")?;
+            writeln!(f, "target {name}: no plan yet, {mode}, say {replicas}")?;
             continue;
         }
-        let mode = match target.mode {
-            Mode::Act => "act",
-            Mode::Hold => "hold",
-            Mode::Revoked => "revoked",
-        };
         let digest = target.plan.to_string();
         let digest = digest.get(..16).unwrap_or(&digest);
         writeln!(f, "target {name}: plan {seq} ({digest}), {mode}, say {replicas}")?;
+    }
+    Ok(())
+}
+
+/// A target's mode, and who stopped it.
+pub(super) fn mode_of(target: &TargetStatus) -> String {
+    let mode = match target.mode {
+        Mode::Act => "act",
+        Mode::Hold => "hold",
+        Mode::Revoked => "revoked",
+    };
+    let stop = |stop: &StopStatus| match stop.since_ms {
+        Some(since) => format!("{} since {}", stop.operator, Utc(since)),
+        None => stop.operator.clone(),
+    };
+    let stops: Vec<String> = target.stopped_by.iter().map(stop).collect();
+    match (stops.is_empty(), target.mode) {
+        (false, _) => format!("{mode}, stopped by {}", stops.join(" and by ")),
+        (true, Mode::Act) => mode.to_owned(),
+        (true, Mode::Hold | Mode::Revoked) => format!("{mode} until its next plan, after a resume"),
+    }
+}
+
+fn write_refused(f: &mut fmt::Formatter<'_>, lines: &[Line]) -> fmt::Result {
+    for said in lines.iter().filter_map(|line| line.said.as_ref().ok()) {
+        for RefusedStatus { document, stage, reason, count } in &said.refused {
+            let document = document.replace('_', " ");
+            let where_ = if stage == "api" { "at its API" } else { "after they were ordered" };
+            writeln!(f, "{} refused {count} {document}s {where_}: {reason}", said.replica)?;
+        }
     }
     Ok(())
 }

@@ -33,6 +33,7 @@ use crate::{
         head::{HEAD_TYPE, Head},
         observation::{ReportHeader, Tick, WindowSummary},
         plan::{PLAN_TYPE, Plan},
+        root::Operators,
     },
     plan::{PlanningReport, plan},
     types::{
@@ -56,6 +57,8 @@ pub struct CycleConfig {
     pub genesis: Genesis,
     /// The committee of the epoch.
     pub committee: Arc<Committee>,
+    /// The operators of the epoch.
+    pub operators: Operators,
     /// This replica's place.
     pub me: ReplicaIndex,
     /// This replica's key.
@@ -175,10 +178,10 @@ impl Cycle {
     /// # Errors
     /// [`GenesisError`] when the genesis contradicts itself.
     pub fn new(config: CycleConfig) -> Result<Self, GenesisError> {
-        let CycleConfig { genesis, committee, me, key } = config;
+        let CycleConfig { genesis, committee, operators, me, key } = config;
         Ok(Self {
             analyzer: Analyzer::new(&genesis),
-            state: State::new(genesis, Committee::clone(&committee))?,
+            state: State::new(genesis, Committee::clone(&committee), operators)?,
             collector: Collector::new(Arc::clone(&committee), me),
             seals: Seals::default(),
             submissions: BTreeMap::new(),
@@ -340,6 +343,8 @@ impl Cycle {
             | Change::ReceiptRefused { .. }
             | Change::ReportRefused { .. }
             | Change::EffectSettled { .. }
+            | Change::OperatorRequestLogged { .. }
+            | Change::OperatorRequestRefused { .. }
             | Change::Malformed => findings,
         }
     }

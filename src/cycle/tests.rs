@@ -11,7 +11,7 @@ use crate::{
         certified::Certified,
         change::Change,
         command::EncodedCommand,
-        fixtures::{agent_key, committee, replica_keys, target},
+        fixtures::{agent_key, committee, replica_keys, target, verified_root},
         genesis::{Genesis, Parameters},
         head::Head,
         observation::{SeriesKey, SeriesSummary, WindowSummary},
@@ -36,6 +36,7 @@ fn genesis() -> Genesis {
             kind: pool,
             cooldown: minute,
             plans_per_hour: 4,
+            owner: "owner-0".to_owned(),
             agent: agent_key().public(),
         }],
         policies: vec![Policy {
@@ -177,6 +178,7 @@ fn cycle(committee: &Arc<Committee>, place: u16) -> Cycle {
     Cycle::new(CycleConfig {
         genesis: genesis(),
         committee: Arc::clone(committee),
+        operators: verified_root().operators().clone(),
         me: ReplicaIndex::new(place),
         key: replica_keys()[usize::from(place)].clone(),
     })

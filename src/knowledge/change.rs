@@ -6,14 +6,18 @@ use std::collections::BTreeMap;
 use super::{
     certified::Certified,
     finding::{Finding, Interval},
+    fold::OperatorRefusal,
     head::Head,
     observation::SeriesKey,
+    operator_request::VerifiedOperatorRequest,
     plan::Plan,
     policy::Statistic,
     receipt::Receipt,
     snapshot::{Finality, Reading},
 };
-use crate::types::{Cycle, Digest, ReplicaIndex, TargetId, UnixMillis, WindowIndex};
+use crate::types::{
+    Cycle, Digest, HeadNumber, KeyId, ReplicaIndex, Shard, TargetId, UnixMillis, WindowIndex,
+};
 
 /// One window after its reports were merged.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -49,6 +53,10 @@ pub enum PlanRefusal {
     Late,
     /// The very same plan is logged already.
     Duplicate,
+    /// An operator has stopped the target.
+    Stopped,
+    /// It was decided before the target was resumed.
+    BeforeResume,
 }
 
 /// Why a report or a tick changed nothing but, perhaps, agreed time.
@@ -67,8 +75,10 @@ pub enum ReportRefusal {
 /// Why a receipt changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReceiptRefusal {
-    /// It is not signed by the target's agent, or malformed.
+    /// It is malformed, or its signature does not verify.
     NotVerified(String),
+    /// Its key is not bound to the target.
+    UnboundKey(KeyId),
     /// The target is not in the genesis.
     UnknownTarget,
     /// No such plan was logged for the target.
@@ -153,6 +163,20 @@ pub enum Change {
         replica: ReplicaIndex,
         /// Why.
         why: ReportRefusal,
+    },
+    /// An operator's request takes effect.
+    OperatorRequestLogged {
+        /// The request.
+        request: Box<VerifiedOperatorRequest>,
+        /// The heads that were derived because of it; they follow this change.
+        heads: Vec<(Shard, HeadNumber)>,
+    },
+    /// An operator's request was refused.
+    OperatorRequestRefused {
+        /// SHA-256 of its body and the operator's name, when it was verified.
+        request: Option<(Digest, String)>,
+        /// Why.
+        why: OperatorRefusal,
     },
     /// Bytes that are no command.
     Malformed,

@@ -26,6 +26,11 @@ pub enum Command {
         /// The envelope's JSON.
         envelope: Vec<u8>,
     },
+    /// What an operator asks for.
+    OperatorRequest {
+        /// The envelope's JSON.
+        envelope: Vec<u8>,
+    },
 }
 
 /// A command as consensus carries it: a head of its own and a body that equal commands of one block share.
@@ -50,6 +55,7 @@ enum CommandHead {
     Tick(SignedTick),
     Certified(Vec<u8>),
     Receipt(Vec<u8>),
+    OperatorRequest(Vec<u8>),
 }
 
 impl Command {
@@ -67,6 +73,7 @@ impl Command {
             Self::Tick(tick) => (CommandHead::Tick(tick), Vec::new()),
             Self::Certified { envelope } => (CommandHead::Certified(envelope), Vec::new()),
             Self::Receipt { envelope } => (CommandHead::Receipt(envelope), Vec::new()),
+            Self::OperatorRequest { envelope } => (CommandHead::OperatorRequest(envelope), Vec::new()),
         };
         EncodedCommand { head: borsh::to_vec(&head).expect("writing to memory does not fail"), body }
     }
@@ -86,6 +93,7 @@ impl Command {
             CommandHead::Tick(tick) => Self::Tick(tick),
             CommandHead::Certified(envelope) => Self::Certified { envelope },
             CommandHead::Receipt(envelope) => Self::Receipt { envelope },
+            CommandHead::OperatorRequest(envelope) => Self::OperatorRequest { envelope },
         };
         if body.is_empty() { Ok(command) } else { Err(MalformedCommand { part: "body" }) }
     }

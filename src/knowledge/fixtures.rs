@@ -1,4 +1,4 @@
-//! Documents for tests: one small cluster of four replicas, four owners and one agent, whose keys are
+//! Documents for tests: one small cluster of four replicas, four owners, three operators and one agent, whose keys are
 //! made from fixed seeds. Nothing here is compiled outside tests.
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
         VerifyElse, VerifyOp,
     },
     receipt::{Outcome, Receipt, Refusal},
-    root::{ROOT_TYPE, Root, RootOwner, RootReplica, VerifiedRoot},
+    root::{ROOT_TYPE, Root, RootOperator, RootOwner, RootReplica, VerifiedRoot},
 };
 use crate::types::{
     Committee, Cycle, Digest, Envelope, Epoch, HeadNumber, SecretKey, Shard, TargetId, UnixMillis, pae,
@@ -24,6 +24,11 @@ pub(crate) fn replica_keys() -> Vec<SecretKey> {
 
 pub(crate) fn owner_keys() -> Vec<SecretKey> {
     (11..=14).map(|seed| SecretKey::from_seed(&[seed; 32])).collect()
+}
+
+/// The keys of ana, who acts for owner-0, and of bea and bob, who act for owner-1.
+pub(crate) fn operator_keys() -> Vec<SecretKey> {
+    (31..=33).map(|seed| SecretKey::from_seed(&[seed; 32])).collect()
 }
 
 pub(crate) fn agent_key() -> SecretKey {
@@ -61,6 +66,15 @@ pub(crate) fn root() -> Root {
             .iter()
             .enumerate()
             .map(|(place, key)| RootOwner { name: owner(place), ed25519: raw(key) })
+            .collect(),
+        operators: operator_keys()
+            .iter()
+            .zip([("ana", 0), ("bea", 1), ("bob", 1)])
+            .map(|(key, (name, place))| RootOperator {
+                name: name.to_owned(),
+                ed25519: raw(key),
+                owner: owner(place),
+            })
             .collect(),
         owner_threshold: 3,
         genesis: Digest::of(b"genesis"),

@@ -43,8 +43,13 @@ impl Genesis {
     /// The target with this name.
     #[must_use]
     pub fn target(&self, id: &TargetId) -> Option<&Target> {
-        let place = self.targets.binary_search_by(|target| target.id.cmp(id)).ok()?;
-        self.targets.get(place)
+        self.targets.get(self.place(id)?)
+    }
+
+    /// The place of the target with this name.
+    #[must_use]
+    pub fn place(&self, id: &TargetId) -> Option<usize> {
+        self.targets.binary_search_by(|target| target.id.cmp(id)).ok()
     }
 
     /// Checks everything that the stages of the control loop rely on.
@@ -170,6 +175,9 @@ fn check_targets(targets: &[Target]) -> Result<(), GenesisError> {
         }
         if target.cooldown > REMEMBERED {
             return refused("cooldown must be at most 1 hour");
+        }
+        if target.owner.is_empty() {
+            return refused("it belongs to no owner");
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ pub mod head;
 pub mod log_tree;
 pub mod merge;
 pub mod observation;
+pub mod operator_request;
 pub mod plan;
 pub mod policy;
 pub mod receipt;

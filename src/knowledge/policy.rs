@@ -201,6 +201,9 @@ pub struct Target {
     pub cooldown: Millis,
     /// At most so many plans in any 60 minutes of agreed time.
     pub plans_per_hour: u32,
-    /// The key of the agent whose receipts count for this target.
+    /// The owner that the target belongs to, by its name in the root: its operators bind agents' keys and lift
+    /// anybody's stop.
+    pub owner: String,
+    /// The first key that is bound to the target: whose receipts count.
     pub agent: PublicKey,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::DesiredState;
 use crate::types::{
-    Cycle, Digest, Envelope, EnvelopeError, PublicKey, TargetId, UnixMillis, from_strict_json,
+    Cycle, Digest, Envelope, EnvelopeError, KeyId, PublicKey, TargetId, UnixMillis, from_strict_json,
 };
 
 /// The DSSE type of a receipt.
@@ -100,6 +100,7 @@ impl Receipt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedReceipt {
     receipt: Receipt,
+    signer: KeyId,
     envelope: Envelope,
 }
 
@@ -109,6 +110,9 @@ pub enum ReceiptError {
     /// The envelope is refused: its size, form, type or signature.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
+    /// More than one agent signed.
+    #[error("{0} agents signed; a receipt carries the signature of exactly one")]
+    Signatures(usize),
     /// The agent signed bytes that are no receipt.
     #[error("the body is malformed: {0}")]
     Body(String),
@@ -123,25 +127,46 @@ pub enum ReceiptError {
 }
 
 impl VerifiedReceipt {
-    /// Verifies an envelope's JSON: size, form, type, the agent's signature, then the body and its cluster.
-    /// The caller finds the agent's key under [`claimed_target`].
+    /// Verifies the receipt of the agent with this key, as [`Self::verify_of_any`] does.
     ///
     /// # Errors
     /// [`ReceiptError`] says which check failed.
     pub fn verify(envelope_bytes: &[u8], agent: &PublicKey, cluster: Digest) -> Result<Self, ReceiptError> {
+        Self::verify_of_any(envelope_bytes, [agent], cluster)
+    }
+
+    /// Verifies an envelope's JSON: size, form, type, one signature by one of these keys, then the body and its
+    /// cluster. The caller finds the keys that are bound to the target under [`claimed_target`].
+    ///
+    /// # Errors
+    /// [`ReceiptError`] says which check failed.
+    pub fn verify_of_any<'a>(
+        envelope_bytes: &[u8],
+        agents: impl IntoIterator<Item = &'a PublicKey>,
+        cluster: Digest,
+    ) -> Result<Self, ReceiptError> {
         let envelope = Envelope::from_json(envelope_bytes)?;
-        let signed = envelope.verify(RECEIPT_TYPE, [agent], 1)?;
+        let signed = envelope.verify(RECEIPT_TYPE, agents, 1)?;
+        let [signer] = signed.signers[..] else {
+            return Err(ReceiptError::Signatures(signed.signers.len()));
+        };
         let receipt = parse(&signed.body)?;
         if receipt.cluster != cluster {
             return Err(ReceiptError::WrongCluster { got: receipt.cluster, expected: cluster });
         }
-        Ok(Self { receipt, envelope })
+        Ok(Self { receipt, signer, envelope })
     }
 
     /// What the agent says.
     #[must_use]
     pub const fn receipt(&self) -> &Receipt {
         &self.receipt
+    }
+
+    /// Whose key signed it.
+    #[must_use]
+    pub const fn signer(&self) -> KeyId {
+        self.signer
     }
 
     /// The envelope it came in.
@@ -219,6 +244,10 @@ mod tests {
             VerifiedReceipt::verify(&envelope, &agent_key().public(), Digest::of(b"other")),
             Err(ReceiptError::WrongCluster { .. })
         ));
+        let two = seal(RECEIPT_TYPE, receipt().to_bytes(), &[agent_key(), SecretKey::from_seed(&[8; 32])]);
+        let of_any =
+            VerifiedReceipt::verify_of_any(&two, [&agent_key().public(), &stranger], receipt().cluster);
+        assert_eq!(of_any, Err(ReceiptError::Signatures(2)));
         let later = sealed(RECEIPT_TYPE, Receipt { v: 2, ..receipt() }.to_bytes());
         assert!(matches!(verify(&later), Err(ReceiptError::Body(_))));
     }

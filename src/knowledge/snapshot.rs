@@ -71,6 +71,8 @@ pub struct Snapshot<'a> {
     pub readings: Vec<Reading>,
     /// What is known of each target.
     pub targets: BTreeMap<TargetId, TargetState>,
+    /// The targets that are stopped, and by which operators: nothing is planned for them.
+    pub stopped: BTreeMap<TargetId, Vec<String>>,
     /// Parameters, targets' limits and policies.
     pub genesis: &'a Genesis,
 }

@@ -21,6 +21,7 @@
 //! - **I15** The policy it names is in the genesis, acts on this target, has this risk class, which is low, and
 //!   has rested for its own cooldown since the target's last plan by it.
 //! - **I16** It is no larger than a document may be.
+//! - **I17** No operator has stopped its target.
 
 use serde::Serialize;
 
@@ -86,6 +87,9 @@ pub enum Violation {
     /// I16.
     #[error("I16: it is too large")]
     Size,
+    /// I17.
+    #[error("I17: an operator has stopped the target")]
+    Stopped,
 }
 
 /// Checks a plan against every invariant.
@@ -117,6 +121,7 @@ pub fn check(plan: &Plan, snapshot: &Snapshot<'_>) -> Result<(), Vec<Violation>>
         (Violation::Limits, limits_are_the_targets(plan, target)),
         (Violation::Policy, a_policy_may_ask(plan, state, snapshot)),
         (Violation::Size, plan.to_bytes().len() <= MAX_DOCUMENT_BYTES),
+        (Violation::Stopped, !snapshot.stopped.contains_key(&plan.target)),
     ];
     let broken: Vec<Violation> =
         rows.into_iter().filter(|(_, holds)| !holds).map(|(violation, _)| violation).collect();

@@ -21,6 +21,7 @@
 //! - **P7** The plan's precondition and its rollback are the present state: the agent changes only what it
 //!   was decided on, and takes back exactly what it changed.
 //! - **P8** A plan that the checker refuses is not planned, and the report says which invariants it breaks.
+//! - **P9** Nothing is planned for a target that operators have stopped; the report names them.
 //!
 //! The report has one line for each policy, in the genesis' order, whether it acted or not.
 

@@ -1,4 +1,4 @@
-//! The planner: turns findings into plans (rules P1 to P8). It does not judge whether a plan is allowed: what
+//! The planner: turns findings into plans (rules P1 to P9). It does not judge whether a plan is allowed: what
 //! it clamps and holds back, the checker judges again from the plan's own words. Invariant: at most one plan
 //! for each target.
 
@@ -85,6 +85,10 @@ impl Cycle<'_> {
             Risk::Medium | Risk::High => return Err(Hold::Shadow.into()),
         }
         let (target, state) = self.target(action)?;
+        // P9.
+        if let Some(by) = self.snapshot.stopped.get(&target.id) {
+            return Err(Hold::Stopped { by: by.clone() }.into());
+        }
         self.rested(policy, action, target, state)?;
         let (desired, clamped) = desired(action.change, target.kind, state.state)?;
         if desired == state.state {

@@ -82,6 +82,11 @@ pub enum Hold {
         /// Which policy.
         by: String,
     },
+    /// Operators have stopped the target.
+    Stopped {
+        /// Which operators, by name.
+        by: Vec<String>,
+    },
     /// The action is not one for this kind of target, or the target is in a state of another kind.
     WrongKind,
     /// The target lies outside its bounds.
@@ -144,6 +149,7 @@ impl fmt::Display for Hold {
             Self::Shadow => f.write_str("in shadow: its risk needs sources of two owners"),
             Self::UnknownTarget => f.write_str("the genesis has no such target"),
             Self::TargetTaken { by } => write!(f, "policy {by} has planned for the target in this cycle"),
+            Self::Stopped { by } => write!(f, "the target is stopped by {}", by.join(", ")),
             Self::WrongKind => f.write_str("the action does not fit the target"),
             Self::OutOfBounds => f.write_str("the target lies outside its bounds"),
             Self::PolicyCooldown { until } => write!(f, "the policy rests until {until}"),

@@ -27,6 +27,7 @@ pub(super) fn target(name: &str, kind: TargetKind) -> Target {
         kind,
         cooldown: Millis::from_secs(60),
         plans_per_hour: 3,
+        owner: "owner-0".to_owned(),
         agent: SecretKey::from_seed(&[7; 32]).public(),
     }
 }
@@ -101,6 +102,7 @@ pub(super) fn snapshot(genesis: &Genesis) -> Snapshot<'_> {
         finality: Finality::Confirmed,
         readings: genesis.policies.iter().map(|_| Reading::Fresh(value(37))).collect(),
         targets,
+        stopped: BTreeMap::new(),
         genesis,
     }
 }

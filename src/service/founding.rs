@@ -13,13 +13,15 @@ use std::{
 };
 
 use super::{
-    config::{ConfigError, MissingAgent, PolicyFile, Speed, policy_text, scaled},
+    config::{Completion, ConfigError, IncompleteTarget, PolicyFile, Speed, policy_text, scaled},
     key_file::{KeyFileError, generate_secret_key, read_secret_key},
 };
 use crate::{
     knowledge::{
         genesis::Genesis,
-        root::{ROOT_TYPE, Root, RootError, RootOwner, RootReplica, VerifiedRoot},
+        root::{
+            GenesisMismatch, ROOT_TYPE, Root, RootError, RootOperator, RootOwner, RootReplica, VerifiedRoot,
+        },
     },
     types::{CommitteeSize, Digest, Envelope, Epoch, Millis, SecretKey, TargetId, UnixMillis, pae},
 };
@@ -102,6 +104,12 @@ impl Layout {
         self.agent(target).join("agent.key")
     }
 
+    /// The key of the operator who acts for the owner of the same number.
+    #[must_use]
+    pub fn operator_key(&self, place: usize) -> PathBuf {
+        self.folder.join("operators").join(format!("operator-{place}.key"))
+    }
+
     /// An owner's key, which belongs offline.
     #[must_use]
     pub fn owner_key(&self, place: usize) -> PathBuf {
@@ -135,7 +143,10 @@ pub enum FoundingError {
     Config(#[from] ConfigError),
     /// A target has no agent.
     #[error(transparent)]
-    MissingAgent(#[from] MissingAgent),
+    Incomplete(#[from] IncompleteTarget),
+    /// A target belongs to nobody who founds the cluster.
+    #[error("the policy file: {0}")]
+    NoSuchOwner(#[from] GenesisMismatch),
     /// The number of replicas.
     #[error(transparent)]
     Size(#[from] crate::types::CommitteeSizeError),
@@ -160,34 +171,44 @@ pub fn found(founding: &Founding) -> Result<(Layout, VerifiedRoot, Genesis), Fou
         .map(|place| make_key(&layout.replica(place).join("replica.key")))
         .collect::<Result<_, _>>()?;
     let owners: Vec<SecretKey> =
-        places.map(|place| make_key(&layout.owner_key(place))).collect::<Result<_, _>>()?;
+        places.clone().map(|place| make_key(&layout.owner_key(place))).collect::<Result<_, _>>()?;
+    let operators: Vec<SecretKey> =
+        places.map(|place| make_key(&layout.operator_key(place))).collect::<Result<_, _>>()?;
     let mut agents = BTreeMap::new();
     for target in founding.policies.targets_without_agent() {
         agents.insert(target.clone(), make_key(&layout.agent_key(target))?.public());
     }
-    let genesis = scaled(&founding.policies.genesis(&agents)?, founding.speed);
+    let completion = Completion { agents, owner: Some(owner_name(0)) };
+    let genesis = scaled(&founding.policies.genesis(&completion)?, founding.speed);
     write(&layout.genesis(), &policy_text(&genesis))?;
     for (place, replica) in founding.replicas.iter().enumerate() {
         write(&layout.replica_config(place), &replica_file(&founding.replicas, replica))?;
     }
-    let body = first_root(&replicas, &owners, &genesis, size, founding.now).to_bytes();
+    let keys = FoundingKeys { replicas: &replicas, owners: &owners, operators: &operators };
+    let body = first_root(keys, &genesis, size, founding.now).to_bytes();
     let bytes = pae(ROOT_TYPE, &body);
     let signatures = owners.iter().map(|owner| (owner.public().id(), owner.sign(&bytes))).collect();
     let envelope = Envelope::new(ROOT_TYPE, body, signatures).to_json();
     let root = VerifiedRoot::first(&envelope)?;
+    root.check_genesis(&genesis)?;
     write(&layout.root(), &String::from_utf8_lossy(&envelope))?;
     Ok((layout, root, genesis))
 }
 
-fn first_root(
-    replicas: &[SecretKey],
-    owners: &[SecretKey],
-    genesis: &Genesis,
-    size: CommitteeSize,
-    now: UnixMillis,
-) -> Root {
+#[derive(Clone, Copy)]
+struct FoundingKeys<'a> {
+    replicas: &'a [SecretKey],
+    owners: &'a [SecretKey],
+    operators: &'a [SecretKey],
+}
+
+fn owner_name(place: usize) -> String {
+    format!("owner-{place}")
+}
+
+fn first_root(keys: FoundingKeys<'_>, genesis: &Genesis, size: CommitteeSize, now: UnixMillis) -> Root {
+    let FoundingKeys { replicas, owners, operators } = keys;
     let raw = |key: &SecretKey| Digest::from_bytes(key.public().to_bytes());
-    let name = |place: usize| format!("owner-{place}");
     Root {
         v: 1,
         cluster: Digest::ZERO,
@@ -198,13 +219,22 @@ fn first_root(
             .map(|(place, key)| RootReplica {
                 keyid: key.public().id(),
                 ed25519: raw(key),
-                owner: name(place),
+                owner: owner_name(place),
             })
             .collect(),
         owners: owners
             .iter()
             .enumerate()
-            .map(|(place, key)| RootOwner { name: name(place), ed25519: raw(key) })
+            .map(|(place, key)| RootOwner { name: owner_name(place), ed25519: raw(key) })
+            .collect(),
+        operators: operators
+            .iter()
+            .enumerate()
+            .map(|(place, key)| RootOperator {
+                name: format!("operator-{place}"),
+                ed25519: raw(key),
+                owner: owner_name(place),
+            })
             .collect(),
         owner_threshold: u32::try_from(size.quorum()).unwrap_or(u32::MAX),
         genesis: genesis.digest(),

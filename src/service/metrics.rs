@@ -28,6 +28,7 @@ use prometheus_client::{
 use tokio::sync::watch;
 
 use super::{
+    api::RefusedDocuments,
     entrance::EntranceMetrics,
     status::{StatusSnapshot, StoreState},
 };
@@ -36,6 +37,7 @@ use crate::{
     knowledge::{
         change::{Change, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
         finding::Symptom,
+        head::Mode,
         receipt::Outcome,
         snapshot::Finality,
     },
@@ -64,6 +66,8 @@ pub struct Metrics {
     receipts_refused: Family<By, Counter>,
     plan_effects: Family<By, Counter>,
     reports_refused: Family<By, Counter>,
+    operator_requests_logged: Family<By, Counter>,
+    operator_requests_refused: Family<By, Counter>,
     malformed_commands: Counter,
     plan_seconds: Histogram,
 }
@@ -83,6 +87,8 @@ impl Metrics {
             receipts_refused: Family::default(),
             plan_effects: Family::default(),
             reports_refused: Family::default(),
+            operator_requests_logged: Family::default(),
+            operator_requests_refused: Family::default(),
             malformed_commands: Counter::default(),
             plan_seconds: Histogram::new(SECONDS),
         }
@@ -111,6 +117,12 @@ impl Metrics {
             Change::ReceiptRefused { why, .. } => count(&self.receipts_refused, receipt_refusal(why)),
             Change::EffectSettled { effect: settled, .. } => count(&self.plan_effects, effect(*settled)),
             Change::ReportRefused { why, .. } => count(&self.reports_refused, report_refusal(*why)),
+            Change::OperatorRequestLogged { request, .. } => {
+                count(&self.operator_requests_logged, request.request().request.kind());
+            }
+            Change::OperatorRequestRefused { why, .. } => {
+                count(&self.operator_requests_refused, why.as_str());
+            }
             Change::Malformed => {
                 self.malformed_commands.inc();
             }
@@ -132,6 +144,16 @@ impl Metrics {
         family("plan_effects", "Logged plans by their settled effect", &self.plan_effects);
         family("receipts_refused", "Receipts that took no effect, by reason", &self.receipts_refused);
         family("reports_refused", "Reports and ticks that took no effect, by reason", &self.reports_refused);
+        family(
+            "operator_requests_logged",
+            "Operators' requests that took effect, by kind",
+            &self.operator_requests_logged,
+        );
+        family(
+            "operator_requests_refused",
+            "Operators' requests that were ordered and took no effect, by reason",
+            &self.operator_requests_refused,
+        );
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
         counter("window_gaps", "Ranges of windows that nobody reported", &self.window_gaps);
         counter("plans_logged", "Plans that took effect", &self.plans_logged);
@@ -178,6 +200,8 @@ const fn plan_refusal(why: &PlanRefusal) -> &'static str {
         PlanRefusal::Superseded => "superseded",
         PlanRefusal::Late => "late",
         PlanRefusal::Duplicate => "duplicate",
+        PlanRefusal::Stopped => "stopped",
+        PlanRefusal::BeforeResume => "before_resume",
     }
 }
 
@@ -198,9 +222,11 @@ const fn outcome(outcome: &Outcome) -> &'static str {
     }
 }
 
-const fn receipt_refusal(why: &ReceiptRefusal) -> &'static str {
+/// Why a receipt took no effect, as a label.
+pub(super) const fn receipt_refusal(why: &ReceiptRefusal) -> &'static str {
     match why {
         ReceiptRefusal::NotVerified(_) => "not_verified",
+        ReceiptRefusal::UnboundKey(_) => "unbound_key",
         ReceiptRefusal::UnknownTarget => "unknown_target",
         ReceiptRefusal::UnknownPlan => "unknown_plan",
         ReceiptRefusal::Replayed => "replayed",
@@ -229,6 +255,8 @@ pub struct Sources {
     pub entrance: EntranceMetrics,
     /// What the telemetry door answered.
     pub door: Arc<DoorCounters>,
+    /// The documents that were refused.
+    pub refused: RefusedDocuments,
 }
 
 impl Collector for Sources {
@@ -261,6 +289,12 @@ impl Sources {
         counter("otlp_requests_dropped", "Traces and logs, which are not looked at", self.door.dropped())?;
         counter("otlp_requests_refused", "Requests that are no OTLP, or too large", self.door.refused())?;
         counter("otlp_requests_turned_away", "Requests for which there was no room", self.door.overloaded())?;
+        let help = "Documents that were refused, by kind, by whom and why";
+        let mut refused = encoder.encode_descriptor("documents_refused", help, None, MetricType::Counter)?;
+        for (kind, stage, reason, count) in self.refused.counts() {
+            let labels = [("document", kind.as_str()), ("stage", stage.as_str()), ("reason", reason)];
+            ConstCounter::new(count).encode(refused.encode_family(&labels)?)?;
+        }
         let help = "Data points that do not count, by reason";
         let mut rejected = encoder.encode_descriptor("points_rejected", help, None, MetricType::Counter)?;
         for (reason, points) in self.monitor.rejected_points() {
@@ -333,6 +367,12 @@ impl Sources {
             let labels = [("state", state.as_str())];
             ConstGauge::new(u64::from(status.store.state == state)).encode(states.encode_family(&labels)?)?;
         }
+        let help = "1 when the newest plan of a target may be applied, 0 when it is on hold or revoked";
+        let mut acting = encoder.encode_descriptor("target_acts", help, None, MetricType::Gauge)?;
+        for target in &status.targets {
+            let labels = [("target", target.target.as_str())];
+            ConstGauge::new(u64::from(target.mode == Mode::Act)).encode(acting.encode_family(&labels)?)?;
+        }
         let mut links = encoder.encode_descriptor(
             "link_up",
             "1 when the link to a replica is up",
@@ -391,6 +431,7 @@ mod tests {
         consensus::task::ConsensusStatus,
         knowledge::change::{Change, PlanRefusal, ReportRefusal},
         service::{
+            api::RefusedDocuments,
             entrance::EntranceMetrics,
             status::{AlarmKind, tests::snapshot},
         },
@@ -403,8 +444,14 @@ mod tests {
         let (sender, status) = watch::channel(snapshot());
         let consensus = ConsensusStatus { syncs: 7, ..ConsensusStatus::default() };
         let (_consensus, consensus) = watch::channel(consensus);
-        let entrance = EntranceMetrics::default();
-        let sources = Sources { status, consensus, monitor: Arc::default(), door: Arc::default(), entrance };
+        let sources = Sources {
+            status,
+            consensus,
+            monitor: Arc::default(),
+            door: Arc::default(),
+            entrance: EntranceMetrics::default(),
+            refused: RefusedDocuments::default(),
+        };
         let app = router(&metrics, sources);
         metrics.changed(&Change::PlanRefused { plan: None, why: PlanRefusal::Late });
         let replica = ReplicaIndex::new(1);
@@ -436,6 +483,7 @@ mod tests {
             "quorate_http_connections 0",
             "quorate_http_cut_total{kind=\"body_stalled\"} 0",
             "quorate_http_denied_total{reason=\"wrong_scope\"} 0",
+            "quorate_target_acts{target=\"pool\"} 1",
             "quorate_link_up{replica=\"r1\"} 1",
             "quorate_link_up{replica=\"r3\"} 0",
             "quorate_alarms{replica=\"r3\",kind=\"other_plan\"} 1",

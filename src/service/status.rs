@@ -10,7 +10,9 @@ use tokio::sync::watch;
 
 use crate::{
     knowledge::{head::Mode, store::StoreTrouble},
-    types::{Cycle, Digest, Epoch, HeadNumber, Height, Millis, TargetId, UnixMillis, View, WindowIndex},
+    types::{
+        Cycle, Digest, Epoch, HeadNumber, Height, KeyId, Millis, TargetId, UnixMillis, View, WindowIndex,
+    },
 };
 
 /// A replica's state at one moment.
@@ -46,6 +48,8 @@ pub struct StatusSnapshot {
     pub head: Option<HeadStatus>,
     /// The newest logged plan of each target.
     pub targets: Vec<TargetStatus>,
+    /// Documents that were refused.
+    pub refused: Vec<RefusedStatus>,
     /// Why the replica is not ready; empty when it is.
     pub not_ready: Vec<NotReady>,
     /// What operators should look at.
@@ -166,6 +170,36 @@ pub struct TargetStatus {
     pub plan: Digest,
     /// What agents may do with it.
     pub mode: Mode,
+    /// The owner that the target belongs to.
+    pub owner: String,
+    /// Whose stops hold; empty when the target is not stopped.
+    pub stopped_by: Vec<StopStatus>,
+    /// The identifiers of the agents' keys that are bound to the target.
+    pub agents: Vec<KeyId>,
+}
+
+/// One operator's stop of a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopStatus {
+    /// The operator.
+    pub operator: String,
+    /// What it makes of the newest plan.
+    pub mode: Mode,
+    /// Since when, in agreed time; absent when it came before the first agreed time.
+    pub since_ms: Option<UnixMillis>,
+}
+
+/// How many documents of a kind were refused for one reason since the replica's start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedStatus {
+    /// `receipt` or `operator_request`.
+    pub document: String,
+    /// `api` when it was not queued, `fold` when it was ordered and changed nothing.
+    pub stage: String,
+    /// The reason's name.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// Why a replica does not take part fully.
@@ -327,7 +361,11 @@ pub(crate) mod tests {
                 seq: Cycle::new(4),
                 plan: Digest::ZERO,
                 mode: Mode::Act,
+                owner: "owner-0".to_owned(),
+                stopped_by: Vec::new(),
+                agents: Vec::new(),
             }],
+            refused: Vec::new(),
             not_ready: Vec::new(),
             alarms: Vec::new(),
         }

@@ -6,7 +6,7 @@ use quorate::{
         head::{HEAD_TYPE, Mode},
         plan::{PLAN_TYPE, Plan},
         receipt::{RECEIPT_TYPE, Receipt, VerifiedReceipt},
-        root::{ROOT_TYPE, Root},
+        root::{ROOT_TYPE, Root, RootOperator},
     },
     types::{Digest, Envelope, Epoch, MAX_DOCUMENT_BYTES, MAX_ENVELOPE_BYTES, SecretKey, Signature, pae},
 };
@@ -14,7 +14,7 @@ use quorate::{
 use super::{
     fixture::{
         agent_key, cluster_of, head_of, owner_keys, plan, receipt, replica_keys, root, seal, sealed_head,
-        sealed_receipt, sealed_root,
+        sealed_plan, sealed_receipt, sealed_root,
     },
     verifiers::{Documents, assert_all},
 };
@@ -30,10 +30,19 @@ fn with_plan(envelope: Vec<u8>) -> Documents {
     Documents { plan: envelope, ..Documents::good() }
 }
 
+/// Documents of a changed root's own cluster, so that nothing but the change can be refused.
 fn with_root(change: impl FnOnce(&mut Root)) -> Documents {
     let mut root = root();
     change(&mut root);
-    Documents { root: sealed_root(&root), ..Documents::good() }
+    let plan = Plan { cluster: cluster_of(&root), ..plan() };
+    let head = sealed_head(&head_of(7, Mode::Act, &plan));
+    Documents { root: sealed_root(&root), plan: sealed_plan(&plan), head: Some(head) }
+}
+
+fn operator(root: &mut Root, name: &str, seed: u8) {
+    let key = SecretKey::from_seed(&[seed; 32]).public();
+    let ed25519 = Digest::from_bytes(key.to_bytes());
+    root.operators.push(RootOperator { name: name.to_owned(), ed25519, owner: "owner-0".to_owned() });
 }
 
 /// The good documents with a part of the plan's envelope replaced.
@@ -302,6 +311,18 @@ fn lax_bodies_and_roots_are_refused_though_signed() {
             ("no JSON", with_body(b"plan".to_vec())),
             ("no owner's threshold", with_root(|root| root.owner_threshold = 0)),
             ("a threshold above the owners", with_root(|root| root.owner_threshold = 5)),
+            ("two operators of one name", with_root(|root| operator(root, "ana", 81))),
+            ("an operator's key twice", with_root(|root| operator(root, "bea", 31))),
+            ("an operator with a replica's key", with_root(|root| operator(root, "bea", 1))),
+            ("an operator with an owner's key", with_root(|root| operator(root, "bea", 11))),
+            ("an operator without a name", with_root(|root| operator(root, "", 81))),
+            ("an operator with a name of two lines", with_root(|root| operator(root, "b\n", 81))),
+            ("an operator of nobody", with_root(|root| root.operators[0].owner = "owner-9".to_owned())),
+            ("an operator's key of small order", with_root(|root| root.operators[0].ed25519 = Digest::ZERO)),
+            (
+                "65 operators",
+                with_root(|root| (100..164).for_each(|seed| operator(root, &format!("o{seed}"), seed))),
+            ),
             (
                 "one replica's key twice",
                 with_root(|root| root.replicas[1].ed25519 = root.replicas[0].ed25519),

@@ -1,5 +1,5 @@
 //! Documents of a small cluster for tests that see only what a user of the library sees: four replicas, four
-//! owners and one agent, whose keys are made from fixed seeds.
+//! owners, one operator and one agent, whose keys are made from fixed seeds.
 //!
 //! Invariant: everything here is the same in every run, so that its bytes can be committed as vectors.
 
@@ -13,7 +13,7 @@ use quorate::{
             Verify, VerifyElse, VerifyOp,
         },
         receipt::{Outcome, RECEIPT_TYPE, Receipt},
-        root::{ROOT_TYPE, Root, RootOwner, RootReplica, VerifiedRoot},
+        root::{ROOT_TYPE, Root, RootOperator, RootOwner, RootReplica, VerifiedRoot},
     },
     types::{
         Committee, Cycle, Digest, Envelope, Epoch, HeadNumber, SecretKey, Shard, TargetId, UnixMillis, pae,
@@ -28,6 +28,10 @@ pub(crate) fn replica_keys() -> Vec<SecretKey> {
 
 pub(crate) fn owner_keys() -> Vec<SecretKey> {
     (11..=14).map(|seed| SecretKey::from_seed(&[seed; 32])).collect()
+}
+
+pub(crate) fn operator_key() -> SecretKey {
+    SecretKey::from_seed(&[31; 32])
 }
 
 pub(crate) fn agent_key() -> SecretKey {
@@ -67,6 +71,11 @@ pub(crate) fn root() -> Root {
             .enumerate()
             .map(|(place, key)| RootOwner { name: owner(place), ed25519: raw(key) })
             .collect(),
+        operators: vec![RootOperator {
+            name: "ana".to_owned(),
+            ed25519: raw(&operator_key()),
+            owner: owner(0),
+        }],
         owner_threshold: 3,
         genesis: Digest::of(b"genesis"),
         not_after: UnixMillis::new(4_000_000_000_000),

@@ -87,6 +87,8 @@ impl Screen {
             ReplicaEvent::WindowFinal { .. }
             | ReplicaEvent::Found { .. }
             | ReplicaEvent::ReceiptLogged { .. }
+            | ReplicaEvent::OperatorRequest { .. }
+            | ReplicaEvent::OperatorRequestRefused { .. }
             | ReplicaEvent::EffectSettled { .. } => {
                 let (_replica, rest) = line.split_once(' ')?;
                 return self.first(rest).then(|| rest.to_owned());

@@ -77,15 +77,42 @@
 //!
 //! - **H1** Targets, sorted by name, are cut into shards of 256.
 //! - **H2** A head is derived for every shard when agreed time enters a new slot (agreed time / slot length),
-//!   and for the target's shard when a plan is logged. Its number is one above the shard's last.
+//!   and at once for the target's shard when a plan is logged or a stop or resume is accepted. Its number is
+//!   one above the shard's last.
 //!
 //! # Receipts
 //!
-//! - **A1** A receipt is refused unless its target is in the genesis, it is signed by that target's agent for
-//!   this cluster, and the state it reports is of the target's kind.
+//! - **A1** A receipt is refused unless its target is in the genesis, it is signed by exactly one key that is
+//!   bound to the target (O10) for this cluster, and the state it reports is of the target's kind.
 //! - **A2** It is refused unless it names one of the target's newest 16 logged plans.
-//! - **A3** It is refused unless its counter is above the last one logged for the target.
+//! - **A3** It is refused unless its counter is above the last one logged for its key and target.
 //! - **A4** Otherwise the target's state is what the agent saw afterwards. Nothing else changes.
+//!
+//! # Operators
+//!
+//! - **O1** An operator's request is refused unless exactly one operator of the root signed it, for this cluster
+//!   and epoch, and it is well-formed.
+//! - **O2** Its counter must be above the newest of the operator's key. It is the newest from then on, even when
+//!   a later rule refuses the request: what failed once can never be played again. The very same request in a
+//!   second place of the log is refused by a name of its own, because it is sent to several replicas.
+//! - **O3** Its targets must be in the genesis. It takes effect for all the targets that it names, or for none;
+//!   "all" means every target to a stop, and to a resume every one that the operator may resume, at least one.
+//! - **O4** Any operator may stop any target. Each operator's stop stands by itself: a target is stopped while any
+//!   stop of it stands. A stop makes the target's mode at least hold, or revoked; stopping again never lessens.
+//! - **O5** An operator of the target's owner lifts all stops of the target, any other only its own.
+//! - **O6** When the last stop is lifted the mode stays, for the newest plan was logged before: it is act again with
+//!   the next logged plan, or at once when the target has none.
+//! - **O7** A certified plan is refused while its target is stopped, and after that when its sequence number is not
+//!   above the cycle in which the last stop was lifted: it was decided before.
+//! - **O8** The snapshot names the stopped targets and who stopped them; nothing is planned for these.
+//! - **O9** After an accepted stop or resume, a head follows for every shard with one of its targets (H2), though no
+//!   mode may have changed; without agreed time, heads come with the first slot and show it.
+//! - **O10** An operator of the target's owner binds an agent's key: admissible, not a replica's, not an operator's and
+//!   not bound to the target; at most 8 are bound to a target at a time and 256 ever. It may take the place of a
+//!   bound key in the same step.
+//! - **O11** Such an operator unbinds a bound key, but not the target's last.
+//! - **O12** The agent's key in the genesis is the first that is bound. The counters of keys outlive their bindings,
+//!   so that binding a key again makes no old receipt count.
 //!
 //! # Effect
 //!
@@ -109,6 +136,7 @@
 
 mod agreed_time;
 mod effect;
+mod operations;
 mod readings;
 mod state;
 mod targets;
@@ -117,4 +145,7 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
+pub use operations::{
+    MAX_BOUND_KEYS, MAX_KEYS_EVER_BOUND, Operations, OperatorRefusal, Parties, Permit, Stop,
+};
 pub use state::{Applied, MAX_REPORT_BODY_BYTES, State};

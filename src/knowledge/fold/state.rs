@@ -3,12 +3,16 @@
 //! It routes commands to the parts that hold the rules, and puts their changes in order. Invariant: a
 //! refused command changes nothing but what the rules name, and no input makes it panic.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use borsh::BorshSerialize;
 
 use super::{
     agreed_time::AgreedTime,
+    operations::{Operations, OperatorRefusal, Parties},
     readings::IndicatorMemory,
     targets::Targets,
     windows::{Closing, HeldReport, OpenWindows, counted},
@@ -19,14 +23,16 @@ use crate::{
         change::{Change, ClosedWindow, PlanRefusal, ReceiptRefusal, ReportRefusal},
         command::Command,
         genesis::{Genesis, GenesisError},
-        head::SHARD_TARGETS,
+        head::{Head, SHARD_TARGETS},
         merge::CountedReports,
         observation::{SignedReport, SignedTick, WindowSummary},
+        operator_request::VerifiedOperatorRequest,
         plan::Plan,
-        receipt::{VerifiedReceipt, claimed_target},
+        receipt::{ReceiptError, VerifiedReceipt, claimed_target},
+        root::Operators,
         snapshot::{Finality, Snapshot},
     },
-    types::{Committee, Cycle, Digest, ReplicaIndex, TargetId, UnixMillis, WindowIndex},
+    types::{Committee, Cycle, Digest, EnvelopeError, ReplicaIndex, TargetId, UnixMillis, WindowIndex},
 };
 
 /// The most bytes that a report's body may have: the default limit of 10,000 series at 300 bytes each, which
@@ -41,6 +47,7 @@ const NO_PROTOCOL: u8 = 0;
 pub struct State {
     genesis: Genesis,
     committee: Committee,
+    operators: Operators,
     /// Places of policies in the genesis, by the digest that plans name.
     policies: BTreeMap<Digest, usize>,
     agreed: AgreedTime,
@@ -50,6 +57,7 @@ pub struct State {
     /// The newest cycle's number.
     cycle: Cycle,
     targets: Targets,
+    operations: Operations,
 }
 
 /// What one command changed, in order.
@@ -85,6 +93,8 @@ const fn as_closed(change: &Change) -> Option<&ClosedWindow> {
         | Change::ReceiptRefused { .. }
         | Change::EffectSettled { .. }
         | Change::ReportRefused { .. }
+        | Change::OperatorRequestLogged { .. }
+        | Change::OperatorRequestRefused { .. }
         | Change::Malformed => None,
     }
 }
@@ -94,7 +104,7 @@ impl State {
     ///
     /// # Errors
     /// [`GenesisError`] when the genesis does not pass its check.
-    pub fn new(genesis: Genesis, committee: Committee) -> Result<Self, GenesisError> {
+    pub fn new(genesis: Genesis, committee: Committee, operators: Operators) -> Result<Self, GenesisError> {
         genesis.check()?;
         let policies = genesis.policies.iter().enumerate();
         Ok(Self {
@@ -104,8 +114,10 @@ impl State {
             memories: vec![IndicatorMemory::default(); genesis.policies.len()],
             cycle: Cycle::ZERO,
             targets: Targets::new(&genesis),
+            operations: Operations::new(&genesis),
             genesis,
             committee,
+            operators,
         })
     }
 
@@ -119,6 +131,7 @@ impl State {
             Ok(Command::Tick(tick)) => self.tick(&tick, &mut changes),
             Ok(Command::Certified { envelope }) => self.certified(&envelope, &mut changes),
             Ok(Command::Receipt { envelope }) => self.receipt(envelope, &mut changes),
+            Ok(Command::OperatorRequest { envelope }) => self.operator_request(&envelope, &mut changes),
             Err(_) => changes.push(Change::Malformed), // C1
         }
         Applied { changes }
@@ -138,8 +151,20 @@ impl State {
             finality: closed.finality,
             readings: closed.readings.clone(),
             targets: ids.zip(self.targets.states(closed.closed_at)).collect(),
+            stopped: self.stopped(),
             genesis: &self.genesis,
         }
+    }
+
+    /// O8: the stopped targets, and the names of the operators whose stops hold, in the order of their keys.
+    fn stopped(&self) -> BTreeMap<TargetId, Vec<String>> {
+        let permits = self.genesis.targets.iter().zip(0..);
+        let stopped = permits.filter_map(|(target, place)| {
+            let permit = self.operations.target(place).filter(|permit| permit.is_stopped())?;
+            let names = permit.stops().filter_map(|(key, _)| self.operators.by_key(key));
+            Some((target.id.clone(), names.map(|operator| operator.name.clone()).collect()))
+        });
+        stopped.collect()
     }
 
     /// Whether this replica should submit a tick now, by its own clock (rule W10).
@@ -165,8 +190,7 @@ impl State {
     /// not in the genesis.
     #[must_use]
     pub fn newest_seq(&self, target: &TargetId) -> Option<Cycle> {
-        let place = self.genesis.targets.iter().position(|known| known.id == *target)?;
-        self.targets.newest_seq(place)
+        self.targets.newest_seq(self.genesis.place(target)?)
     }
 
     /// The newest cycle's number; zero before the first.
@@ -179,6 +203,18 @@ impl State {
     #[must_use]
     pub const fn genesis(&self) -> &Genesis {
         &self.genesis
+    }
+
+    /// What operators have ordered.
+    #[must_use]
+    pub const fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// The operators of the epoch.
+    #[must_use]
+    pub const fn operators(&self) -> &Operators {
+        &self.operators
     }
 
     /// The committee of the epoch.
@@ -236,7 +272,7 @@ impl State {
         let Some(now) = self.agreed.take(replica, time, length) else { return };
         changes.push(Change::TimeMoved(now)); // T3
         self.windows.begin(WindowIndex::containing(now, length)); // W1
-        let heads = self.targets.enter_slot(&self.genesis, &self.committee, now); // H2
+        let heads = self.targets.enter_slot(&self.genesis, &self.committee, &self.operations, now); // H2
         changes.extend(heads.into_iter().map(|head| Change::HeadDerived(Box::new(head))));
     }
 
@@ -299,23 +335,30 @@ impl State {
                 changes.push(Change::PlanLogged(Box::new(certified))); // P4
                 changes.extend(superseded); // E1
                 let shard = place / SHARD_TARGETS; // H1
-                let head = self.targets.derive_head(shard, &self.genesis, &self.committee, now); // H2
-                changes.extend(head.map(|head| Change::HeadDerived(Box::new(head))));
+                changes.extend(self.derive_head(shard, now).map(|head| Change::HeadDerived(Box::new(head)))); // H2
             }
             Err(why) => changes.push(Change::PlanRefused { plan: Some(digest), why }),
         }
     }
 
-    /// P1 to P5; the target's place, agreed time, and the effect of the plan before.
+    /// P1 to P5 and O7; the target's place, agreed time, and the effect of the plan before.
     fn log_plan(
         &mut self,
         certified: &Certified<Plan>,
     ) -> Result<(usize, UnixMillis, Option<Change>), PlanRefusal> {
         let plan = certified.document();
-        let place = self.place_of(&plan.target).ok_or(PlanRefusal::UnknownTarget)?;
+        let place = self.genesis.place(&plan.target).ok_or(PlanRefusal::UnknownTarget)?;
         let policy = *self.policies.get(&plan.policy).ok_or(PlanRefusal::UnknownPolicy)?;
         let now = self.agreed.now().ok_or(PlanRefusal::Late)?; // P3
+        let permit = self.operations.target(place).ok_or(PlanRefusal::UnknownTarget)?;
+        if permit.is_stopped() {
+            return Err(PlanRefusal::Stopped); // O7
+        }
+        if plan.seq <= permit.lifted() {
+            return Err(PlanRefusal::BeforeResume); // O7
+        }
         let superseded = self.targets.log_plan(place, policy, certified, &self.genesis, now)?;
+        self.operations.plan_logged(place); // O6
         Ok((place, now, superseded))
     }
 
@@ -338,26 +381,69 @@ impl State {
     }
 
     fn log_receipt(&mut self, id: &TargetId, envelope: &[u8]) -> Result<VerifiedReceipt, ReceiptRefusal> {
-        let place = self.place_of(id).ok_or(ReceiptRefusal::UnknownTarget)?; // A1
+        let place = self.genesis.place(id).ok_or(ReceiptRefusal::UnknownTarget)?; // A1
         let target = self.genesis.targets.get(place).ok_or(ReceiptRefusal::UnknownTarget)?;
-        let verified = VerifiedReceipt::verify(envelope, &target.agent, self.committee.cluster())
-            .map_err(|error| ReceiptRefusal::NotVerified(error.to_string()))?; // A1
-        self.targets.log_receipt(place, target, verified.receipt())?;
+        let permit = self.operations.target(place).ok_or(ReceiptRefusal::UnknownTarget)?;
+        let verified = VerifiedReceipt::verify_of_any(envelope, permit.agents(), self.committee.cluster())
+            .map_err(|error| match error {
+                ReceiptError::Envelope(EnvelopeError::UnknownKey(key)) => ReceiptRefusal::UnboundKey(key),
+                other @ (ReceiptError::Envelope(_)
+                | ReceiptError::Signatures(_)
+                | ReceiptError::Body(_)
+                | ReceiptError::WrongCluster { .. }) => ReceiptRefusal::NotVerified(other.to_string()),
+            })?; // A1
+        let receipt = verified.receipt();
+        self.targets.check_receipt(place, target, receipt)?; // A1, A2
+        if !self.operations.take_receipt_counter(place, verified.signer(), receipt.counter) {
+            return Err(ReceiptRefusal::Replayed); // A3
+        }
+        self.targets.log_receipt(place, receipt); // A4
         Ok(verified)
     }
 
-    fn place_of(&self, target: &TargetId) -> Option<usize> {
-        self.genesis.targets.binary_search_by(|known| known.id.cmp(target)).ok()
+    fn operator_request(&mut self, envelope: &[u8], changes: &mut Vec<Change>) {
+        let (cluster, epoch) = (self.committee.cluster(), self.committee.epoch());
+        let request = match VerifiedOperatorRequest::verify(envelope, &self.operators, cluster, epoch) {
+            Ok(request) => request,
+            Err(error) => {
+                let why = OperatorRefusal::NotVerified(error.to_string());
+                changes.push(Change::OperatorRequestRefused { request: None, why }); // O1
+                return;
+            }
+        };
+        let parties =
+            Parties { genesis: &self.genesis, operators: &self.operators, committee: &self.committee };
+        let has_plan = |place| self.targets.newest_seq(place).is_some_and(|seq| seq > Cycle::ZERO);
+        match self.operations.take(&request, parties, self.agreed.now(), self.cycle, has_plan) {
+            Ok(places) => {
+                let shards: BTreeSet<usize> = places.iter().map(|place| place / SHARD_TARGETS).collect(); // H1
+                let now = self.agreed.now();
+                let heads: Vec<Head> = now.map_or_else(Vec::new, |now| {
+                    shards.iter().filter_map(|shard| self.derive_head(*shard, now)).collect()
+                }); // H2, O9
+                let numbers = heads.iter().map(|head| (head.shard, head.number)).collect();
+                changes.push(Change::OperatorRequestLogged { request: Box::new(request), heads: numbers });
+                changes.extend(heads.into_iter().map(|head| Change::HeadDerived(Box::new(head))));
+            }
+            Err(why) => {
+                let request = Some((request.digest(), request.operator().name.clone()));
+                changes.push(Change::OperatorRequestRefused { request, why });
+            }
+        }
+    }
+
+    fn derive_head(&mut self, shard: usize, now: UnixMillis) -> Option<Head> {
+        self.targets.derive_head(shard, &self.genesis, &self.committee, &self.operations, now)
     }
 }
 
-/// The canonical bytes under the state root. What follows from genesis and committee stands by digest.
+/// The canonical bytes under the state root. What follows from genesis and root stands by digest.
 impl BorshSerialize for State {
     fn serialize<W: borsh::io::Write>(&self, writer: &mut W) -> borsh::io::Result<()> {
         let committee = self.committee.iter().map(|(_, key)| *key).collect::<Vec<_>>();
         (self.committee.cluster(), self.committee.epoch(), committee).serialize(writer)?;
         self.genesis.digest().serialize(writer)?;
         (&self.agreed, self.windows.canonical(), &self.memories).serialize(writer)?;
-        (self.cycle, &self.targets).serialize(writer)
+        (self.cycle, &self.targets, &self.operations).serialize(writer)
     }
 }

@@ -1,10 +1,13 @@
 //! Targets: their newest logged plans, their observed states and the heads that tell agents of them (rules
-//! P2 to P5, H1, H2, A2 to A4, E1). It verifies no signature: what reaches it is verified by its type.
+//! P2 to P5, H1, H2, A1, A2, A4, E1). It verifies no signature: what reaches it is verified by its type.
 
 use borsh::BorshSerialize;
 use std::collections::VecDeque;
 
-use super::effect::Pending;
+use super::{
+    effect::Pending,
+    operations::{Operations, Permit},
+};
 use crate::{
     knowledge::{
         certified::Certified,
@@ -30,8 +33,6 @@ pub(super) struct TargetRecord {
     state: TargetState,
     /// The newest logged plans, oldest first.
     answerable: VecDeque<(Cycle, Digest)>,
-    /// The counter of the newest logged receipt.
-    counter: u64,
     pending: Option<Pending>,
 }
 
@@ -71,6 +72,7 @@ impl Targets {
         &mut self,
         genesis: &Genesis,
         committee: &Committee,
+        operations: &Operations,
         now: UnixMillis,
     ) -> Vec<Head> {
         let slot = slot_of(now, genesis.parameters.head_slot);
@@ -78,7 +80,9 @@ impl Targets {
             return Vec::new();
         }
         self.slot = Some(slot);
-        (0..self.numbers.len()).filter_map(|shard| self.derive_head(shard, genesis, committee, now)).collect()
+        (0..self.numbers.len())
+            .filter_map(|shard| self.derive_head(shard, genesis, committee, operations, now))
+            .collect()
     }
 
     /// H1 and H2: the next head of a shard.
@@ -87,17 +91,19 @@ impl Targets {
         shard: usize,
         genesis: &Genesis,
         committee: &Committee,
+        operations: &Operations,
         now: UnixMillis,
     ) -> Option<Head> {
         let number = self.numbers.get_mut(shard)?;
         *number = number.next();
         let first = shard * SHARD_TARGETS;
-        let lines = genesis.targets.iter().zip(&self.records).skip(first).take(SHARD_TARGETS);
-        let targets = lines.map(|(target, record)| HeadEntry {
+        let lines = genesis.targets.iter().zip(&self.records).enumerate().skip(first).take(SHARD_TARGETS);
+        let targets = lines.map(|(place, (target, record))| HeadEntry {
             target: target.id.clone(),
             seq: record.state.newest_seq,
             plan: record.state.newest_plan,
-            mode: Mode::Act,
+            // A target that nothing is known of is one that nothing may be done to.
+            mode: operations.target(place).map_or(Mode::Hold, Permit::mode),
         });
         Some(Head {
             v: 1,
@@ -149,14 +155,14 @@ impl Targets {
         Ok(superseded)
     }
 
-    /// A2 to A4. The receipt's target stands at `place` in the genesis and is this one.
-    pub(super) fn log_receipt(
-        &mut self,
+    /// A1 and A2. The receipt's target stands at `place` in the genesis and is this one.
+    pub(super) fn check_receipt(
+        &self,
         place: usize,
         target: &Target,
         receipt: &Receipt,
     ) -> Result<(), ReceiptRefusal> {
-        let record = self.records.get_mut(place).ok_or(ReceiptRefusal::UnknownTarget)?;
+        let record = self.records.get(place).ok_or(ReceiptRefusal::UnknownTarget)?;
         let fits = match (target.kind, receipt.after) {
             (TargetKind::Pool { .. }, DesiredState::Slots { .. })
             | (TargetKind::Switch { .. }, DesiredState::Paused {} | DesiredState::Running {}) => true,
@@ -170,10 +176,12 @@ impl Targets {
         if !record.answerable.contains(&(receipt.seq, receipt.plan)) {
             return Err(ReceiptRefusal::UnknownPlan); // A2
         }
-        if receipt.counter <= record.counter {
-            return Err(ReceiptRefusal::Replayed); // A3
-        }
-        record.counter = receipt.counter;
+        Ok(())
+    }
+
+    /// A4. The receipt has passed A1 to A3.
+    pub(super) fn log_receipt(&mut self, place: usize, receipt: &Receipt) {
+        let Some(record) = self.records.get_mut(place) else { return };
         record.state.state = receipt.after; // A4
         if let Some(pending) = record.pending.as_mut().filter(|pending| pending.plan == receipt.plan) {
             pending.applied = match receipt.outcome {
@@ -181,7 +189,6 @@ impl Targets {
                 Outcome::Refused { .. } | Outcome::Reverted {} => false,
             };
         }
-        Ok(())
     }
 
     /// E1: the plans whose effect this window settles.
@@ -208,7 +215,7 @@ fn first_record(target: &Target) -> TargetRecord {
     };
     let state =
         TargetState { state, newest_plan: Digest::ZERO, newest_seq: Cycle::ZERO, recent_plans: Vec::new() };
-    TargetRecord { state, answerable: VecDeque::new(), counter: 0, pending: None }
+    TargetRecord { state, answerable: VecDeque::new(), pending: None }
 }
 
 fn settled(target: &TargetId, pending: &Pending, effect: Effect) -> Change {

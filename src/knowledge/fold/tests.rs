@@ -8,6 +8,7 @@ use crate::{
     knowledge::{
         change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
         command::Command,
+        fixtures::verified_root,
         genesis::{Genesis, Parameters},
         head::{Head, Mode},
         merge::{CountedReports, Weighted},
@@ -21,6 +22,7 @@ use crate::{
             Target, TargetKind,
         },
         receipt::{Outcome, RECEIPT_TYPE, Receipt},
+        root::Operators,
         snapshot::{Finality, Reading},
     },
     types::{
@@ -29,6 +31,7 @@ use crate::{
     },
 };
 
+mod operators;
 mod properties;
 
 const WINDOW: Millis = Millis::from_secs(10);
@@ -51,7 +54,7 @@ impl Replicas {
         let keys: Vec<SecretKey> = (0..n).map(|seed| SecretKey::from_seed(&[seed + 1; 32])).collect();
         let members = keys.iter().map(SecretKey::public).collect();
         let committee = Committee::new(Digest::of(b"cluster"), Epoch::new(1), members).expect("keys differ");
-        Self { keys, state: State::new(genesis, committee).expect("the genesis is checked") }
+        Self { keys, state: State::new(genesis, committee, operators()).expect("the genesis is checked") }
     }
 
     /// All replicas tick at [`BEGIN`].
@@ -118,6 +121,11 @@ impl Replicas {
     }
 }
 
+/// The operators of the fixture's root: ana acts for owner-0, bea and bob for owner-1.
+fn operators() -> Operators {
+    verified_root().operators().clone()
+}
+
 fn agent() -> SecretKey {
     SecretKey::from_seed(&[99; 32])
 }
@@ -179,18 +187,19 @@ fn genesis() -> Genesis {
             action: None,
         },
     ];
-    let target = |name, kind| Target {
+    let target = |name, kind, owner: &str| Target {
         id: target_id(name),
         kind,
         cooldown: Millis::from_secs(60),
         plans_per_hour: 10,
+        owner: owner.to_owned(),
         agent: agent().public(),
     };
     let pool = TargetKind::Pool { initial: 8, min: 1, max: 64, max_step: 16 };
     let switch = TargetKind::Switch { initially_paused: false };
     Genesis {
         parameters: Parameters::for_window(WINDOW),
-        targets: vec![target("dag", switch), target("pool", pool)],
+        targets: vec![target("dag", switch, "owner-1"), target("pool", pool, "owner-0")],
         policies,
     }
 }
@@ -837,8 +846,9 @@ fn a1_a2_a3_refused_receipts_change_nothing() {
         [Change::ReceiptRefused { why, .. }] => why.clone(),
         changes => panic!("{changes:?}"),
     };
-    let unsigned = Command::Receipt { envelope: signed_receipt(&next, &replicas.keys[0]) };
-    assert!(matches!(why(&replicas.apply(unsigned)), ReceiptRefusal::NotVerified(_)));
+    let stranger = replicas.keys[0].clone();
+    let strangers = Command::Receipt { envelope: signed_receipt(&next, &stranger) };
+    assert_eq!(why(&replicas.apply(strangers)), ReceiptRefusal::UnboundKey(stranger.public().id()));
     let nonsense = Command::Receipt { envelope: b"{}".to_vec() };
     assert!(matches!(why(&replicas.apply(nonsense)), ReceiptRefusal::NotVerified(_)));
     let paused = Receipt { after: DesiredState::Paused {}, ..next.clone() };

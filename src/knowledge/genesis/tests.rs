@@ -24,6 +24,7 @@ fn good() -> Genesis {
         kind,
         cooldown: Millis::from_secs(60),
         plans_per_hour: 10,
+        owner: "owner-0".to_owned(),
         agent: SecretKey::from_seed(&[1; 32]).public(),
     };
     let selector = Selector { source: None, name: "queue".to_owned(), attributes: BTreeMap::new() };

@@ -203,6 +203,10 @@ async fn insert_changes(
             Change::PlanRefused { plan, why } => refusals.push_plan(place, *plan, why),
             Change::ReceiptRefused { target, why } => refusals.push_receipt(place, target.as_ref(), why),
             Change::ReportRefused { replica, why } => refusals.push_report(place, *replica, *why),
+            Change::OperatorRequestLogged { request, heads: _ } => {
+                decisions::insert_operator_request(connection, place, request).await?;
+            }
+            Change::OperatorRequestRefused { request: _, why } => refusals.push_operator_request(place, why),
             Change::Malformed => refusals.push_malformed(place),
         }
     }

@@ -12,7 +12,9 @@ use crate::{
     knowledge::{
         certified::Certified,
         change::{Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        fold::OperatorRefusal,
         head::Head,
+        operator_request::VerifiedOperatorRequest,
         plan::Plan,
         receipt::{Outcome, Receipt},
     },
@@ -201,6 +203,32 @@ pub(super) async fn insert_receipt(
     Ok(())
 }
 
+/// Stores an operator's request that took effect.
+pub(super) async fn insert_operator_request(
+    connection: &mut PgConnection,
+    place: Place,
+    request: &VerifiedOperatorRequest,
+) -> Result<(), ApplyError> {
+    let (signed, digest) = (request.request(), request.digest());
+    sqlx::query!(
+        "INSERT INTO operator_requests (height, ordinal, digest, operator, kind, counter, agreed_time, body, envelope)
+         VALUES ($1, $2, $3, $4, $5, $6, from_unix_ms($7), $8, $9)",
+        place.height,
+        place.ordinal,
+        digest.as_bytes().as_slice(),
+        request.operator().name,
+        signed.request.kind(),
+        column_i64(signed.counter),
+        time_ms(place.agreed_time),
+        request.envelope().unverified_body(),
+        request.envelope().to_json(),
+    )
+    .execute(connection)
+    .await
+    .map_err(StatementError::on("operator_requests"))?;
+    Ok(())
+}
+
 /// Stores the quorum's judgement of a plan.
 pub(super) async fn settle_effect(
     connection: &mut PgConnection,
@@ -249,6 +277,8 @@ impl Refusals {
             PlanRefusal::Superseded => ("superseded", None),
             PlanRefusal::Late => ("late", None),
             PlanRefusal::Duplicate => ("duplicate", None),
+            PlanRefusal::Stopped => ("stopped", None),
+            PlanRefusal::BeforeResume => ("before_resume", None),
         };
         let plan = plan.map(|digest| digest.as_bytes().to_vec());
         self.push(place, "plan", reason, detail, Subject { plan, ..Subject::default() });
@@ -256,13 +286,19 @@ impl Refusals {
 
     pub(super) fn push_receipt(&mut self, place: Place, target: Option<&TargetId>, why: &ReceiptRefusal) {
         let (reason, detail) = match why {
-            ReceiptRefusal::NotVerified(detail) => ("not_verified", Some(detail)),
+            ReceiptRefusal::NotVerified(detail) => ("not_verified", Some(detail.clone())),
+            ReceiptRefusal::UnboundKey(key) => ("unbound_key", Some(key.to_string())),
             ReceiptRefusal::UnknownTarget => ("unknown_target", None),
             ReceiptRefusal::UnknownPlan => ("unknown_plan", None),
             ReceiptRefusal::Replayed => ("replayed", None),
         };
         let target = target.map(|target| target.as_str().to_owned());
-        self.push(place, "receipt", reason, detail, Subject { target, ..Subject::default() });
+        self.push(place, "receipt", reason, detail.as_ref(), Subject { target, ..Subject::default() });
+    }
+
+    pub(super) fn push_operator_request(&mut self, place: Place, why: &OperatorRefusal) {
+        let detail = why.to_string();
+        self.push(place, "operator_request", why.as_str(), Some(&detail), Subject::default());
     }
 
     pub(super) fn push_report(&mut self, place: Place, replica: ReplicaIndex, why: ReportRefusal) {

@@ -136,6 +136,13 @@ fn a_plan_that_the_snapshot_does_not_allow_is_refused() {
             vec![Violation::PlansPerHour],
         ),
         (
+            "an operator has stopped the target",
+            Box::new(|snapshot| {
+                snapshot.stopped.insert(id("pool"), vec!["ana".to_owned()]);
+            }),
+            vec![Violation::Stopped],
+        ),
+        (
             "the target is not in the snapshot",
             Box::new(|s| s.targets.clear()),
             vec![Violation::UnknownTarget],

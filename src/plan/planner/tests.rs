@@ -59,6 +59,19 @@ fn a_plan_is_complete_and_absolute() {
 }
 
 #[test]
+fn nothing_is_planned_for_a_target_that_operators_have_stopped() {
+    let genesis = backlog();
+    let mut snapshot = snapshot(&genesis);
+    let by = vec!["ana".to_owned(), "bea".to_owned()];
+    snapshot.stopped.insert(id("pool"), by.clone());
+    let planned = plan(&snapshot, &[finding("backlog", Symptom::Threshold)]);
+    assert_eq!(planned.plans, []);
+    let decision = held(Hold::Stopped { by });
+    assert_eq!(decision.to_string(), "held: the target is stopped by ana, bea");
+    assert_eq!(decisions(planned), [decision]);
+}
+
+#[test]
 fn an_indicator_is_verified_in_the_direction_of_its_condition() {
     let mut genesis = backlog();
     let mut verify = |condition| {

@@ -1,14 +1,17 @@
-//! The HTTP interface for agents: one file an endpoint. It serves what the feed holds and hands receipts on;
-//! it decides nothing, and whoever reads its answers verifies them.
+//! The HTTP interface for agents and operators: one file an endpoint. It serves what the feed holds and hands receipts
+//! and requests on; it decides nothing, and whoever reads its answers verifies them.
 //!
 //! Invariant: an answer other than success is JSON with a field `error` that says what is wrong.
 
 mod heads;
+mod operator_requests;
 mod plans;
 mod receipts;
+mod refused;
+mod request_log;
 mod roots;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -17,13 +20,24 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    watch,
+};
 
 use crate::{
     execute::feed::Feed,
-    knowledge::command::Command,
-    types::{Digest, PublicKey, TargetId},
+    knowledge::{
+        command::Command,
+        fold::{Operations, Parties},
+        genesis::Genesis,
+        root::Operators,
+    },
+    types::Committee,
 };
+
+pub use refused::{DocumentKind, RefusedDocuments, Stage};
+pub use request_log::{HeadMark, Outcome, RequestLog, RequestOutcome};
 
 /// The longest that a request may wait for news, in seconds; a longer `wait` means this. Proxies between an
 /// agent and a replica usually give up after 60 s.
@@ -34,12 +48,36 @@ pub const LONGEST_WAIT_SECONDS: u64 = 30;
 pub struct AgentApi {
     /// What is served; a change wakes the requests that wait.
     pub feed: watch::Receiver<Arc<Feed>>,
-    /// SHA-256 of the first root's body.
-    pub cluster: Digest,
-    /// Whose receipts count for which target, from the genesis.
-    pub agents: Arc<BTreeMap<TargetId, PublicKey>>,
-    /// Where verified receipts go to be ordered. Its bound is the sender's choice; a full queue answers 503.
+    /// Who takes part.
+    pub members: Arc<Members>,
+    /// What operators have ordered: whose receipts count, and which counters are used.
+    pub operations: watch::Receiver<Arc<Operations>>,
+    /// What became of operators' requests; a change wakes the requests that wait.
+    pub requests: watch::Receiver<Arc<RequestLog>>,
+    /// Where verified receipts and requests go to be ordered. Its bound is the sender's choice; a full queue answers
+    /// 503.
     pub commands: mpsc::Sender<Command>,
+    /// Counts the documents that are refused here.
+    pub refused: RefusedDocuments,
+}
+
+/// Who takes part in an epoch, and in what.
+#[derive(Clone, Debug)]
+pub struct Members {
+    /// Targets and their owners.
+    pub genesis: Genesis,
+    /// The operators of the root.
+    pub operators: Operators,
+    /// The replicas.
+    pub committee: Committee,
+}
+
+impl Members {
+    /// What requests are judged against.
+    #[must_use]
+    pub const fn parties(&self) -> Parties<'_> {
+        Parties { genesis: &self.genesis, operators: &self.operators, committee: &self.committee }
+    }
 }
 
 /// The endpoints under `/v1`, with their state.
@@ -49,6 +87,7 @@ pub fn router(api: AgentApi) -> Router {
         .merge(plans::router())
         .merge(roots::router())
         .merge(receipts::router())
+        .merge(operator_requests::router())
         .with_state(api)
 }
 
@@ -78,6 +117,8 @@ enum ApiError {
     TooLarge(String),
     /// The document does not verify.
     Refused(String),
+    /// It contradicts what is committed.
+    Conflict(String),
     /// The queue is full; the same request may pass later.
     Busy,
     /// The replica is shutting down.
@@ -100,8 +141,18 @@ impl IntoResponse for ApiError {
             Self::NotFound(error) => answer(StatusCode::NOT_FOUND, error),
             Self::TooLarge(error) => answer(StatusCode::PAYLOAD_TOO_LARGE, error),
             Self::Refused(error) => answer(StatusCode::FORBIDDEN, error),
-            Self::Busy => later("too many receipts wait for their order; try again"),
+            Self::Conflict(error) => answer(StatusCode::CONFLICT, error),
+            Self::Busy => later("too many commands wait for their order; try again"),
             Self::Stopping => later("this replica is stopping; ask another"),
+        }
+    }
+}
+
+impl<T> From<TrySendError<T>> for ApiError {
+    fn from(error: TrySendError<T>) -> Self {
+        match error {
+            TrySendError::Full(_) => Self::Busy,
+            TrySendError::Closed(_) => Self::Stopping,
         }
     }
 }
@@ -129,4 +180,4 @@ impl From<BytesRejection> for ApiError {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -9,15 +9,15 @@ use axum::{
     routing::post,
 };
 use serde::Serialize;
-use tokio::sync::mpsc::error::TrySendError;
+use std::sync::Arc;
 
-use super::{AgentApi, ApiError};
+use super::{AgentApi, ApiError, DocumentKind, Stage};
 use crate::{
     knowledge::{
         command::Command,
         receipt::{ReceiptError, VerifiedReceipt, claimed_target},
     },
-    types::{EnvelopeError, MAX_ENVELOPE_BYTES},
+    types::{EnvelopeError, MAX_ENVELOPE_BYTES, TargetId},
 };
 
 pub(super) fn router() -> Router<AgentApi> {
@@ -35,28 +35,56 @@ async fn receive(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Queued>), ApiError> {
     let envelope = body?;
-    let target = claimed_target(&envelope).map_err(|error| refused(&error))?;
-    let agent = api
-        .agents
-        .get(&target)
-        .ok_or_else(|| ApiError::NotFound(format!("there is no target {:?}", target.as_str())))?;
-    VerifiedReceipt::verify(&envelope, agent, api.cluster).map_err(|error| refused(&error))?;
-    match api.commands.try_send(Command::Receipt { envelope: envelope.to_vec() }) {
-        Ok(()) => Ok((StatusCode::ACCEPTED, Json(Queued { status: "queued" }))),
-        Err(TrySendError::Full(_)) => Err(ApiError::Busy),
-        Err(TrySendError::Closed(_)) => Err(ApiError::Stopping),
+    check(&api, &envelope).map_err(|(reason, error)| {
+        api.refused.count(DocumentKind::Receipt, Stage::Api, reason);
+        error
+    })?;
+    api.commands.try_send(Command::Receipt { envelope: envelope.to_vec() })?;
+    Ok((StatusCode::ACCEPTED, Json(Queued { status: "queued" })))
+}
+
+/// Verifies a receipt against the keys that are bound to its target.
+fn check(api: &AgentApi, envelope: &[u8]) -> Result<(), (&'static str, ApiError)> {
+    let target = claimed_target(envelope).map_err(|error| (reason(&error), refused(&error, None)))?;
+    let unknown =
+        || ("unknown_target", ApiError::NotFound(format!("there is no target {:?}", target.as_str())));
+    let operations = Arc::clone(&api.operations.borrow());
+    let permit = api.members.genesis.place(&target).and_then(|place| operations.target(place));
+    let agents = permit.ok_or_else(unknown)?.agents();
+    VerifiedReceipt::verify_of_any(envelope, agents, api.members.committee.cluster())
+        .map_err(|error| (reason(&error), refused(&error, Some(&target))))?;
+    Ok(())
+}
+
+const fn reason(error: &ReceiptError) -> &'static str {
+    match error {
+        ReceiptError::Envelope(EnvelopeError::UnknownKey(_)) => "unbound_key",
+        ReceiptError::Envelope(EnvelopeError::Malformed(_) | EnvelopeError::TooLarge { .. })
+        | ReceiptError::Signatures(_)
+        | ReceiptError::Body(_) => "malformed",
+        ReceiptError::Envelope(
+            EnvelopeError::WrongType { .. }
+            | EnvelopeError::BadSignature(_)
+            | EnvelopeError::TooFewSignatures { .. },
+        )
+        | ReceiptError::WrongCluster { .. } => "not_verified",
     }
 }
 
-fn refused(error: &ReceiptError) -> ApiError {
+fn refused(error: &ReceiptError, target: Option<&TargetId>) -> ApiError {
     match error {
-        ReceiptError::Envelope(EnvelopeError::TooLarge { .. }) => ApiError::TooLarge(error.to_string()),
-        ReceiptError::Envelope(EnvelopeError::Malformed(_)) | ReceiptError::Body(_) => {
-            ApiError::BadRequest(error.to_string())
+        ReceiptError::Envelope(EnvelopeError::UnknownKey(key)) => {
+            let target = target.map_or("the target", TargetId::as_str);
+            ApiError::Refused(format!(
+                "key {key} is not bound to {target}: an operator of its owner binds it with `quorate agent enroll`"
+            ))
         }
+        ReceiptError::Envelope(EnvelopeError::TooLarge { .. }) => ApiError::TooLarge(error.to_string()),
+        ReceiptError::Envelope(EnvelopeError::Malformed(_))
+        | ReceiptError::Signatures(_)
+        | ReceiptError::Body(_) => ApiError::BadRequest(error.to_string()),
         ReceiptError::Envelope(
             EnvelopeError::WrongType { .. }
-            | EnvelopeError::UnknownKey(_)
             | EnvelopeError::BadSignature(_)
             | EnvelopeError::TooFewSignatures { .. },
         )

@@ -13,7 +13,7 @@ use crate::{
     service::{
         agent::Event as AgentEvent,
         clock,
-        config::PolicyFile,
+        config::{Completion, PolicyFile},
         dev::{Asked, DevCluster, DevConfig, DevError, ReadyInfo, Shown},
         founding::Layout,
         http_client::{Bounds, HttpClient, HttpError},
@@ -169,7 +169,7 @@ async fn measure(
     info: &ReadyInfo,
 ) -> Result<CycleFigures, CycleBenchError> {
     let genesis = PolicyFile::read(&Layout::of(setting.folder.join("cluster")).genesis());
-    let genesis = genesis.map_err(DevError::from)?.genesis(&BTreeMap::new()).map_err(DevError::from)?;
+    let genesis = genesis.map_err(DevError::from)?.genesis(&Completion::default()).map_err(DevError::from)?;
     let parameters = genesis.parameters;
     if setting.one_down {
         kill_last(setting, info)?;
@@ -240,6 +240,8 @@ impl Seen {
                 | ReplicaEvent::PlanDerived { .. }
                 | ReplicaEvent::ReceiptLogged { .. }
                 | ReplicaEvent::EffectSettled { .. }
+                | ReplicaEvent::OperatorRequest { .. }
+                | ReplicaEvent::OperatorRequestRefused { .. }
                 | ReplicaEvent::Alarm { .. },
             ) => {}
             // What is no replica's event is the agent's.

@@ -18,7 +18,7 @@ pub use check::{Checked, check_file};
 pub use error::{ConfigError, Place};
 pub(in crate::service) use error::{Source, nearest};
 pub use example::{POLICY_EXAMPLE, REPLICA_EXAMPLE};
-pub use policy_file::{MissingAgent, PolicyFile};
+pub use policy_file::{Completion, IncompleteTarget, PolicyFile};
 pub use policy_text::policy_text;
 pub use replica::{DatabaseUrl, LogFormat, ReplicaConfig, ReplicaFlags};
 pub use scale::{Speed, SpeedError, scaled};

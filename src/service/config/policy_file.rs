@@ -1,6 +1,6 @@
 //! The policy file: times, targets and policies, as operators write them. It holds no addresses and no secrets.
-//! Agents' public keys may stand in it or be bound when a cluster is founded. Invariant: a [`PolicyFile`] is one
-//! that planning can work with; only agents' keys may be missing.
+//! Targets' owners and agents' public keys may stand in it or be given when a cluster is founded. Invariant: a
+//! [`PolicyFile`] is one that planning can work with; only owners and agents' keys may be missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +23,8 @@ use crate::types::{Millis, PublicKey, Quantity, SecretKey, TargetId};
 
 /// The longest name of a metric: OpenTelemetry's own bound for instruments.
 const MAX_METRIC_NAME_BYTES: usize = 255;
+/// The longest name of an owner: that of other names in documents.
+const MAX_OWNER_NAME_BYTES: usize = 128;
 /// The longest name of a policy: it stands in findings, logs and the labels of metrics.
 const MAX_POLICY_NAME_BYTES: usize = 64;
 
@@ -34,20 +36,36 @@ pub struct PolicyFile {
     policies: Vec<Policy>,
 }
 
-/// A target whose agent's key may not be known yet.
+/// A target whose owner and agent's key may not be known yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileTarget {
     id: TargetId,
     kind: TargetKind,
     cooldown: Millis,
     plans_per_hour: u32,
+    owner: Option<String>,
     agent: Option<PublicKey>,
 }
 
-/// A target without an agent's key.
+/// What a target lacks to stand in a genesis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("target {0} has no agent: no key for it stands in the policy file, and none was given")]
-pub struct MissingAgent(pub TargetId);
+pub enum IncompleteTarget {
+    /// An agent's key.
+    #[error("target {0} has no agent: no key for it stands in the policy file, and none was given")]
+    Agent(TargetId),
+    /// An owner.
+    #[error("target {0} has no owner: `owner` is missing, the name of one of the root's owners")]
+    Owner(TargetId),
+}
+
+/// What completes the targets of a policy file. What stands in the file is never replaced.
+#[derive(Clone, Debug, Default)]
+pub struct Completion {
+    /// Agents' keys.
+    pub agents: BTreeMap<TargetId, PublicKey>,
+    /// The owner of targets that name none.
+    pub owner: Option<String>,
+}
 
 impl PolicyFile {
     /// Reads and checks a file.
@@ -108,25 +126,26 @@ impl PolicyFile {
         agents.chain(policies).collect()
     }
 
-    /// The genesis, with agents' keys for the targets that have none in the file. A key in the file is never
-    /// replaced.
+    /// The genesis, with owners and agents' keys for the targets that have none in the file.
     ///
     /// # Errors
-    /// [`MissingAgent`] names the first target without a key.
-    pub fn genesis(&self, agents: &BTreeMap<TargetId, PublicKey>) -> Result<Genesis, MissingAgent> {
-        let with_agent = |target: &FileTarget| {
-            let agent = target.agent.or_else(|| agents.get(&target.id).copied());
+    /// [`IncompleteTarget`] names the first target without an owner or a key.
+    pub fn genesis(&self, completion: &Completion) -> Result<Genesis, IncompleteTarget> {
+        let complete = |target: &FileTarget| {
+            let agent = target.agent.or_else(|| completion.agents.get(&target.id).copied());
+            let owner = target.owner.clone().or_else(|| completion.owner.clone());
             Ok(Target {
                 id: target.id.clone(),
                 kind: target.kind,
                 cooldown: target.cooldown,
                 plans_per_hour: target.plans_per_hour,
-                agent: agent.ok_or_else(|| MissingAgent(target.id.clone()))?,
+                owner: owner.ok_or_else(|| IncompleteTarget::Owner(target.id.clone()))?,
+                agent: agent.ok_or_else(|| IncompleteTarget::Agent(target.id.clone()))?,
             })
         };
         Ok(Genesis {
             parameters: self.parameters,
-            targets: self.targets.iter().map(with_agent).collect::<Result<_, _>>()?,
+            targets: self.targets.iter().map(complete).collect::<Result<_, _>>()?,
             policies: self.policies.clone(),
         })
     }
@@ -156,11 +175,15 @@ impl FileText {
             policies.push(policy.check(&targets, &parameters, source)?);
         }
         let file = PolicyFile { parameters, targets, policies };
-        // No limit depends on a key, so one key for all will do here.
+        // No limit depends on a key or an owner, so one for all will do here.
         let any_key = SecretKey::from_seed(&[0; 32]).public();
-        let agents = file.targets().map(|target| (target.clone(), any_key)).collect();
-        let genesis =
-            file.genesis(&agents).map_err(|error| ConfigError::of_file(source.file, error.to_string()))?;
+        let completion = Completion {
+            agents: file.targets().map(|target| (target.clone(), any_key)).collect(),
+            owner: Some("owner".to_owned()),
+        };
+        let genesis = file
+            .genesis(&completion)
+            .map_err(|error| ConfigError::of_file(source.file, error.to_string()))?;
         genesis.check().map_err(|error| ConfigError::of_file(source.file, error.to_string()))?;
         Ok(file)
     }
@@ -224,9 +247,19 @@ impl TargetText {
             kind,
             cooldown: check_cooldown(&self.cooldown, source)?,
             plans_per_hour: self.plans_per_hour.into_inner(),
+            owner: check_owner(self.owner, source)?,
             agent,
         })
     }
+}
+
+fn check_owner(owner: Option<Spanned<String>>, source: Source<'_>) -> Result<Option<String>, ConfigError> {
+    let Some(owner) = owner else { return Ok(None) };
+    if !(1..=MAX_OWNER_NAME_BYTES).contains(&owner.get_ref().len()) {
+        let message = "`owner` is the name of one of the root's owners: 1 to 128 bytes";
+        return Err(source.error(owner.span(), message));
+    }
+    Ok(Some(owner.into_inner()))
 }
 
 fn check_pool(pool: &Spanned<PoolText>, source: Source<'_>) -> Result<TargetKind, ConfigError> {

@@ -63,6 +63,7 @@ fn put_target(lines: &mut Lines, target: &Target) {
     }
     lines.put(format_args!("cooldown = \"{}\"", span_text(target.cooldown)));
     lines.put(format_args!("plans_per_hour = {}", target.plans_per_hour));
+    lines.put(format_args!("owner = {}", quoted(&target.owner)));
     lines.put(format_args!("agent = \"{}\"", crate::types::Digest::from_bytes(target.agent.to_bytes())));
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use self::child::{Child, Heard};
 use super::{
     clock,
-    config::{ConfigError, MissingAgent, PolicyFile, SpeedError},
+    config::{Completion, ConfigError, IncompleteTarget, PolicyFile, SpeedError},
     founding::{Founding, FoundingError, Layout, ReplicaPlace, found},
     postgres::{EnsureDatabaseError, PostgresError, PrivatePostgres},
 };
@@ -87,7 +87,7 @@ pub enum DevError {
     Config(#[from] ConfigError),
     /// The folder's genesis lacks an agent.
     #[error(transparent)]
-    MissingAgent(#[from] MissingAgent),
+    Incomplete(#[from] IncompleteTarget),
     /// A port is taken.
     #[error("{address} is taken: end what uses it, or choose another {flag}")]
     PortTaken {
@@ -407,7 +407,8 @@ async fn prepare_cluster(
         found_cluster(folder, plan, policies, &databases)?;
         plan.keep(folder)?;
     }
-    let genesis = PolicyFile::read(&Layout::of(folder.to_owned()).genesis())?.genesis(&BTreeMap::new())?;
+    let genesis =
+        PolicyFile::read(&Layout::of(folder.to_owned()).genesis())?.genesis(&Completion::default())?;
     Ok((databases, genesis))
 }
 

@@ -14,10 +14,14 @@ use crate::{
     knowledge::{
         certified::Certified, change::ClosedWindow, fold::State, genesis::Parameters, head::Head, plan::Plan,
     },
-    service::status::{
-        AlarmKind, HeadStatus, NotReady, NotReadyReason, PeerStatus, StatusSnapshot, StoreState, StoreStatus,
+    service::{
+        api::{DocumentKind, RefusedDocuments, Stage},
+        status::{
+            AlarmKind, HeadStatus, NotReady, NotReadyReason, PeerStatus, RefusedStatus, StatusSnapshot,
+            StopStatus, StoreState, StoreStatus, TargetStatus,
+        },
     },
-    types::{Committee, KeyId, ReplicaIndex, UnixMillis, WindowIndex},
+    types::{Committee, KeyId, PublicKey, ReplicaIndex, UnixMillis, WindowIndex},
 };
 
 /// How many committed heights the store may lack before the replica calls itself not ready.
@@ -77,6 +81,7 @@ impl Board {
                 connected: link.sending_since.is_some() && link.receiving_since.is_some(),
             })
             .collect();
+        show_operations(&mut snapshot.targets, state);
         if let Some(store) = store {
             let lag_heights = consensus.height.number().saturating_sub(store.applied.number());
             let lag_max_heights = snapshot.store.lag_max_heights;
@@ -124,6 +129,22 @@ impl Board {
             reason(NotReadyReason::ClockOff, detail);
         }
         reasons
+    }
+
+    /// Shows what operators have ordered, at once.
+    pub(super) fn operations(&mut self, state: &State) {
+        show_operations(&mut self.snapshot.targets, state);
+    }
+
+    /// Shows how many documents were refused.
+    pub(super) fn refused(&mut self, refused: &RefusedDocuments) {
+        let line = |(kind, stage, reason, count): (DocumentKind, Stage, &str, u64)| RefusedStatus {
+            document: kind.as_str().to_owned(),
+            stage: stage.as_str().to_owned(),
+            reason: reason.to_owned(),
+            count,
+        };
+        self.snapshot.refused = refused.counts().into_iter().map(line).collect();
     }
 
     pub(super) const fn set_reported(&mut self, window: Option<WindowIndex>) {
@@ -180,6 +201,23 @@ fn store_reason(store: &StoreStatus) -> Option<(NotReadyReason, String)> {
             let is_far = store.holds_plans || store.lag_heights > STORE_LAG_HEIGHTS;
             is_far.then_some((NotReadyReason::StoreBehind, behind))
         }
+    }
+}
+
+/// The lines stand in the order of the genesis, as the state's targets do.
+fn show_operations(lines: &mut [TargetStatus], state: &State) {
+    for (line, place) in lines.iter_mut().zip(0..) {
+        let Some(permit) = state.operations().target(place) else { continue };
+        let name = |key| {
+            let operator = state.operators().by_key(key);
+            operator.map_or_else(|| format!("{key}"), |operator| operator.name.clone())
+        };
+        line.mode = permit.mode();
+        line.stopped_by = permit
+            .stops()
+            .map(|(key, stop)| StopStatus { operator: name(key), mode: stop.mode, since_ms: stop.since })
+            .collect();
+        line.agents = permit.agents().map(PublicKey::id).collect();
     }
 }
 

@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    board::Board, event::ReplicaEvent, reporting::Reporting, storing::StoreEnds, tracing_cycle::CycleTimes,
+    board::Board, event::ReplicaEvent, published::Published, reporting::Reporting, storing::StoreEnds,
+    tracing_cycle::CycleTimes,
 };
 use crate::{
     consensus::{
@@ -41,6 +42,7 @@ pub(super) struct Surroundings {
     pub(super) receipts: mpsc::Receiver<Command>,
     pub(super) store: Option<StoreEnds>,
     pub(super) feed: watch::Sender<Arc<Feed>>,
+    pub(super) published: Published,
     pub(super) status: watch::Sender<StatusSnapshot>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tracer: CycleTracer,
@@ -182,15 +184,16 @@ impl Control {
         }
         self.cycle.tick(now);
         self.board.set_reported(self.cycle.newest_report());
+        self.board.refused(self.around.published.refused());
         self.publish();
     }
 
-    /// An agent's receipt, verified at the door, goes to be ordered.
+    /// A receipt or an operator's request, verified at the API, goes to be ordered.
     async fn order(&mut self, command: Command) {
         let encoded = command.encode();
         match Ordered::new(encoded.head, encoded.body) {
             Ok(command) => self.request(Request::Submit { command, answer: None }).await,
-            Err(error) => tracing::warn!(%error, "a receipt is not ordered"),
+            Err(error) => tracing::warn!(%error, "a receipt or request is not ordered"),
         }
     }
 
@@ -269,6 +272,7 @@ impl Control {
     fn folded(&mut self, folded: &Folded) {
         let now = clock::wall_clock();
         let window = self.cycle.state().genesis().parameters.window;
+        self.around.published.folded(&folded.changes, folded.block.height(), self.cycle.state());
         for change in &folded.changes {
             self.around.metrics.changed(change);
             match change {
@@ -286,6 +290,7 @@ impl Control {
                     let since = self.times.logged(plan.document().seq, now).unwrap_or(Millis::ZERO);
                     self.around.metrics.plan_took(since);
                     self.board.logged(plan);
+                    self.board.operations(self.cycle.state());
                     let signers = self.board.names(&self.around.committee, plan.signers());
                     self.tell(ReplicaEvent::PlanLogged {
                         replica: self.name.clone(),
@@ -310,6 +315,21 @@ impl Control {
                 Change::PlanRefused { plan, why } => tracing::debug!(?plan, ?why, "a plan is not logged"),
                 Change::ReceiptRefused { target, why } => {
                     tracing::warn!(?target, ?why, "a receipt changes nothing");
+                }
+                Change::OperatorRequestLogged { request, .. } => {
+                    self.board.operations(self.cycle.state());
+                    self.tell(ReplicaEvent::operator_request(&self.name, request));
+                }
+                Change::OperatorRequestRefused { request, why } => {
+                    tracing::warn!(?request, %why, "an operator's request changes nothing");
+                    if let Some((digest, operator)) = request {
+                        self.tell(ReplicaEvent::OperatorRequestRefused {
+                            replica: self.name.clone(),
+                            operator: operator.clone(),
+                            digest: *digest,
+                            why: why.to_string(),
+                        });
+                    }
                 }
                 Change::TimeMoved(_) | Change::Gap { .. } | Change::HeadDerived(_) | Change::Malformed => {}
             }

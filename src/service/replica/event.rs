@@ -12,6 +12,7 @@ use crate::{
     knowledge::{
         change::{ClosedWindow, Effect},
         finding::{Finding, Symptom},
+        operator_request::VerifiedOperatorRequest,
         plan::{DesiredState, Plan},
         receipt::{Outcome, Receipt},
         snapshot::Finality,
@@ -133,6 +134,28 @@ pub enum ReplicaEvent {
         /// `better`, `worse` or `inconclusive`.
         effect: String,
     },
+    /// An operator's request takes effect.
+    OperatorRequest {
+        /// The replica.
+        replica: String,
+        /// The operator.
+        operator: String,
+        /// SHA-256 of the request's body.
+        digest: Digest,
+        /// What was asked for, in words.
+        request: String,
+    },
+    /// An operator's request was ordered and changed nothing.
+    OperatorRequestRefused {
+        /// The replica.
+        replica: String,
+        /// The operator.
+        operator: String,
+        /// SHA-256 of the request's body.
+        digest: Digest,
+        /// Why, in words.
+        why: String,
+    },
     /// Operators should know.
     Alarm {
         /// The replica.
@@ -215,6 +238,17 @@ impl ReplicaEvent {
             target: target.clone(),
             seq,
             effect: effect.to_owned(),
+        }
+    }
+
+    /// An operator's request took effect.
+    #[must_use]
+    pub fn operator_request(replica: &str, request: &VerifiedOperatorRequest) -> Self {
+        Self::OperatorRequest {
+            replica: replica.to_owned(),
+            operator: request.operator().name.clone(),
+            digest: request.digest(),
+            request: request.request().request.to_string(),
         }
     }
 
@@ -310,6 +344,12 @@ impl fmt::Display for ReplicaEvent {
             }
             Self::EffectSettled { replica, target, seq, effect } => {
                 write!(f, "{replica} plan {seq} of {target} judged {effect}")
+            }
+            Self::OperatorRequest { replica, operator, request, .. } => {
+                write!(f, "{replica} operator {operator}: {request}")
+            }
+            Self::OperatorRequestRefused { replica, operator, why, .. } => {
+                write!(f, "{replica} refused a request of operator {operator}: {why}")
             }
             Self::Alarm { replica, by, detail } => write!(f, "{replica} ALARM about {by}: {detail}"),
         }

@@ -12,13 +12,13 @@
 mod board;
 mod control;
 mod event;
+mod published;
 mod reporting;
 mod storing;
 mod tracing_cycle;
 
 use axum::Router;
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,12 +30,13 @@ use tokio::{
 
 use self::{
     control::{Control, Ended, Remembered, Surroundings},
+    published::Published,
     storing::{Follows, StoreConfig, StoreEnds, StoreTask, connect_first},
 };
 use super::{
     api::{self, AgentApi},
     clock,
-    config::{ConfigError, PolicyFile, ReplicaConfig},
+    config::{Completion, ConfigError, IncompleteTarget, PolicyFile, ReplicaConfig},
     entrance::{Entrance, EntranceError},
     health, http_server,
     key_file::{KeyFileError, read_secret_key},
@@ -55,20 +56,17 @@ use crate::{
     knowledge::{
         genesis::{Genesis, GenesisError, Parameters},
         head::Mode,
-        root::{RootError, VerifiedRoot},
+        root::{GenesisMismatch, RootError, VerifiedRoot},
         store::{StoreIdentity, Writer},
     },
     monitor::{self, Monitor, MonitorParameters, door::DoorCounters, task::MonitorHandle},
-    types::{
-        Committee, Cycle as CycleNumber, Digest, Height, PublicKey, ReplicaIndex, SecretKey, TargetId,
-        UnixMillis, View,
-    },
+    types::{Committee, Cycle as CycleNumber, Digest, Height, ReplicaIndex, SecretKey, UnixMillis, View},
 };
 
 pub use event::ReplicaEvent;
 pub use storing::StoreStartError;
 
-/// How many receipts wait to be ordered before agents are asked to come later.
+/// How many receipts and operators' requests wait to be ordered before their senders are asked to come later.
 const RECEIPT_QUEUE: usize = 256;
 
 /// How many events wait for whoever watches; more are missed.
@@ -97,15 +95,13 @@ pub enum ReplicaError {
         /// Why.
         error: RootError,
     },
-    /// The genesis is not the one that the root commits to.
-    #[error("{}: its digest is {got}, but the root commits to {expected}; use the file that was signed", path.display())]
+    /// The genesis does not fit the root.
+    #[error("{}: {error}", path.display())]
     WrongGenesis {
         /// The file.
         path: PathBuf,
-        /// Its digest.
-        got: Digest,
-        /// The root's.
-        expected: Digest,
+        /// How.
+        error: GenesisMismatch,
     },
     /// The genesis contradicts itself.
     #[error("{}: {error}", path.display())]
@@ -115,13 +111,13 @@ pub enum ReplicaError {
         /// Why.
         error: GenesisError,
     },
-    /// The genesis names a target without an agent's key.
+    /// The genesis names a target without an owner or an agent's key.
     #[error("{}: {error}", path.display())]
-    MissingAgent {
+    Incomplete {
         /// The file.
         path: PathBuf,
         /// Which.
-        error: super::config::MissingAgent,
+        error: IncompleteTarget,
     },
     /// The key file.
     #[error(transparent)]
@@ -183,12 +179,9 @@ impl Membership {
         let root = VerifiedRoot::first(&bytes).map_err(|error| ReplicaError::Root { path, error })?;
         let path = config.genesis_file.clone();
         let genesis = PolicyFile::read(&path)?
-            .genesis(&BTreeMap::new())
-            .map_err(|error| ReplicaError::MissingAgent { path: path.clone(), error })?;
-        let (got, expected) = (genesis.digest(), root.root().genesis);
-        if got != expected {
-            return Err(ReplicaError::WrongGenesis { path, got, expected });
-        }
+            .genesis(&Completion::default())
+            .map_err(|error| ReplicaError::Incomplete { path: path.clone(), error })?;
+        root.check_genesis(&genesis).map_err(|error| ReplicaError::WrongGenesis { path, error })?;
         let key = read_secret_key(&config.key_file)?;
         let me = root
             .committee()
@@ -228,7 +221,9 @@ impl Replica {
         let core = Config { committee: Arc::clone(&committee), me, key: key.clone(), times };
         let journal = config.data_dir.join("journal");
         let (opened, remembered) = open_journal(core, &journal)?;
-        let cycle_config = CycleConfig { genesis, committee: Arc::clone(&committee), me, key: key.clone() };
+        let operators = root.operators().clone();
+        let cycle_config =
+            CycleConfig { genesis, committee: Arc::clone(&committee), operators, me, key: key.clone() };
         // Before anything is signed: the database may know that the journal is not the one that signed.
         let database = reach_database(config, &cycle_config, opened.signed_view()).await?;
         let genesis = &cycle_config.genesis;
@@ -254,25 +249,19 @@ impl Replica {
         let follows = Follows { journal, consensus: consensus_status.clone(), stop: stopping.clone() };
         let store = start_store(database, &cycle_config, remembered.height(), follows);
         let (store, store_task) = store.map_err(|error| bad_genesis(config, error))?.unzip();
+        let cycle = Cycle::new(cycle_config).map_err(|error| bad_genesis(config, error))?;
+        let (published, agent_api) = Published::new(cycle.state(), feed_receiver, commands);
         let sources = metrics::Sources {
             status: status.clone(),
             consensus: consensus_status.clone(),
             monitor: Arc::clone(monitor.counters()),
             entrance: entrance.metrics(),
             door: door_counters,
-        };
-        let agents: BTreeMap<TargetId, PublicKey> =
-            genesis.targets.iter().map(|target| (target.id.clone(), target.agent)).collect();
-        let agent_api = AgentApi {
-            feed: feed_receiver,
-            cluster: committee.cluster(),
-            agents: Arc::new(agents),
-            commands,
+            refused: published.refused().clone(),
         };
         let router = routes(door, agent_api, &metrics, sources);
         let server = tokio::spawn(entrance.serve(http_listener, router, stopping.clone()));
 
-        let cycle = Cycle::new(cycle_config).map_err(|error| bad_genesis(config, error))?;
         let surroundings = Surroundings {
             committee,
             me,
@@ -284,6 +273,7 @@ impl Replica {
             receipts,
             store,
             feed: feed_sender,
+            published,
             status: status_sender,
             metrics,
             tracer,
@@ -456,6 +446,9 @@ fn first_status(
         seq: CycleNumber::ZERO,
         plan: Digest::ZERO,
         mode: Mode::Act,
+        owner: target.owner.clone(),
+        stopped_by: Vec::new(),
+        agents: vec![target.agent.id()],
     });
     StatusSnapshot {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -478,6 +471,7 @@ fn first_status(
         },
         head: None,
         targets: targets.collect(),
+        refused: Vec::new(),
         not_ready: vec![status::NotReady {
             reason: status::NotReadyReason::Starting,
             detail: "reading the journal".to_owned(),

@@ -1,6 +1,10 @@
 //! Properties of the fold over generated logs.
 
-use super::*;
+use super::{
+    operators::{agent_number, bind, resume, revoke, stop, unbind},
+    *,
+};
+use crate::knowledge::fold::Permit;
 
 /// A report in a generated log.
 #[derive(Clone, Debug)]
@@ -94,6 +98,47 @@ proptest! {
         prop_assert_eq!(&closed, &windows_closed_by(&mut second, log));
         prop_assert_eq!(first.state.root(), second.state.root());
         prop_assert!(closed.is_sorted_by(|a, b| a.window < b.window && a.cycle < b.cycle));
+    }
+
+    #[test]
+    fn equal_logs_with_operators_requests_give_equal_roots_and_a_plan_is_logged_only_where_nothing_is_stopped(
+        log in proptest::collection::vec((0..8_u8, 0..3_usize, 1..60_u64), 1..40),
+    ) {
+        let (mut first, mut second) = (Replicas::begun(4), Replicas::begun(4));
+        let mut newest = Digest::ZERO;
+        for (what, operator, counter) in log {
+            let stopped = first.state.operations().target(1).is_some_and(Permit::is_stopped);
+            let lifted = first.state.operations().target(1).map_or(Cycle::ZERO, Permit::lifted);
+            let next = plan(&first.state, first.state.cycle().number(), newest, 1000);
+            let applied: Vec<Applied> = [&mut first, &mut second].into_iter().map(|replicas| match what {
+                0 => replicas.ask(operator, counter, stop(&["pool"])),
+                1 => replicas.ask(operator, counter, revoke(&["dag", "pool"])),
+                2 => replicas.ask(operator, counter, resume(&["pool"])),
+                3 => replicas.ask(operator, counter, bind("pool", &agent_number(counter))),
+                4 => replicas.ask(operator, counter, unbind("pool", &agent_number(counter))),
+                5 => replicas.log(&next),
+                6 => {
+                    let envelope = signed_receipt(&receipt(&next, counter), &agent_number(counter));
+                    replicas.apply(Command::Receipt { envelope })
+                }
+                _ => {
+                    let window = 100 + replicas.state.cycle().number();
+                    replicas.full_window(window, &summary(&[("queue", 1)]));
+                    Applied::default()
+                }
+            }).collect();
+            prop_assert_eq!(&applied[0], &applied[1]);
+            prop_assert_eq!(first.state.root(), second.state.root());
+            if applied[0].changes.iter().any(|change| matches!(change, Change::PlanLogged(_))) {
+                prop_assert!(!stopped && next.seq > lifted);
+                newest = digest(&next);
+            }
+            for head in heads(&applied[0]) {
+                let pool = first.state.operations().target(1).expect("it is in the genesis");
+                prop_assert_eq!(head.targets[1].mode, pool.mode());
+                prop_assert!(!pool.is_stopped() || pool.mode() != Mode::Act);
+            }
+        }
     }
 
     #[test]

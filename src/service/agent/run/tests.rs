@@ -1,7 +1,6 @@
 //! The agent against real HTTP servers that serve the fixture cluster's documents.
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -37,7 +36,7 @@ use crate::{
             fault::FaultKind,
             pull::Replicas,
         },
-        api::{AgentApi, router},
+        api::{router, testing::api_over},
         clock::wall_clock,
         http_client::HttpClient,
     },
@@ -116,12 +115,7 @@ impl Cluster {
     async fn start() -> Self {
         let (feed, seen) = watch::channel(Arc::new(Feed::new(verified_root(), [target()])));
         let (commands, receipts) = mpsc::channel(100);
-        let api = AgentApi {
-            feed: seen,
-            cluster: committee().cluster(),
-            agents: Arc::new(BTreeMap::from([(target(), agent_key().public())])),
-            commands,
-        };
+        let api = api_over(seen, commands);
         let (mut addresses, mut servers) = (Vec::new(), Vec::new());
         for _ in 0..4 {
             let (address, server) = serve(router(api.clone())).await;

@@ -12,7 +12,7 @@ use crate::knowledge::{
         Action, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic, TargetKind,
     },
 };
-use crate::service::config::{POLICY_EXAMPLE, Place, policy_text};
+use crate::service::config::{Completion, IncompleteTarget, POLICY_EXAMPLE, Place, policy_text};
 use crate::types::{Millis, PublicKey, Quantity, SecretKey, SourceId, TargetId};
 
 const AIRFLOW: &str = include_str!("../../../../examples/policies/airflow.toml");
@@ -21,14 +21,15 @@ fn key() -> PublicKey {
     SecretKey::from_seed(&[9; 32]).public()
 }
 
-fn agents_for(file: &PolicyFile) -> BTreeMap<TargetId, PublicKey> {
-    file.targets().map(|target| (target.clone(), key())).collect()
+fn completion_for(file: &PolicyFile) -> Completion {
+    let agents = file.targets().map(|target| (target.clone(), key())).collect();
+    Completion { agents, owner: Some("owner-0".to_owned()) }
 }
 
 #[test]
 fn the_demo_policy_is_what_it_says() {
     let file = PolicyFile::parse("airflow.toml", AIRFLOW).expect("it is valid");
-    let genesis = file.genesis(&agents_for(&file)).expect("every target has an agent");
+    let genesis = file.genesis(&completion_for(&file)).expect("every target has an agent");
     assert_eq!(genesis.parameters, Parameters::for_window(Millis::from_secs(10)));
     let target = &genesis.targets[0];
     assert_eq!(target.id.as_str(), "airflow/extract_pool");
@@ -83,16 +84,20 @@ fn the_example_states_the_defaults() {
 }
 
 #[test]
-fn a_genesis_needs_an_agent_for_every_target_and_never_replaces_one() {
+fn a_genesis_needs_an_owner_and_an_agent_for_every_target_and_never_replaces_one() {
     let file = PolicyFile::parse("airflow.toml", AIRFLOW).expect("it is valid");
-    let missing = file.genesis(&BTreeMap::new()).expect_err("no agent is known");
-    assert_eq!(missing.0.as_str(), "airflow/extract_pool");
+    let target = TargetId::new("airflow/extract_pool").expect("a valid name");
+    let whole = completion_for(&file);
+    let nobody = Completion { agents: BTreeMap::new(), ..whole.clone() };
+    assert_eq!(file.genesis(&nobody), Err(IncompleteTarget::Agent(target.clone())));
+    assert_eq!(file.genesis(&Completion { owner: None, ..whole }), Err(IncompleteTarget::Owner(target)));
     assert_eq!(file.targets_without_agent().count(), 1);
-    let genesis = file.genesis(&agents_for(&file)).expect("every target has an agent");
+    let genesis = file.genesis(&completion_for(&file)).expect("every target has an agent");
     let written = PolicyFile::parse("written", &policy_text(&genesis)).expect("it is valid");
     assert_eq!(written.targets_without_agent().count(), 0);
     let other = SecretKey::from_seed(&[1; 32]).public();
-    let others = file.targets().map(|target| (target.clone(), other)).collect();
+    let agents = file.targets().map(|target| (target.clone(), other)).collect();
+    let others = Completion { agents, owner: Some("owner-1".to_owned()) };
     assert_eq!(written.genesis(&others), Ok(genesis));
 }
 
@@ -293,7 +298,7 @@ proptest! {
     #[test]
     fn a_genesis_is_read_as_it_was_written(policies in proptest::collection::vec(any_policy(), 0..5)) {
         let file = PolicyFile::parse("good.toml", GOOD).expect("the file is valid");
-        let mut genesis: Genesis = file.genesis(&agents_for(&file)).expect("every target has an agent");
+        let mut genesis: Genesis = file.genesis(&completion_for(&file)).expect("every target has an agent");
         genesis.policies = policies;
         for (index, policy) in genesis.policies.iter_mut().enumerate() {
             policy.name = format!("p{index}");
@@ -301,7 +306,7 @@ proptest! {
         let text = policy_text(&genesis);
         let read = PolicyFile::parse("written.toml", &text);
         let read = read.map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
-        prop_assert_eq!(read.genesis(&BTreeMap::new()).expect("the keys stand in the text"), genesis);
+        prop_assert_eq!(read.genesis(&Completion::default()).expect("the keys stand in the text"), genesis);
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub(super) struct TargetText {
     pub(super) switch: Option<SwitchText>,
     pub(super) cooldown: Spanned<SpanText>,
     pub(super) plans_per_hour: Spanned<u32>,
+    pub(super) owner: Option<Spanned<String>>,
     pub(super) agent: Option<Spanned<Digest>>,
 }
 

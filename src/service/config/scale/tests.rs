@@ -1,17 +1,18 @@
 //! What a speed does to spans of time, and what it leaves alone.
 
-use std::collections::BTreeMap;
-
 use super::{Speed, scaled};
 use crate::knowledge::genesis::Genesis;
-use crate::service::config::{POLICY_EXAMPLE, PolicyFile, policy_text};
+use crate::service::config::{Completion, POLICY_EXAMPLE, PolicyFile, policy_text};
 use crate::types::{Millis, SecretKey};
 
 fn genesis() -> Genesis {
     let file = PolicyFile::parse("example", POLICY_EXAMPLE).expect("it is valid");
     let key = SecretKey::from_seed(&[3; 32]).public();
-    let agents: BTreeMap<_, _> = file.targets().map(|target| (target.clone(), key)).collect();
-    file.genesis(&agents).expect("every target has an agent")
+    let completion = Completion {
+        agents: file.targets().map(|target| (target.clone(), key)).collect(),
+        owner: Some("owner-0".to_owned()),
+    };
+    file.genesis(&completion).expect("every target is complete")
 }
 
 fn speed(text: &str) -> Speed {
@@ -70,6 +71,6 @@ fn a_scaled_genesis_is_still_allowed() {
     for at in ["1", "1.001", "3", "10", "30", "60", "100", "333.333", "1000"] {
         let genesis = scaled(&genesis(), speed(at));
         let read = PolicyFile::parse("scaled", &policy_text(&genesis)).expect("it is valid");
-        assert_eq!(read.genesis(&BTreeMap::new()), Ok(genesis), "at speed {at}");
+        assert_eq!(read.genesis(&Completion::default()), Ok(genesis), "at speed {at}");
     }
 }

@@ -1,0 +1,479 @@
+//! What operators have ordered: which targets are stopped, and whose receipts count (rules O1 to O12). It verifies no
+//! signature, knows no plan's content, and derives no head.
+//!
+//! Invariant: a refused request changes nothing but its key's counter.
+
+use borsh::BorshSerialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    knowledge::{
+        genesis::Genesis,
+        head::Mode,
+        operator_request::{All, Request, Selection, StopMode, VerifiedOperatorRequest},
+        policy::Target,
+        root::{Operator, Operators},
+    },
+    types::{Committee, Cycle, Digest, KeyError, KeyId, PublicKey, TargetId, UnixMillis},
+};
+
+/// The most keys that are bound to one target: an agent and its spare on each of several machines.
+pub const MAX_BOUND_KEYS: usize = 8;
+
+/// The most keys that are ever bound to one target in an epoch. Counters of unbound keys are kept, so that no old
+/// receipt counts again after the key is bound once more; this bounds what is kept.
+pub const MAX_KEYS_EVER_BOUND: usize = 256;
+
+/// Why an operator's request changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OperatorRefusal {
+    /// No operator of the root signed it for this cluster and epoch, or it is malformed.
+    #[error("{0}")]
+    NotVerified(String),
+    /// The very same request was ordered before.
+    #[error("this very request was ordered before")]
+    Duplicate,
+    /// The key's counter did not rise.
+    #[error(
+        "its counter is {got}, and the newest of this operator's key is {last}; sign it with a larger one"
+    )]
+    Replayed {
+        /// The request's counter.
+        got: u64,
+        /// The newest counter of the key.
+        last: u64,
+    },
+    /// A target is not in the genesis.
+    #[error("there is no target {0}")]
+    UnknownTarget(TargetId),
+    /// The target is not stopped.
+    #[error("target {0} is not stopped")]
+    NotStopped(TargetId),
+    /// Nothing is stopped that the operator could resume.
+    #[error("no target is stopped that operator {0} may resume")]
+    NothingToResume(String),
+    /// The operator may not do this to the target.
+    #[error("operator {operator} acts for {acts_for}, but target {target} belongs to {owner}{also}")]
+    NotPermitted {
+        /// The operator's name.
+        operator: String,
+        /// The owner it acts for.
+        acts_for: String,
+        /// The target.
+        target: TargetId,
+        /// The target's owner.
+        owner: String,
+        /// What else would be permitted.
+        also: &'static str,
+    },
+    /// The agent's key is not admissible.
+    #[error("the agent's key: {0}")]
+    BadKey(KeyError),
+    /// The agent's key is a replica's or an operator's.
+    #[error("the agent's key belongs to a replica or an operator; give the agent its own")]
+    KeyTaken,
+    /// The key is bound to the target.
+    #[error("the key with keyid {0} is bound to the target already")]
+    AlreadyBound(KeyId),
+    /// The key is not bound to the target.
+    #[error("no key with keyid {0} is bound to the target")]
+    NotBound(KeyId),
+    /// The key is the only one.
+    #[error("it is the only key of the target; bind another first, or replace it")]
+    LastKey,
+    /// The target has as many keys as it may have.
+    #[error("{most} keys {when} to the target; no more are allowed")]
+    TooManyKeys {
+        /// How many there may be.
+        most: usize,
+        /// Whether that counts keys of now or of ever.
+        when: &'static str,
+    },
+}
+
+impl OperatorRefusal {
+    /// Its name in JSON, in the store and as a label.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotVerified(_) => "not_verified",
+            Self::Duplicate => "duplicate",
+            Self::Replayed { .. } => "replayed",
+            Self::UnknownTarget(_) => "unknown_target",
+            Self::NotStopped(_) => "not_stopped",
+            Self::NothingToResume(_) => "nothing_to_resume",
+            Self::NotPermitted { .. } => "not_permitted",
+            Self::BadKey(_) => "bad_key",
+            Self::KeyTaken => "key_taken",
+            Self::AlreadyBound(_) => "already_bound",
+            Self::NotBound(_) => "not_bound",
+            Self::LastKey => "last_key",
+            Self::TooManyKeys { .. } => "too_many_keys",
+        }
+    }
+}
+
+/// What operators have ordered, of all targets.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize)]
+pub struct Operations {
+    /// Of each operator's key the newest counter, and the digest of the request that had it.
+    counters: BTreeMap<KeyId, (u64, Digest)>,
+    /// In the genesis' order.
+    targets: Vec<Permit>,
+}
+
+/// What may be done to one target, and whose receipts count for it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize)]
+pub struct Permit {
+    mode: Mode,
+    stops: BTreeMap<KeyId, Stop>,
+    /// The control cycle in which the last stop was lifted; zero when none was.
+    lifted: Cycle,
+    agents: BTreeMap<KeyId, AgentKey>,
+}
+
+/// One operator's stop of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize)]
+pub struct Stop {
+    /// What it makes of the newest plan.
+    pub mode: Mode,
+    /// Agreed time of the operator's first request; `None` when there was no agreed time yet.
+    pub since: Option<UnixMillis>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize)]
+struct AgentKey {
+    key: PublicKey,
+    bound: bool,
+    /// The counter of the key's newest logged receipt.
+    counter: u64,
+}
+
+/// Whose request it is, and everything it is judged against.
+#[derive(Clone, Copy, Debug)]
+pub struct Parties<'a> {
+    /// Targets and their owners.
+    pub genesis: &'a Genesis,
+    /// The operators of the root.
+    pub operators: &'a Operators,
+    /// The replicas.
+    pub committee: &'a Committee,
+}
+
+impl Permit {
+    fn first(target: &Target) -> Self {
+        let agent = AgentKey { key: target.agent, bound: true, counter: 0 };
+        Self {
+            mode: Mode::Act,
+            stops: BTreeMap::new(),
+            lifted: Cycle::ZERO,
+            agents: BTreeMap::from([(target.agent.id(), agent)]), // O12
+        }
+    }
+
+    /// What agents may do with the newest plan.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whose stops hold, by operators' keys; empty when the target is not stopped.
+    pub fn stops(&self) -> impl Iterator<Item = (KeyId, Stop)> {
+        self.stops.iter().map(|(key, stop)| (*key, *stop))
+    }
+
+    /// Whether some operator's stop holds.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        !self.stops.is_empty()
+    }
+
+    /// The keys whose receipts count.
+    pub fn agents(&self) -> impl Iterator<Item = &PublicKey> {
+        self.agents.values().filter(|agent| agent.bound).map(|agent| &agent.key)
+    }
+
+    /// The control cycle in which the last stop was lifted: what was decided until then is not logged (O7).
+    #[must_use]
+    pub const fn lifted(&self) -> Cycle {
+        self.lifted
+    }
+
+    fn is_bound(&self, key: KeyId) -> bool {
+        self.agents.get(&key).is_some_and(|agent| agent.bound)
+    }
+
+    /// O5: which of the stops end when this operator resumes the target.
+    fn liftable(&self, operator: &Operator, owner: &str) -> BTreeSet<KeyId> {
+        let own = operator.key.id();
+        self.stops.keys().filter(|by| operator.owner == owner || **by == own).copied().collect()
+    }
+}
+
+impl Operations {
+    pub(super) fn new(genesis: &Genesis) -> Self {
+        Self { counters: BTreeMap::new(), targets: genesis.targets.iter().map(Permit::first).collect() }
+    }
+
+    /// What is known of the target at this place of the genesis.
+    #[must_use]
+    pub fn target(&self, place: usize) -> Option<&Permit> {
+        self.targets.get(place)
+    }
+
+    /// The newest counter of an operator's key; zero before its first request.
+    #[must_use]
+    pub fn counter(&self, key: KeyId) -> u64 {
+        self.counters.get(&key).map_or(0, |(counter, _)| *counter)
+    }
+
+    /// Whether the request would be accepted now, without taking it.
+    ///
+    /// # Errors
+    /// [`OperatorRefusal`] names the first rule that it breaks.
+    pub fn judge(
+        &self,
+        request: &VerifiedOperatorRequest,
+        parties: Parties<'_>,
+    ) -> Result<(), OperatorRefusal> {
+        self.judge_counter(request)?;
+        let operator = request.operator();
+        match &request.request().request {
+            Request::Stop { targets, .. } => places(targets, parties.genesis).map(drop),
+            Request::Resume { targets } => self.resumable(targets, operator, parties.genesis).map(drop),
+            Request::BindAgent { target, ed25519, replaces } => {
+                self.bindable(target, *ed25519, *replaces, operator, parties).map(drop)
+            }
+            Request::UnbindAgent { target, keyid } => {
+                self.unbindable(target, *keyid, operator, parties.genesis).map(drop)
+            }
+        }
+    }
+
+    /// O2 to O12: takes a verified request. Gives the places of the targets that a head must tell of.
+    pub(super) fn take(
+        &mut self,
+        request: &VerifiedOperatorRequest,
+        parties: Parties<'_>,
+        now: Option<UnixMillis>,
+        cycle: Cycle,
+        has_plan: impl Fn(usize) -> bool,
+    ) -> Result<BTreeSet<usize>, OperatorRefusal> {
+        self.judge_counter(request)?;
+        let (operator, signed) = (request.operator(), request.request());
+        self.counters.insert(operator.key.id(), (signed.counter, request.digest())); // O2
+        match &signed.request {
+            Request::Stop { targets, mode } => {
+                let places = places(targets, parties.genesis)?;
+                for place in &places {
+                    if let Some(permit) = self.targets.get_mut(*place) {
+                        stop(permit, operator.key.id(), *mode, now);
+                    }
+                }
+                Ok(places)
+            }
+            Request::Resume { targets } => {
+                let lifted = self.resumable(targets, operator, parties.genesis)?;
+                for (place, stops) in &lifted {
+                    if let Some(permit) = self.targets.get_mut(*place) {
+                        lift(permit, stops, cycle, has_plan(*place));
+                    }
+                }
+                Ok(lifted.into_keys().collect())
+            }
+            Request::BindAgent { target, ed25519, replaces } => {
+                let (place, key) = self.bindable(target, *ed25519, *replaces, operator, parties)?;
+                if let Some(permit) = self.targets.get_mut(place) {
+                    bind(permit, key, *replaces);
+                }
+                Ok(BTreeSet::new())
+            }
+            Request::UnbindAgent { target, keyid } => {
+                let place = self.unbindable(target, *keyid, operator, parties.genesis)?;
+                if let Some(agent) =
+                    self.targets.get_mut(place).and_then(|permit| permit.agents.get_mut(keyid))
+                {
+                    agent.bound = false;
+                }
+                Ok(BTreeSet::new())
+            }
+        }
+    }
+
+    /// O6: the next logged plan of the target may be applied.
+    pub(super) fn plan_logged(&mut self, place: usize) {
+        if let Some(permit) = self.targets.get_mut(place) {
+            permit.mode = Mode::Act;
+        }
+    }
+
+    /// A3: takes the counter of a receipt by this key; whether it is above the last one.
+    pub(super) fn take_receipt_counter(&mut self, place: usize, key: KeyId, counter: u64) -> bool {
+        let agent = self.targets.get_mut(place).and_then(|permit| permit.agents.get_mut(&key));
+        match agent.filter(|agent| agent.bound && agent.counter < counter) {
+            Some(agent) => {
+                agent.counter = counter;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// O2.
+    fn judge_counter(&self, request: &VerifiedOperatorRequest) -> Result<(), OperatorRefusal> {
+        let got = request.request().counter;
+        match self.counters.get(&request.operator().key.id()) {
+            Some((_, digest)) if *digest == request.digest() => Err(OperatorRefusal::Duplicate),
+            Some((last, _)) if got <= *last => Err(OperatorRefusal::Replayed { got, last: *last }),
+            Some(_) => Ok(()),
+            None if got == 0 => Err(OperatorRefusal::Replayed { got, last: 0 }),
+            None => Ok(()),
+        }
+    }
+
+    /// O3 and O5: which stops of which targets end.
+    fn resumable(
+        &self,
+        targets: &Selection,
+        operator: &Operator,
+        genesis: &Genesis,
+    ) -> Result<BTreeMap<usize, BTreeSet<KeyId>>, OperatorRefusal> {
+        let mut lifted = BTreeMap::new();
+        for place in places(targets, genesis)? {
+            let Some((target, permit)) = genesis.targets.get(place).zip(self.targets.get(place)) else {
+                continue;
+            };
+            let stops = permit.liftable(operator, &target.owner);
+            if !stops.is_empty() {
+                lifted.insert(place, stops);
+            } else if matches!(targets, Selection::These(_)) {
+                return Err(if permit.is_stopped() {
+                    not_permitted(
+                        operator,
+                        target,
+                        "; an operator of the owner, or who stopped it, may resume it",
+                    )
+                } else {
+                    OperatorRefusal::NotStopped(target.id.clone())
+                });
+            }
+        }
+        if lifted.is_empty() {
+            return Err(OperatorRefusal::NothingToResume(operator.name.clone()));
+        }
+        Ok(lifted)
+    }
+
+    /// O10.
+    fn bindable(
+        &self,
+        target: &TargetId,
+        ed25519: Digest,
+        replaces: Option<KeyId>,
+        operator: &Operator,
+        parties: Parties<'_>,
+    ) -> Result<(usize, PublicKey), OperatorRefusal> {
+        let (place, permit) = self.owned(target, operator, parties.genesis)?;
+        let key = PublicKey::from_bytes(ed25519.as_bytes()).map_err(OperatorRefusal::BadKey)?;
+        if parties.committee.place_of(&key).is_some() || parties.operators.by_key(key.id()).is_some() {
+            return Err(OperatorRefusal::KeyTaken);
+        }
+        if permit.is_bound(key.id()) {
+            return Err(OperatorRefusal::AlreadyBound(key.id()));
+        }
+        if let Some(replaced) = replaces.filter(|replaced| !permit.is_bound(*replaced)) {
+            return Err(OperatorRefusal::NotBound(replaced));
+        }
+        if replaces.is_none() && permit.agents().count() >= MAX_BOUND_KEYS {
+            return Err(OperatorRefusal::TooManyKeys { most: MAX_BOUND_KEYS, when: "are bound" });
+        }
+        if !permit.agents.contains_key(&key.id()) && permit.agents.len() >= MAX_KEYS_EVER_BOUND {
+            return Err(OperatorRefusal::TooManyKeys { most: MAX_KEYS_EVER_BOUND, when: "were ever bound" });
+        }
+        Ok((place, key))
+    }
+
+    /// O11.
+    fn unbindable(
+        &self,
+        target: &TargetId,
+        keyid: KeyId,
+        operator: &Operator,
+        genesis: &Genesis,
+    ) -> Result<usize, OperatorRefusal> {
+        let (place, permit) = self.owned(target, operator, genesis)?;
+        if !permit.is_bound(keyid) {
+            return Err(OperatorRefusal::NotBound(keyid));
+        }
+        if permit.agents().count() == 1 {
+            return Err(OperatorRefusal::LastKey);
+        }
+        Ok(place)
+    }
+
+    /// The target's place, when the operator acts for its owner.
+    fn owned(
+        &self,
+        id: &TargetId,
+        operator: &Operator,
+        genesis: &Genesis,
+    ) -> Result<(usize, &Permit), OperatorRefusal> {
+        let unknown = || OperatorRefusal::UnknownTarget(id.clone());
+        let place = genesis.place(id).ok_or_else(unknown)?;
+        let (target, permit) = genesis.targets.get(place).zip(self.targets.get(place)).ok_or_else(unknown)?;
+        if target.owner == operator.owner {
+            Ok((place, permit))
+        } else {
+            Err(not_permitted(operator, target, ""))
+        }
+    }
+}
+
+/// O4.
+fn stop(permit: &mut Permit, by: KeyId, mode: StopMode, now: Option<UnixMillis>) {
+    permit.mode = permit.mode.max(mode.mode());
+    let stop = permit.stops.entry(by).or_insert(Stop { mode: mode.mode(), since: now });
+    stop.mode = stop.mode.max(mode.mode());
+}
+
+/// O5 and O6.
+fn lift(permit: &mut Permit, stops: &BTreeSet<KeyId>, cycle: Cycle, has_plan: bool) {
+    permit.stops.retain(|by, _| !stops.contains(by));
+    if permit.is_stopped() {
+        return;
+    }
+    permit.lifted = cycle;
+    if !has_plan {
+        permit.mode = Mode::Act;
+    }
+}
+
+/// O10 and O12.
+fn bind(permit: &mut Permit, key: PublicKey, replaces: Option<KeyId>) {
+    if let Some(replaced) = replaces.and_then(|replaced| permit.agents.get_mut(&replaced)) {
+        replaced.bound = false;
+    }
+    let agent = permit.agents.entry(key.id()).or_insert(AgentKey { key, bound: true, counter: 0 });
+    agent.bound = true;
+}
+
+/// O3: the places of the targets.
+fn places(targets: &Selection, genesis: &Genesis) -> Result<BTreeSet<usize>, OperatorRefusal> {
+    match targets {
+        Selection::All(All::All) => Ok((0..genesis.targets.len()).collect()),
+        Selection::These(names) => names
+            .iter()
+            .map(|name| genesis.place(name).ok_or_else(|| OperatorRefusal::UnknownTarget(name.clone())))
+            .collect(),
+    }
+}
+
+fn not_permitted(operator: &Operator, target: &Target, also: &'static str) -> OperatorRefusal {
+    OperatorRefusal::NotPermitted {
+        operator: operator.name.clone(),
+        acts_for: operator.owner.clone(),
+        target: target.id.clone(),
+        owner: target.owner.clone(),
+        also,
+    }
+}

@@ -1,0 +1,296 @@
+//! `POST /v1/operator-requests` takes an operator's request and hands it on to be ordered; `GET
+//! /v1/operator-requests/{digest}` says what became of it.
+//!
+//! "Committed" is said only of what stands in a committed block. Invariant: a request that does not verify, or that the
+//! committed state refuses already, is never queued.
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{
+        DefaultBodyLimit, Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use super::{AgentApi, ApiError, DocumentKind, LONGEST_WAIT_SECONDS, RequestOutcome, Stage};
+use crate::{
+    knowledge::{
+        command::Command,
+        fold::OperatorRefusal,
+        operator_request::{OperatorRequestError, VerifiedOperatorRequest},
+    },
+    types::{Digest, EnvelopeError, MAX_ENVELOPE_BYTES},
+};
+
+pub(super) fn router() -> Router<AgentApi> {
+    let requests = post(receive).layer(DefaultBodyLimit::max(MAX_ENVELOPE_BYTES));
+    Router::new()
+        .route("/v1/operator-requests", requests)
+        .route("/v1/operator-requests/{digest}", get(outcome))
+}
+
+#[derive(Serialize)]
+struct Queued {
+    digest: Digest,
+    status: &'static str,
+}
+
+#[tracing::instrument(name = "operator request", skip_all)]
+async fn receive(
+    State(api): State<AgentApi>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let envelope = body?;
+    let committee = &api.members.committee;
+    let (cluster, epoch) = (committee.cluster(), committee.epoch());
+    let request = VerifiedOperatorRequest::verify(&envelope, &api.members.operators, cluster, epoch)
+        .map_err(|error| {
+            api.refused.count(DocumentKind::OperatorRequest, Stage::Api, reason(&error));
+            not_verified(&error)
+        })?;
+    let digest = request.digest();
+    // It came another way, or a second time.
+    if let Some(known) = api.requests.borrow().outcome(digest) {
+        return Ok(Json(known.clone()).into_response());
+    }
+    let judged = api.operations.borrow().judge(&request, api.members.parties());
+    judged.map_err(|why| {
+        api.refused.count(DocumentKind::OperatorRequest, Stage::Api, why.as_str());
+        refused(&why)
+    })?;
+    api.commands.try_send(Command::OperatorRequest { envelope: envelope.to_vec() })?;
+    Ok((StatusCode::ACCEPTED, Json(Queued { digest, status: "queued" })).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    /// How many seconds to wait until it is ordered.
+    wait: Option<u64>,
+}
+
+async fn outcome(
+    State(api): State<AgentApi>,
+    path: Result<Path<Digest>, PathRejection>,
+    query: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<RequestOutcome>, ApiError> {
+    let (Path(digest), Query(Parameters { wait })) = (path?, query?);
+    let mut requests = api.requests.clone();
+    let wait = Duration::from_secs(wait.unwrap_or(0).min(LONGEST_WAIT_SECONDS));
+    let found = tokio::time::timeout(wait, requests.wait_for(|log| log.outcome(digest).is_some())).await;
+    let found = found.ok().and_then(Result::ok).and_then(|log| log.outcome(digest).cloned());
+    found.map(Json).ok_or_else(|| {
+        ApiError::NotFound(format!("no request {digest} has been ordered, as far as this replica knows"))
+    })
+}
+
+const fn reason(error: &OperatorRequestError) -> &'static str {
+    match error {
+        OperatorRequestError::Envelope(EnvelopeError::UnknownKey(_)) => "unknown_key",
+        OperatorRequestError::Envelope(EnvelopeError::Malformed(_) | EnvelopeError::TooLarge { .. })
+        | OperatorRequestError::Body(_) => "malformed",
+        OperatorRequestError::Envelope(
+            EnvelopeError::WrongType { .. }
+            | EnvelopeError::BadSignature(_)
+            | EnvelopeError::TooFewSignatures { .. },
+        )
+        | OperatorRequestError::Signatures(_)
+        | OperatorRequestError::WrongCluster { .. }
+        | OperatorRequestError::WrongEpoch { .. } => "not_verified",
+    }
+}
+
+fn not_verified(error: &OperatorRequestError) -> ApiError {
+    match error {
+        OperatorRequestError::Envelope(EnvelopeError::UnknownKey(key)) => ApiError::Refused(format!(
+            "key {key} is no operator's: the root names the operators of this epoch"
+        )),
+        OperatorRequestError::Envelope(EnvelopeError::TooLarge { .. }) => {
+            ApiError::TooLarge(error.to_string())
+        }
+        OperatorRequestError::Envelope(EnvelopeError::Malformed(_)) | OperatorRequestError::Body(_) => {
+            ApiError::BadRequest(error.to_string())
+        }
+        OperatorRequestError::Envelope(
+            EnvelopeError::WrongType { .. }
+            | EnvelopeError::BadSignature(_)
+            | EnvelopeError::TooFewSignatures { .. },
+        )
+        | OperatorRequestError::Signatures(_)
+        | OperatorRequestError::WrongCluster { .. }
+        | OperatorRequestError::WrongEpoch { .. } => ApiError::Refused(error.to_string()),
+    }
+}
+
+fn refused(why: &OperatorRefusal) -> ApiError {
+    match why {
+        OperatorRefusal::UnknownTarget(_) => ApiError::NotFound(why.to_string()),
+        OperatorRefusal::NotPermitted { .. } | OperatorRefusal::NotVerified(_) => {
+            ApiError::Refused(why.to_string())
+        }
+        OperatorRefusal::BadKey(_) => ApiError::BadRequest(why.to_string()),
+        OperatorRefusal::Duplicate
+        | OperatorRefusal::Replayed { .. }
+        | OperatorRefusal::NotStopped(_)
+        | OperatorRefusal::NothingToResume(_)
+        | OperatorRefusal::KeyTaken
+        | OperatorRefusal::AlreadyBound(_)
+        | OperatorRefusal::NotBound(_)
+        | OperatorRefusal::LastKey
+        | OperatorRefusal::TooManyKeys { .. } => ApiError::Conflict(why.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use serde_json::json;
+
+    use crate::{
+        knowledge::{
+            change::Change,
+            command::Command,
+            fixtures::{committee, operator_keys, owner_keys, seal, target},
+            operator_request::{
+                OPERATOR_REQUEST_TYPE, OperatorRequest, Request, Selection, StopMode, VerifiedOperatorRequest,
+            },
+        },
+        service::api::testing::Replica,
+        types::{Digest, Epoch, HeadNumber, Height, MAX_ENVELOPE_BYTES, Shard, TargetId},
+    };
+
+    fn request(counter: u64, request: Request) -> OperatorRequest {
+        OperatorRequest { v: 1, cluster: committee().cluster(), epoch: Epoch::new(1), counter, request }
+    }
+
+    fn these() -> Selection {
+        Selection::These([target()].into())
+    }
+
+    fn stop(counter: u64) -> OperatorRequest {
+        request(counter, Request::Stop { targets: these(), mode: StopMode::Hold })
+    }
+
+    fn signed(request: &OperatorRequest) -> Vec<u8> {
+        request.sign(&operator_keys()[0]).to_json()
+    }
+
+    #[tokio::test]
+    async fn an_operators_request_is_queued_byte_by_byte_and_told_of_when_it_is_committed() {
+        let mut replica = Replica::new();
+        let envelope = signed(&stop(1));
+        let digest = Digest::of(&stop(1).to_bytes());
+        let (status, body) = replica.post("/v1/operator-requests", envelope.clone()).await;
+        assert_eq!((status, body), (StatusCode::ACCEPTED, json!({"digest": digest, "status": "queued"})));
+        assert_eq!(
+            replica.commands.recv().await,
+            Some(Command::OperatorRequest { envelope: envelope.clone() })
+        );
+        let uri = format!("/v1/operator-requests/{digest}");
+        let (status, body) = replica.get(&uri).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(body["error"].is_string());
+
+        let commit = async {
+            tokio::task::yield_now().await;
+            let members = &replica.api.members;
+            let request = VerifiedOperatorRequest::verify(
+                &envelope,
+                &members.operators,
+                committee().cluster(),
+                Epoch::new(1),
+            );
+            let request = Box::new(request.expect("it verified before"));
+            let heads = vec![(Shard::new(0), HeadNumber::new(12))];
+            let change = Change::OperatorRequestLogged { request, heads };
+            replica.note(&change, Height::new(7));
+        };
+        let waiting = format!("{uri}?wait=30");
+        let (answer, ()) = tokio::join!(replica.get(&waiting), commit);
+        let expected = json!({
+            "digest": digest,
+            "operator": "ana",
+            "height": 7,
+            "status": "committed",
+            "request": {"kind": "stop", "targets": ["extract_pool"], "mode": "hold"},
+            "heads": [{"shard": 0, "number": 12}],
+        });
+        assert_eq!(answer, (StatusCode::OK, expected.clone()));
+        let again = replica.post("/v1/operator-requests", envelope).await;
+        assert_eq!(again, (StatusCode::OK, expected), "a copy is told what became of the first");
+        assert!(replica.commands.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_and_a_stopping_replica_ask_to_come_back() {
+        let mut replica = Replica::new();
+        let post = |counter| signed(&stop(counter));
+        assert_eq!(replica.post("/v1/operator-requests", post(1)).await.0, StatusCode::ACCEPTED);
+        assert_eq!(replica.post("/v1/operator-requests", post(2)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+        replica.commands.close();
+        assert_eq!(replica.post("/v1/operator-requests", post(3)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_verify_or_cannot_be_is_never_queued() {
+        let mut replica = Replica::new();
+        let other = TargetId::new("other").expect("a valid name");
+        let foreign = OperatorRequest { cluster: Digest::of(b"x"), ..stop(1) };
+        let unknown = Request::Stop { targets: Selection::These([other].into()), mode: StopMode::Hold };
+        let bind = |ed25519| Request::BindAgent { target: target(), ed25519, replaces: None };
+        let operators = Digest::from_bytes(operator_keys()[1].public().to_bytes());
+        let by_bea = request(1, bind(Digest::of(b"any"))).sign(&operator_keys()[1]).to_json();
+        let cases = [
+            ("no JSON", b"{".to_vec(), StatusCode::BAD_REQUEST, "malformed"),
+            (
+                "no request",
+                seal(OPERATOR_REQUEST_TYPE, b"{}".to_vec(), &operator_keys()[..1]),
+                StatusCode::BAD_REQUEST,
+                "malformed",
+            ),
+            (
+                "an owner's",
+                seal(OPERATOR_REQUEST_TYPE, stop(1).to_bytes(), &owner_keys()[..1]),
+                StatusCode::FORBIDDEN,
+                "unknown_key",
+            ),
+            (
+                "two operators'",
+                seal(OPERATOR_REQUEST_TYPE, stop(1).to_bytes(), &operator_keys()[..2]),
+                StatusCode::FORBIDDEN,
+                "not_verified",
+            ),
+            ("another cluster's", signed(&foreign), StatusCode::FORBIDDEN, "not_verified"),
+            ("another target's", signed(&request(1, unknown)), StatusCode::NOT_FOUND, "unknown_target"),
+            ("without a counter", signed(&stop(0)), StatusCode::CONFLICT, "replayed"),
+            (
+                "not stopped",
+                signed(&request(1, Request::Resume { targets: these() })),
+                StatusCode::CONFLICT,
+                "not_stopped",
+            ),
+            ("not the owner's", by_bea, StatusCode::FORBIDDEN, "not_permitted"),
+            ("a weak key", signed(&request(1, bind(Digest::ZERO))), StatusCode::BAD_REQUEST, "bad_key"),
+            ("an operator's key", signed(&request(1, bind(operators))), StatusCode::CONFLICT, "key_taken"),
+        ];
+        for (what, body, expected, reason) in cases {
+            let before = replica.refused_for(reason);
+            let (status, answer) = replica.post("/v1/operator-requests", body).await;
+            assert_eq!(status, expected, "{what}: {answer}");
+            assert!(answer["error"].is_string(), "{what}: {answer}");
+            assert_eq!(replica.refused_for(reason), before + 1, "{what}");
+        }
+        let large = replica.post("/v1/operator-requests", vec![b' '; MAX_ENVELOPE_BYTES + 1]).await;
+        assert_eq!(large.0, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(replica.commands.try_recv().is_err());
+        for uri in ["/v1/operator-requests/x", "/v1/operator-requests/00?wait=1"] {
+            assert_eq!(replica.get(uri).await.0, StatusCode::BAD_REQUEST, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the control task publishes of the state for the API: whose receipts count, what operators have ordered, and what
+//! became of their requests. It decides nothing.
+//!
+//! Invariant: what is published follows the committed blocks, never what is only queued.
+
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    execute::feed::Feed,
+    knowledge::{
+        change::Change,
+        command::Command,
+        fold::{Operations, State},
+    },
+    service::{
+        api::{AgentApi, DocumentKind, Members, RefusedDocuments, RequestLog, Stage},
+        metrics::receipt_refusal,
+    },
+    types::Height,
+};
+
+/// The senders.
+#[derive(Debug)]
+pub(super) struct Published {
+    operations: watch::Sender<Arc<Operations>>,
+    requests: watch::Sender<Arc<RequestLog>>,
+    refused: RefusedDocuments,
+}
+
+impl Published {
+    /// Publishes the state before the first block; and the API that reads it.
+    pub(super) fn new(
+        state: &State,
+        feed: watch::Receiver<Arc<Feed>>,
+        commands: mpsc::Sender<Command>,
+    ) -> (Self, AgentApi) {
+        let (operations, seen) = watch::channel(Arc::new(state.operations().clone()));
+        let (requests, outcomes) = watch::channel(Arc::default());
+        let refused = RefusedDocuments::default();
+        let members = Members {
+            genesis: state.genesis().clone(),
+            operators: state.operators().clone(),
+            committee: state.committee().clone(),
+        };
+        let api = AgentApi {
+            feed,
+            members: Arc::new(members),
+            operations: seen,
+            requests: outcomes,
+            commands,
+            refused: refused.clone(),
+        };
+        (Self { operations, requests, refused }, api)
+    }
+
+    /// The counts of refused documents.
+    pub(super) const fn refused(&self) -> &RefusedDocuments {
+        &self.refused
+    }
+
+    /// Publishes what a block at this height changed.
+    pub(super) fn folded(&self, changes: &[Change], height: Height, state: &State) {
+        for change in changes {
+            match change {
+                Change::ReceiptRefused { why, .. } => {
+                    self.refused.count(DocumentKind::Receipt, Stage::Fold, receipt_refusal(why));
+                }
+                Change::OperatorRequestRefused { why, .. } => {
+                    self.refused.count(DocumentKind::OperatorRequest, Stage::Fold, why.as_str());
+                    self.note(change, height, state);
+                }
+                Change::OperatorRequestLogged { .. } => self.note(change, height, state),
+                Change::TimeMoved(_)
+                | Change::WindowClosed(_)
+                | Change::Gap { .. }
+                | Change::Found { .. }
+                | Change::PlanLogged(_)
+                | Change::PlanRefused { .. }
+                | Change::HeadDerived(_)
+                | Change::ReceiptLogged { .. }
+                | Change::EffectSettled { .. }
+                | Change::ReportRefused { .. }
+                | Change::Malformed => {}
+            }
+        }
+    }
+
+    /// The bindings come before the outcome: whoever hears that an agent's key is bound may send its receipts.
+    fn note(&self, change: &Change, height: Height, state: &State) {
+        if **self.operations.borrow() != *state.operations() {
+            self.operations.send_replace(Arc::new(state.operations().clone()));
+        }
+        self.requests.send_if_modified(|log| Arc::make_mut(log).note(change, height));
+    }
+}
