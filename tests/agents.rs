@@ -3,7 +3,11 @@
 
 #[path = "support/documents.rs"]
 mod fixture;
+#[expect(dead_code, reason = "each file of tests uses its part of the harness")]
+mod harness;
 
+#[path = "agents/cluster.rs"]
+mod cluster;
 #[path = "agents/lies.rs"]
 mod lies;
 #[path = "agents/processes.rs"]

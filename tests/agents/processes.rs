@@ -15,15 +15,16 @@ use quorate::{
     knowledge::{
         plan::{Plan, Preconditions},
         receipt::{Outcome, Receipt, Refusal, VerifiedReceipt},
+        root::VerifiedRoot,
     },
     service::{clock::Stopwatch, lifecycle::END_WITH_PARENT},
-    types::{Cycle, Digest, Millis},
+    types::{Cycle, Digest, Millis, PublicKey, SecretKey},
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    fixture::{TARGET, agent_key, cluster_of, root, sealed_root, slots},
+    fixture::{TARGET, agent_key, root, sealed_root, slots},
     replica::{Conduct, Quorum, Replica, plan_of_today},
 };
 
@@ -54,16 +55,30 @@ kill_agent kill-after
 exit 0
 "#;
 
-/// A target that is a file, and the agents' folders beside it.
-struct Site {
+/// A target that is a file, which begins with 3 slots, and the agents' folders beside it.
+pub(crate) struct Site {
     folder: TempDir,
+    target: String,
+    cluster: Digest,
+    agent: PublicKey,
 }
 
 impl Site {
+    /// A site of the fixture's cluster.
     fn new() -> Self {
-        let site = Self { folder: tempfile::tempdir().expect("a folder for the test") };
-        site.write("root.json", &sealed_root(&root()));
-        site.write("agent.key", format!("{}\n", Digest::from_bytes(agent_key().to_seed())).as_bytes());
+        Self::of(TARGET, &sealed_root(&root()), &agent_key())
+    }
+
+    /// A site of the cluster with this root.
+    pub(crate) fn of(target: &str, root: &[u8], agent: &SecretKey) -> Self {
+        let site = Self {
+            folder: tempfile::tempdir().expect("a folder for the test"),
+            target: target.to_owned(),
+            cluster: VerifiedRoot::first(root).expect("it is well made").committee().cluster(),
+            agent: agent.public(),
+        };
+        site.write("root.json", root);
+        site.write("agent.key", format!("{}\n", Digest::from_bytes(agent.to_seed())).as_bytes());
         site.write("actuator.sh", ACTUATOR.as_bytes());
         site.write("state", br#"{"kind":"slots","slots":3}"#);
         fs::set_permissions(site.path("agent.key"), Permissions::from_mode(0o600)).expect("it is ours");
@@ -83,7 +98,7 @@ impl Site {
     }
 
     /// Every change of the target, oldest first.
-    fn changes(&self) -> Vec<String> {
+    pub(crate) fn changes(&self) -> Vec<String> {
         self.read("changes").lines().map(str::to_owned).collect()
     }
 
@@ -94,17 +109,17 @@ impl Site {
     }
 
     /// Starts an agent of this name, whose memory is its own.
-    fn agent(&self, name: &str, replicas: &[&Replica]) -> Process {
+    pub(crate) fn agent(&self, name: &str, replicas: &[String]) -> Process {
         let log = |kind: &str| {
             let path = self.path(&format!("{name}.{kind}"));
             File::options().create(true).append(true).open(path).expect("the folder is ours")
         };
         let mut command = self.quorate();
-        command.args(["run", "--root", "root.json", "--key", "agent.key", "--target", TARGET]);
+        command.args(["run", "--root", "root.json", "--key", "agent.key", "--target", &self.target]);
         command.args(["--state-dir", &format!("{name}.state"), "--envelopes", &format!("{name}.envelopes")]);
         command.args(["--stale-after", "9", "--clock-tolerance", "300"]);
         for replica in replicas {
-            command.args(["--replica", &replica.url()]);
+            command.args(["--replica", replica]);
         }
         command.args(["--actuator", "exec", "--command", "/bin/sh", "--command-arg", "actuator.sh"]);
         command.arg("--command-arg").arg(self.folder.path());
@@ -112,22 +127,22 @@ impl Site {
         Process { child: command.spawn().expect("the binary starts"), name: name.to_owned() }
     }
 
-    /// The newest event of a kind that an agent told.
-    fn told(&self, agent: &Process, event: &str) -> Option<Value> {
+    /// The first event of a kind from an agent that the condition holds for.
+    pub(crate) fn told(&self, agent: &Process, event: &str, is_it: impl Fn(&Value) -> bool) -> Option<Value> {
         let text = self.read(&format!("{}.jsonl", agent.name));
         // The last line may be half written.
         let mut events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.rfind(|told| told["event"] == event)
+        events.find(|told| told["event"] == event && is_it(told))
     }
 
     /// The newest receipt that an agent has written down.
-    fn receipt(&self, agent: &Process) -> Option<Receipt> {
+    pub(crate) fn receipt(&self, agent: &Process) -> Option<Receipt> {
         let envelope = fs::read(self.path(&format!("{}.envelopes/receipt.json", agent.name))).ok()?;
-        let verified = VerifiedReceipt::verify(&envelope, &agent_key().public(), cluster_of(&root()));
+        let verified = VerifiedReceipt::verify(&envelope, &self.agent, self.cluster);
         Some(verified.expect("it is the agent's").receipt().clone())
     }
 
-    fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    pub(crate) fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let watch = Stopwatch::start();
         while watch.elapsed() < PATIENCE {
             if let Some(found) = look() {
@@ -145,7 +160,7 @@ impl Site {
 }
 
 /// A running agent; it is killed when this is dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     name: String,
 }
@@ -156,7 +171,7 @@ impl Process {
     }
 
     /// Asks it to end, as its parent's end does.
-    fn stop(mut self, site: &Site) {
+    pub(crate) fn stop(mut self, site: &Site) {
         drop(self.child.stdin.take());
         assert!(self.ended(site).success());
     }
@@ -168,6 +183,10 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn urls<const N: usize>(replicas: [&Replica; N]) -> [String; N] {
+    replicas.map(Replica::url)
 }
 
 fn honest(quorum: &Quorum) -> [Replica; 3] {
@@ -192,7 +211,7 @@ fn two_agents_on_one_target_change_it_once_in_effect_though_a_replica_lies() {
     for (conduct, seq, from, to) in [(Conduct::EndlessBody, 37, 3, 6), (Conduct::Redirect, 38, 6, 4)] {
         let liar = Replica::start(conduct, &quorum);
         let before = site.changes().len();
-        let agents = ["one", "two"].map(|name| site.agent(name, &[&liar, &a, &b, &c]));
+        let agents = ["one", "two"].map(|name| site.agent(name, &urls([&liar, &a, &b, &c])));
         quorum.publish(&plan_from(seq, from, to));
         let outcomes = agents.each_ref().map(|agent| {
             let receipt = || site.receipt(agent).filter(|receipt| receipt.seq == Cycle::new(seq));
@@ -218,13 +237,13 @@ fn an_agent_killed_on_either_side_of_the_change_ends_right_without_a_second_effe
         let [a, b, c] = honest(&quorum);
         site.write(marker, b"");
         quorum.publish(&plan_from(37, 3, 6));
-        let mut agent = site.agent("agent", &[&a, &b, &c]);
+        let mut agent = site.agent("agent", &urls([&a, &b, &c]));
         let ended = agent.ended(&site);
         assert_eq!(ended.signal(), Some(9), "{marker}: {ended}");
         assert_eq!(site.changes().len(), changes, "{marker}: at the moment of the kill");
         assert!(site.receipt(&agent).is_none(), "{marker}: nothing is known of it yet");
 
-        let agent = site.agent("agent", &[&a, &b, &c]);
+        let agent = site.agent("agent", &urls([&a, &b, &c]));
         let receipt = site.eventually("a receipt", || site.receipt(&agent));
         assert_eq!(receipt.outcome, Outcome::Applied {}, "{marker}");
         assert_eq!((receipt.before, receipt.after, receipt.counter), (slots(3), slots(6), 1), "{marker}");
@@ -238,17 +257,21 @@ fn a_contradiction_ends_the_agent_at_every_start_until_it_is_cleared() {
     let (site, quorum) = (Site::new(), Quorum::start());
     let [a, b, c] = honest(&quorum);
     quorum.publish(&plan_from(37, 3, 6));
-    let mut agent = site.agent("agent", &[&a, &b, &c]);
+    let mut agent = site.agent("agent", &urls([&a, &b, &c]));
     site.eventually("a receipt", || site.receipt(&agent));
     quorum.publish(&plan_from(37, 3, 7));
     assert_eq!(agent.ended(&site).code(), Some(4));
-    let told = site.told(&agent, "equivocation").expect("it says so");
+    let told = site.told(&agent, "equivocation", |_| true).expect("it says so");
     let contradiction = told["contradiction"].as_str().expect("it names it").to_owned();
     let receipt = site.receipt(&agent).expect("it accounts for it");
     assert_eq!(receipt.outcome, Outcome::Refused { why: Refusal::Contradiction });
 
     quorum.publish(&plan_from(38, 6, 8));
-    assert_eq!(site.agent("agent", &[&a, &b, &c]).ended(&site).code(), Some(4), "a restart changes nothing");
+    assert_eq!(
+        site.agent("agent", &urls([&a, &b, &c])).ended(&site).code(),
+        Some(4),
+        "a restart changes nothing"
+    );
     assert!(site.read("agent.log").contains("quorate agent clear"), "{}", site.read("agent.log"));
     assert_eq!(site.changes().len(), 1);
 
@@ -263,7 +286,7 @@ fn a_contradiction_ends_the_agent_at_every_start_until_it_is_cleared() {
         let name = format!("agent.state/contradiction-{contradiction}-{number}.json");
         assert!(site.path(&name).exists(), "the documents stay");
     }
-    let agent = site.agent("agent", &[&a, &b, &c]);
+    let agent = site.agent("agent", &urls([&a, &b, &c]));
     let receipt = || site.receipt(&agent).filter(|receipt| receipt.seq == Cycle::new(38));
     assert_eq!(site.eventually("the next plan's receipt", receipt).outcome, Outcome::Applied {});
     assert_eq!(site.changes().len(), 2);

@@ -241,8 +241,8 @@ impl Replica {
 }
 
 /// One request.
-struct Asked {
-    path: String,
+pub(crate) struct Asked {
+    pub(crate) path: String,
     body: Vec<u8>,
 }
 
@@ -407,7 +407,8 @@ fn number_in(path: &str, name: &str) -> u64 {
     digits.parse().unwrap_or_default()
 }
 
-fn json(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
+/// Answers with JSON.
+pub(crate) fn json(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
     let length = body.len();
     let head =
         format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
@@ -438,7 +439,7 @@ fn endless(stream: &mut TcpStream, first: &str, again: &str, pause: Duration) ->
 }
 
 /// The next request on a connection; `None` at its end.
-fn read_request(stream: &mut TcpStream) -> io::Result<Option<Asked>> {
+pub(crate) fn read_request(stream: &mut TcpStream) -> io::Result<Option<Asked>> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
