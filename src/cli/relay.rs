@@ -206,3 +206,31 @@ impl fmt::Display for Ended {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::replica;
+
+    #[test]
+    fn a_replica_is_called_by_its_name_or_else_by_its_host_and_port() {
+        let parsed = |text| replica(text).map(|replica| (replica.name, replica.address));
+        let is = |name: &str, address: &str| Ok((name.to_owned(), address.to_owned()));
+        for (text, name, address) in [
+            ("http://127.0.0.1:8101", "127.0.0.1:8101", "http://127.0.0.1:8101/v1/metrics"),
+            ("r0=http://10.0.0.1:8101/", "r0", "http://10.0.0.1:8101/v1/metrics"),
+            ("http://[::1]:1/x?tenant=a", "[::1]:1", "http://[::1]:1/x?tenant=a"),
+            ("eu-1.a=https://quorate.example/otlp", "eu-1.a", "https://quorate.example/otlp"),
+        ] {
+            assert_eq!(parsed(text), is(name, address), "{text}");
+        }
+        for (text, told) in [
+            ("a b=http://127.0.0.1:8101", "\"a b\" is no name"),
+            ("=http://127.0.0.1:8101", "\"\" is no name"),
+            ("r0=127.0.0.1:8101", "an address of a door looks like"),
+            ("ftp://127.0.0.1", "an address of a door looks like"),
+        ] {
+            let refused = replica(text).expect_err("it is none");
+            assert!(refused.contains(told), "{text}: {refused}");
+        }
+    }
+}

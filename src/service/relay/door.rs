@@ -4,12 +4,9 @@
 //! their patience, so that they drop the data instead of holding an engine's slot. Invariant: an answer of 200
 //! to metrics means that the body is durable; the memory of all requests together is bounded.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use axum::{
@@ -20,6 +17,7 @@ use axum::{
     response::Response,
     routing::post,
 };
+use http_body_util::{BodyExt as _, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -29,17 +27,13 @@ use super::{
 };
 use crate::monitor::{
     Ingested,
-    door::{RETRY_AFTER_SECONDS, overloaded, read_body, refusal, status_of, success},
+    door::{BODY_TIMEOUT, RETRY_AFTER_SECONDS, overloaded, read_body, refusal, status_of, success},
     otlp::{Format, MAX_BODY_BYTES, decode},
 };
 
 /// How many bytes of bodies are read, decoded or waited for at once: sixty bodies of the largest size, which is
 /// also what a body of unknown length counts as until it is read.
 const MAX_BYTES_AT_ONCE: usize = 60 * MAX_BODY_BYTES;
-
-/// How long a client waits for the disk. A commit takes milliseconds; a disk that hangs would hold an engine's
-/// slots for as long as its exporters' patience of ten seconds lasts.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -91,11 +85,11 @@ impl Door {
             Ok(format) => format,
             Err(error) => return Answer::Refused(None, status_of(&error), error.to_string()),
         };
-        if self.keeper.is_stalled() {
-            return Answer::Unwritable(format, "the relay's disk does not answer".to_owned());
-        }
         let refused = |status, why| Answer::Refused(Some(format), status, why);
-        let Some(mut reserved) = self.reserve(headers) else { return Answer::Overloaded(format) };
+        let Some(mut reserved) = self.reserve(headers) else {
+            skip(body).await;
+            return Answer::Overloaded(format);
+        };
         let body = match read_body(body).await {
             Ok(body) => body,
             Err((status, why)) => return refused(status, why),
@@ -116,10 +110,10 @@ impl Door {
         };
         let ingested = Ingested { accepted: batch.len() as u64, rejected: batch.refused().clone() };
         drop(batch);
-        match self.commit(kept).await {
+        match self.keeper.commit(kept).await {
             Ok(()) => Answer::Taken(format, ingested),
             Err(KeepError::Overloaded) => Answer::Overloaded(format),
-            Err(error @ (KeepError::Disk(_) | KeepError::Ended)) => {
+            Err(error @ (KeepError::Disk(_) | KeepError::Stalled | KeepError::Ended)) => {
                 Answer::Unwritable(format, error.to_string())
             }
         }
@@ -130,17 +124,6 @@ impl Door {
         let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let bytes = length.unwrap_or(MAX_BODY_BYTES).clamp(1, MAX_BODY_BYTES);
         Arc::clone(&self.bytes).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
-    }
-
-    async fn commit(&self, kept: Kept) -> Result<(), KeepError> {
-        match tokio::time::timeout(COMMIT_PATIENCE, self.keeper.commit(kept)).await {
-            Ok(committed) => committed,
-            Err(_) => {
-                // It may become durable yet; replicas count a resend once.
-                self.keeper.note_stall();
-                Err(KeepError::Overloaded)
-            }
-        }
     }
 }
 
@@ -167,12 +150,20 @@ async fn take_metrics(State(door): State<Door>, headers: HeaderMap, body: Body) 
 async fn drop_signal(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
     door.counters.dropped.fetch_add(1, Relaxed);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    // A body that cannot be read is dropped like any other.
-    let _ = read_body(body).await;
+    skip(body).await;
     match Format::of_content_type(content_type) {
         Ok(format) => success(format, &Ingested::default()),
         Err(error) => refusal(None, status_of(&error), &error.to_string()),
     }
+}
+
+/// Reads a body and forgets it, within the bounds of any body: a client that is still writing when it is
+/// answered takes the answer for a lost connection, and sends everything again.
+async fn skip(body: Body) {
+    let mut body = Limited::new(body, MAX_BODY_BYTES);
+    let read = async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+    // However it ends, there is nothing to answer for.
+    let _ = tokio::time::timeout(BODY_TIMEOUT, read).await;
 }
 
 fn unwritable(format: Format, why: &str) -> Response {

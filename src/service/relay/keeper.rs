@@ -3,9 +3,12 @@
 //!
 //! It sends nothing anywhere. Invariant: an acknowledgement is sent only after the commit that covers it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,6 +27,10 @@ const MAX_TURN: usize = 1_024;
 
 /// How many bytes of bodies one commit takes: it is held in memory twice while it is written.
 const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long a client waits for the disk. A commit takes milliseconds; a disk that hangs would hold an engine's
+/// slots for as long as its exporters' patience of ten seconds lasts.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 enum Request {
@@ -53,6 +60,9 @@ pub(super) enum KeepError {
     /// The disk refuses.
     #[error("the relay cannot write to its queue: {0}")]
     Disk(#[from] DiskError),
+    /// The disk has not answered for longer than anybody should wait. What was asked may become durable yet.
+    #[error("the relay's disk does not answer")]
+    Stalled,
     /// Too much waits for the disk already.
     #[error("too much telemetry is waiting already")]
     Overloaded,
@@ -104,11 +114,24 @@ impl Keeper {
         Ok((Self { requests, status, durable, stalled }, KeeperThread(thread)))
     }
 
-    /// Makes a body durable.
+    /// Makes a body durable. It waits for the disk no longer than [`COMMIT_PATIENCE`], and not at all when
+    /// somebody has just waited so long in vain.
     ///
     /// # Errors
     /// [`KeepError`]: there is no acknowledgement.
     pub(super) async fn commit(&self, body: Kept) -> Result<(), KeepError> {
+        if self.is_stalled() {
+            return Err(KeepError::Stalled);
+        }
+        let committed = tokio::time::timeout(COMMIT_PATIENCE, self.ask_to_commit(body)).await;
+        committed.unwrap_or_else(|_| {
+            self.stalled.store(true, Relaxed);
+            Err(KeepError::Stalled)
+        })
+    }
+
+    /// As [`Self::commit`], and waits for as long as it takes.
+    pub(super) async fn ask_to_commit(&self, body: Kept) -> Result<(), KeepError> {
         let (committed, answer) = oneshot::channel();
         self.requests.try_send(Request::Commit { body, committed }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => KeepError::Overloaded,
@@ -168,12 +191,9 @@ impl Keeper {
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled.load(Relaxed)
     }
-
-    /// Notes that a commit took longer than anybody should wait.
-    pub(super) fn note_stall(&self) {
-        self.stalled.store(true, Relaxed);
-    }
 }
+
+type Acknowledgement = oneshot::Sender<Result<(), DiskError>>;
 
 struct Turns<D> {
     queue: Queue<D>,
@@ -186,14 +206,20 @@ struct Turns<D> {
 impl<D: Disk> Turns<D> {
     fn run(&mut self) {
         while let Some(first) = self.inbox.blocking_recv() {
-            self.turn(first);
+            let (committed, waiting) = self.turn(first);
+            // Whoever hears of a commit finds it in the status.
             self.publish();
+            for waiting in waiting {
+                // A client that has left does not hear it; its body is in the queue all the same.
+                let _ = waiting.send(committed.clone());
+            }
         }
         self.queue.tick(wall_clock());
         self.publish();
     }
 
-    fn turn(&mut self, first: Request) {
+    /// Does what waits; what became of the bodies, and who is to be told.
+    fn turn(&mut self, first: Request) -> (Result<(), DiskError>, Vec<Acknowledgement>) {
         let now = wall_clock();
         let mut bodies = Vec::new();
         let mut waiting = Vec::new();
@@ -217,19 +243,18 @@ impl<D: Disk> Turns<D> {
             let has_room = done < MAX_TURN && bytes < MAX_COMMIT_BYTES;
             next = if has_room { self.inbox.try_recv().ok() } else { None };
         }
-        if bodies.is_empty() {
-            return;
-        }
-        let result = self.queue.commit(&bodies, now);
-        for committed in waiting {
-            // A client that has left does not hear it; its body is in the queue all the same.
-            let _ = committed.send(result.clone());
-        }
+        let committed = if bodies.is_empty() { Ok(()) } else { self.queue.commit(&bodies, now) };
+        (committed, waiting)
     }
 
     fn publish(&self) {
         self.stalled.store(false, Relaxed);
-        self.status.send_replace(self.queue.status());
+        let before = self.status.send_replace(self.queue.status());
+        match (&before.broken, &self.status.borrow().broken) {
+            (None, Some(error)) => tracing::warn!(%error, "the queue cannot be written; the door refuses"),
+            (Some(_), None) => tracing::info!("the queue is written again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
         let durable = self.queue.durable();
         self.durable.send_if_modified(|known| std::mem::replace(known, durable) != durable);
     }

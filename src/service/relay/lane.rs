@@ -18,7 +18,7 @@ use axum::{
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
-    keeper::Keeper,
+    keeper::{KeepError, Keeper},
     pause::pause,
     queue::{Kept, Outcome, Taken},
     run::Replica,
@@ -35,7 +35,7 @@ use crate::{
 /// How many bodies are on their way to one replica at once.
 const SENDERS: usize = 8;
 
-/// How many bodies a lane holds, and about how many bytes of them: enough to keep its senders busy while the
+/// How many bodies a lane asks for at once, and about how many bytes of them: enough to keep its senders busy while the
 /// keeper syncs, and little enough for thirteen lanes.
 const MAX_HELD: usize = 64;
 const MAX_HELD_BYTES: u64 = 4 * 1024 * 1024;
@@ -45,6 +45,9 @@ pub(super) const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(10), bod
 
 /// How often a lane looks at its clock: for bodies that became too old, and for what is to be logged.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How long before a queue that could not be read is read again.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long between two lines of the log about one replica.
 const QUIET: Millis = Millis::from_secs(10);
@@ -96,6 +99,7 @@ pub(super) async fn run(parts: LaneParts) {
         sends: JoinSet::new(),
         failures: 0,
         next_try: Instant::now(),
+        next_read: Instant::now(),
         announced: Announced { reach: Reach::Untried, at: None },
     };
     lane.run(durable, ending).await;
@@ -116,6 +120,7 @@ struct Lane {
     /// In a row; 0 while the replica answers.
     failures: u32,
     next_try: Instant,
+    next_read: Instant,
     announced: Announced,
 }
 
@@ -135,8 +140,19 @@ impl Lane {
             // Seen before the queue is asked, so that what comes in between is asked for again.
             may_have_more |= durable.has_changed().unwrap_or(false);
             durable.mark_unchanged();
-            if may_have_more && self.held.len() < MAX_HELD / 2 {
-                may_have_more = self.refill().await;
+            if may_have_more && self.held.len() < MAX_HELD / 2 && Instant::now() >= self.next_read {
+                match self.parts.keeper.take(self.parts.lane, MAX_HELD, MAX_HELD_BYTES).await {
+                    Ok(taken) => {
+                        may_have_more = !taken.is_empty();
+                        self.held.extend(taken);
+                    }
+                    Err(KeepError::Ended) => return,
+                    Err(error) => {
+                        let replica = &self.parts.replica.name;
+                        tracing::warn!(replica, %error, "the queue cannot be read");
+                        self.next_read = Instant::now() + UNREADABLE_PAUSE;
+                    }
+                }
             }
             self.launch();
             let is_ending = *ending.borrow_and_update();
@@ -157,23 +173,6 @@ impl Lane {
 
     const fn is_away(&self) -> bool {
         self.failures > 0
-    }
-
-    /// Asks the queue for bodies; whether it may have more.
-    async fn refill(&mut self) -> bool {
-        let most = MAX_HELD - self.held.len();
-        match self.parts.keeper.take(self.parts.lane, most, MAX_HELD_BYTES).await {
-            Ok(taken) => {
-                let some = !taken.is_empty();
-                self.held.extend(taken);
-                some
-            }
-            Err(error) => {
-                tracing::warn!(replica = self.parts.replica.name, %error, "the queue cannot be read");
-                tokio::time::sleep(LOOK).await;
-                true
-            }
-        }
     }
 
     async fn settle_too_old(&mut self) {

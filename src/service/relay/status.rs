@@ -29,7 +29,7 @@ pub struct ReplicaStatus {
     pub address: String,
     /// Whether it answers.
     pub reach: Reach,
-    /// Why not, the last time that it did not.
+    /// What was wrong the last time that something was: why it did not answer, or what it refused with.
     pub trouble: Option<String>,
     /// What waits for it.
     pub lag: Lag,

@@ -13,7 +13,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -21,8 +21,9 @@ use tokio::net::TcpListener;
 
 use super::{
     Reach, Relay, RelayConfig, RelayError, Replica,
+    keeper::Keeper,
     lane::BOUNDS,
-    queue::{Queue, QueueConfig},
+    queue::{Kept, Queue, QueueConfig, Recovery},
 };
 use crate::{
     consensus::journal::{Disk, DiskError, FileDisk, Salt},
@@ -233,17 +234,35 @@ async fn a_second_relay_on_one_folder_is_refused() {
     relay.stop().await;
 }
 
-/// Files that nothing can be written to while the switch is on.
-struct FullDisk(FileDisk, Arc<AtomicBool>);
-
-impl FullDisk {
-    fn check(&self, name: &str) -> Result<(), DiskError> {
-        let full = DiskError::Full { name: name.to_owned() };
-        if self.1.load(Relaxed) { Err(full) } else { Ok(()) }
+#[tokio::test]
+async fn what_becomes_too_old_while_a_replica_is_away_is_dropped_and_counted() {
+    let folder = folder();
+    let max_age = Millis::from_secs(1);
+    let relay = start(RelayConfig { max_age, ..config(folder.path(), [nobody().await]) }).expect("it starts");
+    let door = door(&relay).await;
+    for body in ["{}", "{ }"] {
+        assert_eq!(post_json(&door, body).await, StatusCode::OK);
     }
+    all_settled(&relay).await;
+    let replica = &relay.status().replicas[0];
+    assert_eq!((replica.sent, replica.dropped.age, replica.dropped.total()), (0, 2, 2));
 }
 
-impl Disk for FullDisk {
+/// What becomes of a disk.
+#[derive(Clone, Debug, Default)]
+struct Fate {
+    /// Nothing can be appended.
+    full: Arc<AtomicBool>,
+    /// Syncs do not return.
+    hangs: Arc<AtomicBool>,
+    /// How many syncs have begun.
+    syncs: Arc<AtomicUsize>,
+}
+
+/// Files on a disk with a fate.
+struct FatedDisk(FileDisk, Fate);
+
+impl Disk for FatedDisk {
     fn list(&self) -> Result<Vec<String>, DiskError> {
         self.0.list()
     }
@@ -251,9 +270,16 @@ impl Disk for FullDisk {
         self.0.create(name)
     }
     fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-        self.check(name).and_then(|()| self.0.append(name, bytes))
+        if self.1.full.load(Relaxed) {
+            return Err(DiskError::Full { name: name.to_owned() });
+        }
+        self.0.append(name, bytes)
     }
     fn sync(&mut self, name: &str) -> Result<(), DiskError> {
+        self.1.syncs.fetch_add(1, Relaxed);
+        while self.1.hangs.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.0.sync(name)
     }
     fn sync_folder(&mut self) -> Result<(), DiskError> {
@@ -273,31 +299,43 @@ impl Disk for FullDisk {
     }
 }
 
-#[tokio::test]
-async fn a_full_disk_is_answered_with_503_and_told_and_taken_again_once_there_is_room() {
-    let folder = folder();
-    let (up, _) = replica(&[]).await;
-    let config = config(folder.path(), [up]);
-    let full = Arc::new(AtomicBool::new(false));
-    let disk = FullDisk(FileDisk::open(folder.path()).expect("it is ours"), Arc::clone(&full));
-    let queue_config = QueueConfig {
+/// A queue for one replica on a disk with this fate.
+fn fated_queue(folder: &Path, fate: &Fate) -> (Queue<FatedDisk>, Recovery) {
+    let disk = FatedDisk(FileDisk::open(folder).expect("it is ours"), fate.clone());
+    let config = QueueConfig {
         replicas: vec!["r0".to_owned()],
-        bytes: config.queue_bytes,
-        max_age: config.max_age,
+        bytes: 1 << 30,
+        max_age: Millis::from_secs(600),
         salt: Salt::new([1; 16]),
     };
-    let (queue, recovery) = Queue::open(disk, queue_config).expect("it is new");
-    let relay = Relay::start_on(queue, recovery, config, &HttpClient::new()).expect("it starts");
+    Queue::open(disk, config).expect("it is new")
+}
+
+fn fated_relay(folder: &Path, fate: &Fate, replica: String) -> Relay {
+    let (queue, recovery) = fated_queue(folder, fate);
+    let config = config(folder, [replica]);
+    Relay::start_on(queue, recovery, config, &HttpClient::new()).expect("it starts")
+}
+
+/// Posts a body that is refused with 503, for good as far as the client is concerned; the text.
+async fn refused(door: &str) -> String {
+    let answer = HttpClient::new().post(door, "application/json", "{}", BOUNDS).await.expect("it answers");
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.retry_after, Some(Duration::from_secs(30)));
+    String::from_utf8_lossy(&answer.body).into_owned()
+}
+
+#[tokio::test]
+async fn a_full_disk_is_answered_with_503_and_told_and_taken_again_once_there_is_room() {
+    let (folder, fate) = (folder(), Fate::default());
+    let (up, _) = replica(&[]).await;
+    let relay = fated_relay(folder.path(), &fate, up);
     let door = door(&relay).await;
     assert_eq!(post_json(&door, "{}").await, StatusCode::OK);
     assert_eq!(get(&door, "/readyz").await.0, StatusCode::OK);
 
-    full.store(true, Relaxed);
-    let client = HttpClient::new();
-    let refused = client.post(&door, "application/json", "{}", BOUNDS).await.expect("it answers");
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(refused.retry_after, Some(Duration::from_secs(30)));
-    let told = String::from_utf8_lossy(&refused.body).into_owned();
+    fate.full.store(true, Relaxed);
+    let told = refused(&door).await;
     assert!(told.contains("no space is left on the disk"), "{told}");
     let (code, told) = get(&door, "/readyz").await;
     assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
@@ -306,9 +344,58 @@ async fn a_full_disk_is_answered_with_503_and_told_and_taken_again_once_there_is
     let status: Value = serde_json::from_str(&get(&door, "/v1/status").await.1).expect("it is JSON");
     assert_eq!((&status["queue"]["writable"], &status["door"]["unwritable"]), (&false.into(), &1.into()));
 
-    full.store(false, Relaxed);
+    fate.full.store(false, Relaxed);
     eventually("writable again", || relay.status().queue.writable).await;
     assert_eq!(post_json(&door, "{}").await, StatusCode::OK);
     all_settled(&relay).await;
     assert_eq!(relay.status().replicas[0].sent, 2);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_the_first_client_for_a_while_and_no_other() {
+    let (folder, fate) = (folder(), Fate::default());
+    let (up, _) = replica(&[]).await;
+    let relay = fated_relay(folder.path(), &fate, up);
+    let door = door(&relay).await;
+    fate.hangs.store(true, Relaxed);
+    for _ in 0..5 {
+        let told = refused(&door).await;
+        assert!(told.contains("the relay's disk does not answer"), "{told}");
+    }
+    let (code, told) = get(&door, "/readyz").await;
+    assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(told.contains("the disk does not answer"), "{told}");
+    fate.hangs.store(false, Relaxed);
+    eventually("writable again", || relay.status().queue.writable).await;
+    assert_eq!(post_json(&door, "{ }").await, StatusCode::OK);
+    all_settled(&relay).await;
+    assert_eq!(relay.status().replicas[0].sent, 2, "what the disk took in the end is sent as well");
+}
+
+#[tokio::test]
+async fn bodies_that_wait_together_share_a_sync() {
+    let (folder, fate) = (folder(), Fate::default());
+    let (queue, _) = fated_queue(folder.path(), &fate);
+    let before = fate.syncs.load(Relaxed);
+    let (keeper, thread) = Keeper::start(queue).expect("there is a thread");
+    fate.hangs.store(true, Relaxed);
+    let mut commits = tokio::task::JoinSet::new();
+    for number in 0..50 {
+        let body =
+            Kept { content_type: "application/json".to_owned(), content_encoding: None, body: vec![number] };
+        let keeper = keeper.clone();
+        commits.spawn(async move { keeper.ask_to_commit(body).await });
+    }
+    // All of them have asked when this task, on the one thread, goes on.
+    tokio::task::yield_now().await;
+    eventually("syncing", || fate.syncs.load(Relaxed) > before).await;
+    fate.hangs.store(false, Relaxed);
+    while let Some(committed) = commits.join_next().await {
+        assert_eq!(committed.expect("it ends"), Ok(()));
+    }
+    assert_eq!(keeper.status().committed, 50);
+    let syncs = fate.syncs.load(Relaxed) - before;
+    assert!(syncs <= 3, "{syncs} syncs");
+    keeper.end().await;
+    thread.ended().await;
 }

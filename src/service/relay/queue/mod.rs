@@ -37,7 +37,8 @@
 //!    were settled in between are given out again.
 //! 10. *Bounds.* When the files exceed the queue's bound, or a closed segment holds only bodies older than the
 //!     largest age, the oldest segment goes; each replica counts what it had not got. A single body that is too
-//!     old is dropped when a lane would take it. A segment that every replica has passed goes at once.
+//!     old is dropped when a lane would take it. A segment that every replica has passed goes once
+//!     the cursors that say so are durable; while nothing can be written it goes without that, to make room.
 //!
 //! The limit of rule 7: damage to the very last commit cannot be told from a torn write.
 
@@ -47,12 +48,14 @@ mod recovery;
 mod store;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use format::Kept;
 pub(crate) use format::MAX_HEADER_BYTES;
 pub use reading::Taken;
 pub use recovery::{Damage, OpenError, Recovery};
-pub use store::{Dropped, LEAST_QUEUE_BYTES, Lag, LaneStatus, Outcome, Queue, QueueConfig, QueueStatus};
+pub use store::{LEAST_QUEUE_BYTES, Queue, QueueConfig};
+pub use told::{Dropped, Lag, LaneStatus, Outcome, QueueStatus};
 
 #[cfg(doc)]
 use crate::consensus::journal::Disk;

@@ -45,7 +45,12 @@ impl<D: Disk> Queue<D> {
             let Some(segment) = self.readable(lane) else { break };
             let room = (most - taken.len(), most_bytes - bytes);
             let before = taken.len();
-            self.read_some(lane, &segment, room, now, &mut taken)?;
+            match self.read_some(lane, &segment, room, now, &mut taken) {
+                Ok(()) => {}
+                // What was read before is in the lane's hands now.
+                Err(_) if !taken.is_empty() => break,
+                Err(error) => return Err(error),
+            }
             bytes += taken[before..].iter().map(|taken| taken.kept.body.len() as u64).sum::<u64>();
         }
         Ok(taken)

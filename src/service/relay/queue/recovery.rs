@@ -26,7 +26,7 @@ pub struct Recovery {
     pub torn_bytes: u64,
     /// What cannot be read.
     pub damage: Vec<Damage>,
-    /// How many bodies are lost with it.
+    /// How many bodies are lost with it that some replica still lacked.
     pub lost_bodies: u64,
     /// Replicas that the queue knows and that are named no more, with how many bodies waited for each.
     pub forgotten: Vec<(String, u64)>,
@@ -72,12 +72,14 @@ pub(super) struct Contents {
     pub(super) cursors: BTreeMap<String, u64>,
     /// The number of the next body.
     pub(super) next: u64,
+    /// The newest body that is there or is known to have been.
+    pub(super) durable: u64,
     /// Whether any number was read yet.
     begun: bool,
     /// The number of the newest file, readable or not.
     pub(super) newest: u64,
     /// Ranges of bodies that are lost: the first of each, and the first after it.
-    pub(super) lost: Vec<(u64, u64)>,
+    lost: Vec<(u64, u64)>,
     /// The queue's salt, once some header says it.
     pub(super) salt: Option<Salt>,
     /// Where the newest segment is to be cut.
@@ -115,7 +117,6 @@ pub(super) fn read_all<D: Disk>(disk: &D) -> Result<Contents, OpenError> {
         contents.read_segment(disk, number, header, Some(number) == newest)?;
     }
     contents.next = contents.cursors.values().copied().fold(contents.next, u64::max);
-    contents.report.lost_bodies = contents.lost.iter().map(|(from, to)| to - from).sum();
     Ok(contents)
 }
 
@@ -145,6 +146,7 @@ impl Contents {
         let salt = match header {
             Some(header) => {
                 self.expect(header.durable + 1);
+                self.durable = self.durable.max(header.durable);
                 self.next = self.next.max(header.first);
                 header.salt
             }
@@ -201,6 +203,7 @@ impl Contents {
             Kind::Body => {
                 segment.add(sequence, record.head.record_bytes() as u64, record.head.at);
                 self.next = self.next.max(sequence + 1);
+                self.durable = self.durable.max(sequence);
             }
             Kind::Cursors => {
                 // Its check held, so it can be read; were it not so, an older one is as good (rule 9).
@@ -219,6 +222,11 @@ impl Contents {
         }
         self.begun = true;
         self.next = self.next.max(sequence);
+    }
+
+    /// How many bodies from this number on are lost.
+    pub(super) fn lost_from(&self, cursor: u64) -> u64 {
+        self.lost.iter().map(|(from, to)| to.saturating_sub((*from).max(cursor))).sum()
     }
 
     fn damaged(&mut self, file: &str, offset: u64, bytes: u64) {

@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use serde::Serialize;
-
 use super::{
     format::{Cursor, Kept, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, encode_record},
     recovery::{Contents, OpenError, Recovery, file_name, read_all},
+    told::{Dropped, Lag, LaneStatus, Outcome, QueueStatus},
 };
 use crate::{
     consensus::journal::{Disk, DiskError, Salt},
@@ -85,78 +84,6 @@ pub(super) struct InHand {
     pub(super) at: UnixMillis,
 }
 
-/// Bodies that a replica never got, by why.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Dropped {
-    /// They had become too old.
-    pub age: u64,
-    /// The queue was full.
-    pub bytes: u64,
-    /// Their bytes on the disk cannot be read any more.
-    pub damage: u64,
-}
-
-impl Dropped {
-    /// All of them.
-    #[must_use]
-    pub const fn total(&self) -> u64 {
-        self.age + self.bytes + self.damage
-    }
-}
-
-/// What became of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The replica took it.
-    Sent,
-    /// The replica said that it never will.
-    Refused,
-    /// It became too old before the replica answered.
-    TooOld,
-}
-
-/// What waits for a replica.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Lag {
-    /// Bodies.
-    pub bodies: u64,
-    /// Their bytes in the queue.
-    pub bytes: u64,
-    /// When the oldest of them came; `None` when nothing waits.
-    #[serde(skip)]
-    pub oldest_at: Option<UnixMillis>,
-}
-
-/// One replica's part of the queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneStatus {
-    /// What waits for it.
-    pub lag: Lag,
-    /// Bodies that it took since the start.
-    pub sent: u64,
-    /// Bodies that it refused since the start.
-    pub refused: u64,
-    /// Bodies that it never got, since the start.
-    pub dropped: Dropped,
-}
-
-/// The queue at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct QueueStatus {
-    /// In the order of the configuration.
-    pub lanes: Vec<LaneStatus>,
-    /// How long the files are together.
-    pub bytes: u64,
-    /// How many files there are.
-    pub segments: u64,
-    /// Why nothing can be written, if so.
-    pub broken: Option<DiskError>,
-    /// Bodies made durable since the start.
-    pub committed: u64,
-    /// Writes that failed since the start.
-    pub failures: u64,
-}
-
 #[derive(Debug)]
 pub(super) struct Lane {
     name: String,
@@ -203,10 +130,9 @@ impl<D: Disk> Queue<D> {
     /// [`OpenError`].
     pub fn open(mut disk: D, config: QueueConfig) -> Result<(Self, Recovery), OpenError> {
         let contents = read_all(&disk)?;
-        let mut recovery = contents.report.clone();
         make_durable(&mut disk, &contents)?;
-        let known = &contents.cursors;
-        let forgotten = known.iter().filter(|(name, _)| !config.replicas.contains(name));
+        let mut recovery = contents.report.clone();
+        let forgotten = contents.cursors.iter().filter(|(name, _)| !config.replicas.contains(name));
         recovery.forgotten = forgotten
             .map(|(name, next)| (name.clone(), bodies_from(&contents.segments, *next)))
             .filter(|(_, bodies)| *bodies > 0)
@@ -214,9 +140,9 @@ impl<D: Disk> Queue<D> {
         let mut queue = Self {
             salt: contents.salt.unwrap_or(config.salt),
             next: contents.next,
-            durable: contents.next - 1,
+            durable: contents.durable,
             newest: contents.newest,
-            segments: contents.segments.into(),
+            segments: contents.segments.iter().cloned().collect(),
             lanes: Vec::new(),
             disk,
             config,
@@ -226,9 +152,10 @@ impl<D: Disk> Queue<D> {
             failures: 0,
         };
         for name in queue.config.replicas.clone() {
-            let lane = queue.resume(name, &contents.cursors, &contents.lost);
+            let lane = queue.resume(name, &contents);
             queue.lanes.push(lane);
         }
+        recovery.lost_bodies = queue.passed().map_or(0, |passed| contents.lost_from(passed));
         if let Err(error) = queue.begin_segment(0) {
             queue.fail(error);
         }
@@ -265,7 +192,6 @@ impl<D: Disk> Queue<D> {
             Outcome::TooOld => lane.dropped.age += 1,
         }
         self.cursors_moved = true;
-        self.remove_passed();
     }
 
     /// What time brings: old segments go, cursors that moved become durable, and a broken queue is tried.
@@ -275,6 +201,8 @@ impl<D: Disk> Queue<D> {
             self.drop_oldest(|dropped| &mut dropped.age);
         }
         if self.broken.is_some() {
+            // Cursors cannot be made durable, and room is wanted: a resend is the smaller evil.
+            self.remove_passed();
             match self.begin_segment(ROOM_BYTES) {
                 Ok(()) => self.broken = None,
                 Err(error) => self.broken = Some(error),
@@ -370,7 +298,9 @@ impl<D: Disk> Queue<D> {
             staged.end += (bytes.len() - start) as u64;
         }
         self.append(&bytes, staged)?;
-        self.cursors_moved = false;
+        if std::mem::take(&mut self.cursors_moved) {
+            self.remove_passed();
+        }
         Ok(())
     }
 
@@ -387,8 +317,11 @@ impl<D: Disk> Queue<D> {
         let file = file_name(staged.number);
         self.disk.append(&file, bytes)?;
         self.disk.sync(&file)?;
-        self.committed += staged.bodies - self.current().bodies;
-        self.durable = self.durable.max(staged.last);
+        let bodies = staged.bodies - self.current().bodies;
+        if bodies > 0 {
+            self.durable = staged.last;
+        }
+        self.committed += bodies;
         *self.segments.back_mut().expect("it was cloned from there") = staged;
         Ok(())
     }
@@ -463,9 +396,15 @@ impl<D: Disk> Queue<D> {
         self.remove_oldest();
     }
 
-    /// Removes segments that every replica has passed and holds nothing of.
+    /// The first body that some replica still lacks.
+    fn passed(&self) -> Option<u64> {
+        self.lanes.iter().map(Lane::cursor).min()
+    }
+
+    /// Removes segments that every replica has passed. The cursors that say so are durable, so that recovery
+    /// does not take for damage that they are gone.
     fn remove_passed(&mut self) {
-        let Some(passed) = self.lanes.iter().map(Lane::cursor).min() else { return };
+        let Some(passed) = self.passed() else { return };
         while self.segments.len() > 1 && self.segments[0].last < passed {
             self.remove_oldest();
         }
@@ -482,14 +421,13 @@ impl<D: Disk> Queue<D> {
     }
 
     /// Rule 9: a lane at the place where its cursor stands.
-    fn resume(&self, name: String, cursors: &BTreeMap<String, u64>, lost: &[(u64, u64)]) -> Lane {
+    fn resume(&self, name: String, contents: &Contents) -> Lane {
         let first = self.segments.front().map_or(self.next, |segment| segment.first);
-        let cursor = cursors.get(&name).copied().unwrap_or(first).max(first);
-        let missing = lost.iter().map(|(from, to)| to.saturating_sub((*from).max(cursor))).sum();
+        let cursor = contents.cursors.get(&name).copied().unwrap_or(first).max(first);
         let here = self.segments.iter().find(|segment| segment.last >= cursor).or(self.segments.back());
         let start = Place { segment: 0, offset: 0, sequence: cursor, bodies: 0, bytes: 0 };
         let place = here.map_or(start, |segment| self.pass_to(Place::start_of(segment, cursor)));
-        let dropped = Dropped { damage: missing, ..Dropped::default() };
+        let dropped = Dropped { damage: contents.lost_from(cursor), ..Dropped::default() };
         Lane { name, place, in_hand: BTreeMap::new(), sent: 0, refused: 0, dropped }
     }
 }

@@ -80,6 +80,7 @@ fn each_lane_gets_every_body_in_order_and_what_all_have_is_removed() {
     assert_eq!(bodies(second.clone()), all);
     assert_eq!(queue.status().lanes[1].lag.bodies, 40, "what is held and not settled still waits");
     settle(&mut queue, 1, &second);
+    queue.tick(NOW);
     assert_eq!(disk.names().len(), 1);
     let status = queue.status();
     for lane in &status.lanes {
@@ -356,4 +357,74 @@ fn many_starts_leave_no_empty_files_behind() {
         drop(open(&disk, SMALL));
     }
     assert_eq!(disk.names().len(), 2, "the one with the body and the newest");
+}
+
+/// A sequence that depends on nothing but its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).expect("31 bits") % sides
+    }
+}
+
+#[test]
+fn through_any_history_of_failures_and_crashes_every_lane_is_given_what_was_acknowledged_until_it_is_settled()
+{
+    for seed in 0..150 {
+        let (mut dice, disk) = (Dice(seed), MemoryDisk::default());
+        let bytes = 16 * 2_000;
+        let (mut queue, _) = open(&disk, bytes);
+        let mut acknowledged = Vec::new();
+        let mut held: [Vec<Taken>; 2] = Default::default();
+        let mut settled: [Vec<Kept>; 2] = Default::default();
+        for step in 0..150 {
+            let lane = dice.roll(2);
+            match dice.roll(12) {
+                0..=2 => {
+                    let filling = "x".repeat(dice.roll(90));
+                    let body = |number| Kept {
+                        body: format!("{step}.{number}{filling}").into_bytes(),
+                        ..body(step)
+                    };
+                    let bodies: Vec<Kept> = (0..dice.roll(4)).map(body).collect();
+                    if queue.commit(&bodies, NOW).is_ok() {
+                        acknowledged.extend(bodies);
+                    }
+                }
+                3..=5 => held[lane].extend(queue.take(lane, 4, 300, NOW).unwrap_or_default()),
+                6..=8 if !held[lane].is_empty() => {
+                    let chosen = dice.roll(held[lane].len());
+                    let body = held[lane].swap_remove(chosen);
+                    queue.settle(lane, body.sequence, Outcome::Sent);
+                    settled[lane].push(body.kept);
+                }
+                9 => queue.tick(NOW),
+                10 => disk.fail_after(dice.roll(9)),
+                11 if dice.roll(3) == 0 => {
+                    let torn = match dice.roll(3) {
+                        0 => Unsynced::Prefix(dice.roll(400)),
+                        1 => Unsynced::Zeroed { from: dice.roll(50), to: dice.roll(400) + 50 },
+                        _ => Unsynced::Prefix(usize::MAX),
+                    };
+                    disk.crash(torn);
+                    held = Default::default();
+                    queue = open(&disk, bytes).0;
+                }
+                _ => {}
+            }
+        }
+        disk.crash(Unsynced::Prefix(0));
+        let (mut queue, recovery) = open(&disk, bytes);
+        assert_eq!(recovery.lost_bodies, 0, "seed {seed}: {recovery:?} {:?}", disk.names());
+        for (lane, settled) in settled.iter().enumerate() {
+            let given = bodies(take(&mut queue, lane, usize::MAX));
+            let lost: Vec<&Kept> =
+                acknowledged.iter().filter(|body| !settled.contains(body) && !given.contains(body)).collect();
+            assert!(lost.is_empty(), "seed {seed}, lane {lane}: {lost:?}");
+            let dropped = queue.status().lanes[lane].dropped;
+            assert_eq!(dropped.total(), 0, "seed {seed}, lane {lane}: {dropped:?} {recovery:?}");
+        }
+    }
 }
