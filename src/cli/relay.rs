@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{ClientFlags, ExitCode, Failure, output::Output, replay_otlp::door_address};
 use crate::{
     service::{
+        entrance::{Entrance, EntranceFlags},
         http_server,
         lifecycle::asked_to_end,
         relay::{
@@ -68,6 +69,8 @@ pub struct Arguments {
     #[arg(long, env = "QUORATE_LOG_FILTER", value_name = "FILTER", default_value = "info")]
     log_filter: String,
     #[command(flatten)]
+    entrance: EntranceFlags,
+    #[command(flatten)]
     reach: ClientFlags,
 }
 
@@ -108,6 +111,8 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
     let telemetry =
         TelemetryConfig { log_filter: arguments.log_filter.clone(), ..TelemetryConfig::default() };
     let telemetry = telemetry::init(&telemetry).map_err(Failure::configuration)?;
+    let entrance = Entrance::open(&arguments.entrance.config(), arguments.listen);
+    let entrance = entrance.map_err(Failure::configuration)?;
     let listener = http_server::listen(arguments.listen).await.map_err(Failure::failed)?;
     let address = listener.local_addr().map_err(Failure::failed)?;
     let config = RelayConfig {
@@ -119,10 +124,17 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
     let relay = Relay::start(config, &client).map_err(failure)?;
     warn_of(relay.recovery());
     let (stop, stopped) = watch::channel(false);
-    let server = tokio::spawn(http_server::serve(listener, relay.routes(), stopped));
+    let (scheme, routes) = (entrance.scheme(), relay.routes(entrance.metrics()));
+    let server = tokio::spawn(entrance.serve(listener, routes, stopped));
     let replicas = relay.status().replicas;
     let waiting = replicas.iter().map(|replica| replica.lag.bodies).max().unwrap_or(0);
-    output.event(&Listening { address, replicas: replicas.len(), queue: arguments.queue, waiting })?;
+    output.event(&Listening {
+        address,
+        scheme,
+        replicas: replicas.len(),
+        queue: arguments.queue,
+        waiting,
+    })?;
     asked_to_end().await;
     stop.send_replace(true);
     server.await.map_err(Failure::failed)?;
@@ -167,6 +179,7 @@ fn failure(error: RelayError) -> Failure {
 #[serde(tag = "event", rename = "relay_listening")]
 struct Listening {
     address: SocketAddr,
+    scheme: &'static str,
     replicas: usize,
     queue: PathBuf,
     /// Bodies from before that wait for the replica that lacks most.
@@ -175,10 +188,10 @@ struct Listening {
 
 impl fmt::Display for Listening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, replicas, queue, waiting } = self;
+        let Self { address, scheme, replicas, queue, waiting } = self;
         write!(
             f,
-            "relay: http://{address} forwards to {replicas} replicas, its queue in {}",
+            "relay: {scheme}://{address} forwards to {replicas} replicas, its queue in {}",
             queue.display()
         )?;
         if *waiting > 0 {

@@ -7,8 +7,8 @@
 //! taken and dropped, because engines send them to the same base address.
 //! Invariant: memory is bounded before and after decompression, whatever a client sends.
 
-mod decoding;
-mod reading;
+pub(crate) mod decoding;
+pub(crate) mod reading;
 
 use axum::{
     Router,
@@ -165,7 +165,8 @@ pub async fn read_body(body: Body) -> Result<Bytes, (StatusCode, String)> {
     read.map(|(body, _)| body).map_err(|unread| answer_to(&unread))
 }
 
-fn answer_to(unread: &Unread) -> (StatusCode, String) {
+/// What to answer when there is no body.
+pub(crate) fn answer_to(unread: &Unread) -> (StatusCode, String) {
     match unread {
         Unread::TooLarge => {
             let error = DecodeError::TooLarge { most: MAX_BODY_BYTES, decompressed: false };

@@ -30,11 +30,11 @@ const QUICK_WAITING_BYTES: usize = 4 * 1024 * 1024;
 const LARGE_WORKERS: usize = 1;
 
 /// The most large bodies that wait or are decoded; each takes up to a fifth of a second.
-pub(super) const LARGE_PLACES: usize = 8;
+pub(crate) const LARGE_PLACES: usize = 8;
 
 /// Why a body is not decoded.
 #[derive(Debug)]
-pub(super) enum NotDecoded {
+pub(crate) enum NotDecoded {
     /// Too many wait already.
     Overloaded,
     /// It is refused whole.
@@ -48,12 +48,12 @@ impl From<TryAcquireError> for NotDecoded {
 }
 
 /// A body with its headers, and its share of the memory for bodies, which it gives back when it is decoded.
-pub(super) struct Encoded {
-    pub(super) body: Bytes,
-    pub(super) content_type: Option<String>,
-    pub(super) content_encoding: Option<String>,
+pub(crate) struct Encoded {
+    pub(crate) body: Bytes,
+    pub(crate) content_type: Option<String>,
+    pub(crate) content_encoding: Option<String>,
     #[expect(dead_code, reason = "it is given back when the body is dropped")]
-    pub(super) room: Option<OwnedSemaphorePermit>,
+    pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
 impl Encoded {
@@ -64,7 +64,7 @@ impl Encoded {
 
 /// Both lanes; copies share them.
 #[derive(Clone, Debug)]
-pub(super) struct Decoding {
+pub(crate) struct Decoding {
     quick: Lane,
     quick_bytes: Arc<Semaphore>,
     large: Lane,
@@ -90,7 +90,7 @@ impl Lane {
 }
 
 impl Decoding {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             quick: Lane::new(QUICK_PLACES, QUICK_WORKERS),
             quick_bytes: Arc::new(Semaphore::new(QUICK_WAITING_BYTES)),
@@ -99,7 +99,7 @@ impl Decoding {
     }
 
     /// The points of a body, or why there are none. What is refused for want of a place is refused at once.
-    pub(super) async fn decode(&self, encoded: Encoded) -> Result<Batch, NotDecoded> {
+    pub(crate) async fn decode(&self, encoded: Encoded) -> Result<Batch, NotDecoded> {
         let encoded = if encoded.body.len() <= QUICK_BYTES {
             let bytes = u32::try_from(encoded.body.len()).map_err(|_| NotDecoded::Overloaded)?;
             let bytes = Arc::clone(&self.quick_bytes).try_acquire_many_owned(bytes)?;
@@ -118,7 +118,7 @@ impl Decoding {
 
     /// Takes all workers for large bodies, as if such bodies were being decoded.
     #[cfg(test)]
-    pub(super) async fn occupy_large(&self) -> OwnedSemaphorePermit {
+    pub(crate) async fn occupy_large(&self) -> OwnedSemaphorePermit {
         let workers = u32::try_from(LARGE_WORKERS).expect("there are few");
         Arc::clone(&self.large.workers).acquire_many_owned(workers).await.expect("lanes are never closed")
     }

@@ -21,13 +21,13 @@ const MOST_SKIPPED_BYTES: usize = 64 * 1024 * 1024;
 const UNIT: usize = 1_024;
 
 /// Room for so many bytes of bodies.
-pub(super) fn room(bytes: usize) -> Arc<Semaphore> {
+pub(crate) fn room(bytes: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(bytes / UNIT))
 }
 
 /// Why a body is not there.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(crate) enum Unread {
     /// It is larger than a body may be.
     TooLarge,
     /// There is no room for it.
@@ -39,7 +39,7 @@ pub(super) enum Unread {
 }
 
 /// Reads a body. Without room that it has to fit in, only its own size is bounded.
-pub(super) async fn read(
+pub(crate) async fn read(
     body: Body,
     room: Option<&Arc<Semaphore>>,
 ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Unread> {
@@ -48,7 +48,7 @@ pub(super) async fn read(
 }
 
 /// Reads a body and forgets it.
-pub(super) async fn skip(body: Body) {
+pub(crate) async fn skip(body: Body) {
     // However it ends, there is nothing to answer for.
     let _ = read(body, Some(&Arc::new(Semaphore::new(0)))).await;
 }

@@ -17,8 +17,7 @@ use axum::{
     response::Response,
     routing::post,
 };
-use http_body_util::{BodyExt as _, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::{
     keeper::{KeepError, Keeper},
@@ -27,13 +26,18 @@ use super::{
 };
 use crate::monitor::{
     Ingested,
-    door::{BODY_TIMEOUT, RETRY_AFTER_SECONDS, overloaded, read_body, refusal, status_of, success},
-    otlp::{Format, MAX_BODY_BYTES, decode},
+    door::{
+        RETRY_AFTER_SECONDS, answer_to,
+        decoding::{Decoding, Encoded, NotDecoded},
+        overloaded,
+        reading::{self, Unread},
+        refusal, status_of, success,
+    },
+    otlp::{DROPPED_PATHS, Format, MAX_BODY_BYTES, METRICS_PATHS},
 };
 
-/// How many bytes of bodies are read, decoded or waited for at once: sixty bodies of the largest size, which is
-/// also what a body of unknown length counts as until it is read.
-const MAX_BYTES_AT_ONCE: usize = 60 * MAX_BODY_BYTES;
+/// How many bytes of bodies are read, decoded or wait for the disk at once: sixteen of the largest.
+const MAX_BODIES_BYTES: usize = 16 * MAX_BODY_BYTES;
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -48,24 +52,23 @@ struct Counters {
 #[derive(Clone, Debug)]
 pub(super) struct Door {
     keeper: Keeper,
-    bytes: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    decoding: Decoding,
     counters: Arc<Counters>,
 }
 
 impl Door {
     pub(super) fn new(keeper: Keeper) -> Self {
-        let bytes = Arc::new(Semaphore::new(MAX_BYTES_AT_ONCE));
-        Self { keeper, bytes, counters: Arc::default() }
+        let room = reading::room(MAX_BODIES_BYTES);
+        Self { keeper, room, decoding: Decoding::new(), counters: Arc::default() }
     }
 
     /// The paths of a replica's own door.
     pub(super) fn routes(&self) -> Router {
-        Router::new()
-            .route("/v1/metrics", post(take_metrics))
-            .route("/", post(take_metrics))
-            .route("/v1/traces", post(drop_signal))
-            .route("/v1/logs", post(drop_signal))
-            .with_state(self.clone())
+        let metrics =
+            METRICS_PATHS.iter().fold(Router::new(), |all, path| all.route(path, post(take_metrics)));
+        let all = DROPPED_PATHS.iter().fold(metrics, |all, path| all.route(path, post(drop_signal)));
+        all.with_state(self.clone())
     }
 
     pub(super) fn status(&self) -> DoorStatus {
@@ -81,24 +84,28 @@ impl Door {
     async fn take(&self, headers: &HeaderMap, body: Body) -> Answer {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let (content_type, encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
-        let format = match Format::of_content_type(content_type) {
+        let format = Format::of_content_type(content_type);
+        let read = reading::read(body, Some(&self.room)).await;
+        let format = match format {
             Ok(format) => format,
             Err(error) => return Answer::Refused(None, status_of(&error), error.to_string()),
         };
         let refused = |status, why| Answer::Refused(Some(format), status, why);
-        let Some(mut reserved) = self.reserve(headers) else {
-            skip(body).await;
-            return Answer::Overloaded(format);
+        // The room is held until the body is durable.
+        let (body, _room) = match read {
+            Ok(read) => read,
+            Err(Unread::NoRoom) => return Answer::Overloaded(format),
+            Err(unread @ (Unread::TooLarge | Unread::Broken(_) | Unread::TooSlow)) => {
+                let (status, why) = answer_to(&unread);
+                return refused(status, why);
+            }
         };
-        let body = match read_body(body).await {
-            Ok(body) => body,
-            Err((status, why)) => return refused(status, why),
-        };
-        let spare = reserved.num_permits().saturating_sub(body.len().max(1));
-        drop(reserved.split(spare));
-        let batch = match decode(&body, content_type, encoding) {
+        let (content_type, content_encoding) = (content_type.map(str::to_owned), encoding.map(str::to_owned));
+        let encoded = Encoded { body: body.clone(), content_type, content_encoding, room: None };
+        let batch = match self.decoding.decode(encoded).await {
             Ok(batch) => batch,
-            Err(error) => return refused(status_of(&error), error.to_string()),
+            Err(NotDecoded::Overloaded) => return Answer::Overloaded(format),
+            Err(NotDecoded::Refused(error)) => return refused(status_of(&error), error.to_string()),
         };
         if encoding.is_some_and(|encoding| encoding.len() > MAX_HEADER_BYTES) {
             return refused(StatusCode::BAD_REQUEST, "the content encoding is too long".to_owned());
@@ -117,13 +124,6 @@ impl Door {
                 Answer::Unwritable(format, error.to_string())
             }
         }
-    }
-
-    /// Room for a body; `None` when all of it is in use.
-    fn reserve(&self, headers: &HeaderMap) -> Option<OwnedSemaphorePermit> {
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let bytes = length.unwrap_or(MAX_BODY_BYTES).clamp(1, MAX_BODY_BYTES);
-        Arc::clone(&self.bytes).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
     }
 }
 
@@ -150,20 +150,11 @@ async fn take_metrics(State(door): State<Door>, headers: HeaderMap, body: Body) 
 async fn drop_signal(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
     door.counters.dropped.fetch_add(1, Relaxed);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    skip(body).await;
+    reading::skip(body).await;
     match Format::of_content_type(content_type) {
         Ok(format) => success(format, &Ingested::default()),
         Err(error) => refusal(None, status_of(&error), &error.to_string()),
     }
-}
-
-/// Reads a body and forgets it, within the bounds of any body: a client that is still writing when it is
-/// answered takes the answer for a lost connection, and sends everything again.
-async fn skip(body: Body) {
-    let mut body = Limited::new(body, MAX_BODY_BYTES);
-    let read = async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
-    // However it ends, there is nothing to answer for.
-    let _ = tokio::time::timeout(BODY_TIMEOUT, read).await;
 }
 
 fn unwritable(format: Format, why: &str) -> Response {

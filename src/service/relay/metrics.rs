@@ -1,4 +1,4 @@
-//! `GET /metrics`: the relay's figures for Prometheus, all named `quorate_relay_*`.
+//! `GET /metrics`: the relay's figures for Prometheus, all named `quorate_relay_*`, and its entrance's.
 //!
 //! Everything is read, at the moment of the scrape, from where the status has it too, so that the two cannot
 //! disagree. Invariant: labels come from closed sets and the replicas' configured names.
@@ -27,11 +27,13 @@ use super::{
     run::Insight,
     status::{DoorStatus, Reach, RelayStatus, ReplicaStatus},
 };
+use crate::service::entrance::EntranceMetrics;
 
 /// `GET /metrics`.
-pub(super) fn router(insight: Insight) -> Router {
-    let mut registry = Registry::with_prefix("quorate_relay");
-    registry.register_collector(Box::new(insight));
+pub(super) fn router(insight: Insight, entrance: EntranceMetrics) -> Router {
+    let mut registry = Registry::with_prefix("quorate");
+    registry.register_collector(Box::new(entrance));
+    registry.sub_registry_with_prefix("relay").register_collector(Box::new(insight));
     Router::new().route("/metrics", get(answer)).with_state(Arc::new(registry))
 }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     consensus::journal::{Disk, FileDisk, FileDiskError, SALT_BYTES, Salt},
-    service::{clock::wall_clock, http_client::HttpClient},
+    service::{clock::wall_clock, entrance::EntranceMetrics, http_client::HttpClient},
     types::Millis,
 };
 
@@ -156,14 +156,14 @@ impl Relay {
         &self.recovery
     }
 
-    /// The door, and what is told: `/v1/status`, `/metrics`, `/livez`, `/readyz`.
-    pub fn routes(&self) -> Router {
+    /// The door, and what is told: `/v1/status`, `/metrics` with those of the entrance, `/livez`, `/readyz`.
+    pub fn routes(&self, entrance: EntranceMetrics) -> Router {
         let told = Router::new()
             .route("/v1/status", get(async |State(insight): State<Insight>| Json(insight.status())))
             .route("/livez", get(live))
             .route("/readyz", get(ready))
             .with_state(self.insight.clone());
-        self.insight.door.routes().merge(told).merge(metrics::router(self.insight.clone()))
+        self.insight.door.routes().merge(told).merge(metrics::router(self.insight.clone(), entrance))
     }
 
     /// How things stand.

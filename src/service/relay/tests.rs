@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     consensus::journal::{Disk, DiskError, FileDisk, Salt},
-    service::{clock::Stopwatch, http_client::HttpClient},
+    service::{clock::Stopwatch, entrance::EntranceMetrics, http_client::HttpClient},
     types::Millis,
 };
 
@@ -88,7 +88,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 async fn door(relay: &Relay) -> String {
-    serve_at(free_port().await, relay.routes()).await
+    serve_at(free_port().await, relay.routes(EntranceMetrics::default())).await
 }
 
 async fn post_json(door: &str, body: &'static str) -> StatusCode {
