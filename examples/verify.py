@@ -5,8 +5,8 @@ P, EIGHT = 2**255 - 19, 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2
 D, SMALL_ORDER = -121665 * pow(121666, -1, P), {0, 1, P - 1, EIGHT, P - EIGHT}
 # Shapes: dict: exactly these fields; list: such items; tuple: one of these; set: one of these values; range: an integer; str: a pattern.
 U16, U32, U64, I64, HEX, TEXT = range(2**16), range(2**32), range(2**64), range(-2**63, 2**63), "[0-9a-f]{64}", "(?s:.*)"
-NAME, STATE = "[A-Za-z0-9._/:-]{1,128}", ({"kind": {"slots"}, "slots": U32}, {"kind": {"paused", "running"}})
-LIMITS = ({"kind": {"slots"}, "min": U32, "max": U32, "max_step": U32}, {"kind": {"switch"}})
+NAME, STATE = "[A-Za-z0-9._/:-]{1,128}", ({"kind": {"slots"}, "slots": U32}, {"kind": {"paused", "running"}}, {"kind": {"retried"}, "after": U64, "until": U64})
+LIMITS = ({"kind": {"slots"}, "min": U32, "max": U32, "max_step": U32}, {"kind": {"switch"}}, {"kind": {"tasks"}, "most": U32, "within": U64})
 ENVELOPE = {"payload": TEXT, "payloadType": TEXT, "signatures": [{"keyid": HEX, "sig": TEXT}]}
 FIRST_ROOT = {"v": {1}, "cluster": {"0" * 64}, "epoch": {1}, "prev": {"0" * 64},
               "replicas": [{"keyid": HEX, "ed25519": HEX, "owner": TEXT}], "owners": [{"name": TEXT, "ed25519": HEX}],
@@ -71,9 +71,12 @@ def main(root_file, plan_file, head_file=None):
     plan, plan_digest, count = certified(plan_file, "plan", PLAN)
     need(plan["issued_at"] <= plan["not_before"] <= plan["expires_at"], "plan: its times contradict each other")
     states, limits = (plan["preconditions"]["state"], plan["desired"], plan["rollback"]), plan["limits"]
-    need(all(("slots" in one) == ("min" in limits) for one in states), "plan: its states are not of one kind")
+    kinds = {"slots": {"slots"}, "switch": {"paused", "running"}, "tasks": {"retried"}}[limits["kind"]]
+    need(all(one["kind"] in kinds for one in states), "plan: its states are not of one kind")
     (old, new, back), low, high = (one.get("slots", 0) for one in states), limits.get("min", 0), limits.get("max", 0)
     need(low <= new <= high and abs(new - old) <= limits.get("max_step", 0) and (back == old or low <= back <= high), "plan: breaks its limits")
+    (old, new, back) = states
+    need("within" not in limits or old["until"] <= new["after"] < new["until"] <= new["after"] + limits["within"] and back == old, "plan: breaks its limits")
     if head_file:
         lines = [one for one in certified(head_file, "head", HEAD)[0]["targets"] if one["target"] == plan["target"]]
         need(len(lines) == 1 and (lines[0]["seq"], lines[0]["plan"]) == (plan["seq"], plan_digest), "head: it names another plan")

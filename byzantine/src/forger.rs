@@ -88,7 +88,7 @@ fn forged_endorsements(
     let genesis = member.cycle.state().genesis();
     let pools = genesis.targets.iter().filter_map(|target| match target.kind {
         TargetKind::Pool { max, .. } => Some((&target.id, max)),
-        TargetKind::Switch { .. } => None,
+        TargetKind::Switch { .. } | TargetKind::Tasks { .. } => None,
     });
     pools
         .map(|(target, slots)| {

@@ -19,7 +19,6 @@ pub mod replay_otlp;
 pub mod run;
 pub mod status;
 pub mod token;
-mod utc;
 pub mod verify;
 
 pub use exit::{ExitCode, Failure};
@@ -30,6 +29,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use output::{Format, Output};
+
+use crate::service::utc;
 
 const EXAMPLES: &str = "\
 Examples:

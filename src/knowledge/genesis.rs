@@ -4,6 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::{
     head::SHARD_TARGETS,
+    plan::OnStale,
     policy::{Action, Change, Condition, Policy, Side, Target, TargetKind},
 };
 use crate::types::{Digest, MAX_DOCUMENT_BYTES, Millis, TargetId};
@@ -15,6 +16,9 @@ pub const MAX_TARGETS: usize = SHARD_TARGETS << 16;
 pub const MAX_POLICIES: usize = 256;
 /// The most plans an hour that a target may allow: one a second, more than any window's length gives.
 pub const MAX_PLANS_PER_HOUR: u32 = 3600;
+/// The most tasks that one plan may tell to run again: one page of an engine's API, read before and after. More
+/// failures at once have a cause that a retry does not mend.
+pub const MOST_RETRIES: u32 = 100;
 /// A head's line without the target's name: field names, a digest, a sequence number, a mode.
 const HEAD_LINE_BYTES: usize = 140;
 /// A head without its lines: field names, two digests, numbers.
@@ -168,7 +172,12 @@ fn check_targets(targets: &[Target]) -> Result<(), GenesisError> {
                 return refused("min <= initial <= max must hold");
             }
             TargetKind::Pool { max_step: 0, .. } => return refused("max_step must be at least 1"),
-            TargetKind::Pool { .. } | TargetKind::Switch { .. } => {}
+            TargetKind::Tasks { most, within }
+                if !(1..=MOST_RETRIES).contains(&most) || within == Millis::ZERO =>
+            {
+                return refused("most must be from 1 to 100, and within more than nothing");
+            }
+            TargetKind::Pool { .. } | TargetKind::Switch { .. } | TargetKind::Tasks { .. } => {}
         }
         if !(1..=MAX_PLANS_PER_HOUR).contains(&target.plans_per_hour) {
             return refused("plans_per_hour must be 1 to 3600");
@@ -212,11 +221,18 @@ fn check_action(action: &Action, kind: &TargetKind) -> Result<(), &'static str> 
         }
         (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Pool { .. })
         | (Change::Pause | Change::Resume, TargetKind::Switch { .. }) => Ok(()),
-        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Switch { .. }) => {
-            Err("only a pool has slots, and the target is a switch")
+        (Change::Retry, TargetKind::Tasks { .. }) if action.on_stale == OnStale::Rollback => {
+            Err("a retry cannot be taken back, so on_stale must be hold")
         }
-        (Change::Pause | Change::Resume, TargetKind::Pool { .. }) => {
-            Err("only a switch is paused or resumed, and the target is a pool")
+        (Change::Retry, TargetKind::Tasks { .. }) => Ok(()),
+        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Switch { .. } | TargetKind::Tasks { .. }) => {
+            Err("only a pool has slots, and the target is none")
+        }
+        (Change::Pause | Change::Resume, TargetKind::Pool { .. } | TargetKind::Tasks { .. }) => {
+            Err("only a switch is paused or resumed, and the target is none")
+        }
+        (Change::Retry, TargetKind::Pool { .. } | TargetKind::Switch { .. }) => {
+            Err("only tasks are retried, and the target is a pool or a switch")
         }
     }
 }

@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-use crate::types::{Cycle, Digest, Epoch, Quantity, TargetId, UnixMillis};
+use crate::types::{Cycle, Digest, Epoch, Millis, Quantity, TargetId, UnixMillis};
 
 /// The DSSE type of a plan.
 pub const PLAN_TYPE: &str = "application/vnd.quorate.plan.v1+json";
@@ -37,6 +37,13 @@ pub enum DesiredState {
     Paused {},
     /// The target starts new work.
     Running {},
+    /// No task that failed in this span of time is still failed: each was told to run again.
+    Retried {
+        /// Tasks that failed after this moment.
+        after: UnixMillis,
+        /// And not later than this one.
+        until: UnixMillis,
+    },
 }
 
 impl fmt::Display for DesiredState {
@@ -46,6 +53,10 @@ impl fmt::Display for DesiredState {
             Self::Slots { slots } => write!(f, "{slots} slots"),
             Self::Paused {} => f.write_str("paused"),
             Self::Running {} => f.write_str("running"),
+            Self::Retried { after, until } if until <= after => f.write_str("nothing retried"),
+            Self::Retried { after, until } => {
+                write!(f, "failures from {} to {} ms retried", after.as_millis(), until.as_millis())
+            }
         }
     }
 }
@@ -158,6 +169,13 @@ pub enum Limits {
     },
     /// A switch has none.
     Switch {},
+    /// The bounds of a retry.
+    Tasks {
+        /// The most failed tasks that one plan may tell to run again.
+        most: u32,
+        /// How long ago they may have failed, counted from the plan's issue.
+        within: Millis,
+    },
 }
 
 /// Why, from a fixed vocabulary: nothing that telemetry says is ever repeated here.

@@ -124,6 +124,8 @@ pub enum Change {
     Pause,
     /// Lets it start new work again.
     Resume,
+    /// Tells tasks that failed since the last retry to run again.
+    Retry,
 }
 
 /// How much harm an action can do when it is wrong.
@@ -187,6 +189,13 @@ pub enum TargetKind {
     Switch {
         /// Whether it is paused before the first plan.
         initially_paused: bool,
+    },
+    /// Tasks that can be told to run again after they failed.
+    Tasks {
+        /// The most tasks that one plan may tell to run again.
+        most: u32,
+        /// How long ago they may have failed.
+        within: Millis,
     },
 }
 

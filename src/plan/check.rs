@@ -10,8 +10,9 @@
 //! - **I4** The snapshot's window is confirmed.
 //! - **I5** The desired state, the precondition and the rollback are of the target's kind.
 //! - **I6** The precondition is the target's present state, and the plan changes it.
-//! - **I7** Desired slots and rollback slots are within the target's bounds.
-//! - **I8** Slots change by at most the target's largest step.
+//! - **I7** Desired slots and rollback slots are within the target's bounds; a retry reaches up to now, and no
+//!   further back than the target allows.
+//! - **I8** Slots change by at most the target's largest step; a retry covers nothing that the last one did.
 //! - **I9** The rollback is the precondition: it takes back what the plan changes, no more.
 //! - **I10** The target's cooldown has passed since its last logged plan.
 //! - **I11** The target gets at most its number of plans in 60 minutes of agreed time, this one included.
@@ -58,10 +59,10 @@ pub enum Violation {
     #[error("I6: the precondition is not the present state, or nothing changes")]
     Precondition,
     /// I7.
-    #[error("I7: slots are outside the target's bounds")]
+    #[error("I7: slots or a retry's span are outside the target's bounds")]
     Bounds,
     /// I8.
-    #[error("I8: slots change by more than the largest step")]
+    #[error("I8: slots change by more than the largest step, or failures are retried twice")]
     Step,
     /// I9.
     #[error("I9: the rollback is not the precondition")]
@@ -111,7 +112,12 @@ pub fn check(plan: &Plan, snapshot: &Snapshot<'_>) -> Result<(), Vec<Violation>>
             Violation::Precondition,
             plan.preconditions.state == state.state && plan.desired != plan.preconditions.state,
         ),
-        (Violation::Bounds, in_bounds(plan.desired, target) && in_bounds(plan.rollback, target)),
+        (
+            Violation::Bounds,
+            in_bounds(plan.desired, target)
+                && in_bounds(plan.rollback, target)
+                && span_is_allowed(plan, target),
+        ),
         (Violation::Step, step_is_allowed(plan, target)),
         (Violation::Rollback, plan.rollback == plan.preconditions.state),
         (Violation::Cooldown, has_rested(state, target.cooldown, None, snapshot)),
@@ -144,6 +150,7 @@ const fn is_of_kind(state: &DesiredState, kind: &TargetKind) -> bool {
     match state {
         DesiredState::Slots { .. } => matches!(kind, TargetKind::Pool { .. }),
         DesiredState::Paused {} | DesiredState::Running {} => matches!(kind, TargetKind::Switch { .. }),
+        DesiredState::Retried { .. } => matches!(kind, TargetKind::Tasks { .. }),
     }
 }
 
@@ -151,9 +158,19 @@ const fn is_of_kind(state: &DesiredState, kind: &TargetKind) -> bool {
 const fn in_bounds(state: DesiredState, target: &Target) -> bool {
     match (state, target.kind) {
         (DesiredState::Slots { slots }, TargetKind::Pool { min, max, .. }) => min <= slots && slots <= max,
-        (DesiredState::Slots { .. }, TargetKind::Switch { .. })
-        | (DesiredState::Paused {} | DesiredState::Running {}, _) => true,
+        (DesiredState::Slots { .. }, TargetKind::Switch { .. } | TargetKind::Tasks { .. })
+        | (DesiredState::Paused {} | DesiredState::Running {} | DesiredState::Retried { .. }, _) => true,
     }
+}
+
+/// Whether a retry reaches from some moment that is not too long ago up to now. Other plans have no span.
+fn span_is_allowed(plan: &Plan, target: &Target) -> bool {
+    let (DesiredState::Retried { after, until }, TargetKind::Tasks { within, .. }) =
+        (plan.desired, target.kind)
+    else {
+        return true;
+    };
+    after < until && until == plan.issued_at && until.since(after) <= within
 }
 
 const fn step_is_allowed(plan: &Plan, target: &Target) -> bool {
@@ -163,8 +180,13 @@ const fn step_is_allowed(plan: &Plan, target: &Target) -> bool {
             DesiredState::Slots { slots: after },
             TargetKind::Pool { max_step, .. },
         ) => before.abs_diff(after) <= max_step,
+        (
+            DesiredState::Retried { until: before, .. },
+            DesiredState::Retried { after, .. },
+            TargetKind::Tasks { .. },
+        ) => before.as_millis() <= after.as_millis(),
         // States of another kind break I5.
-        (_, _, TargetKind::Pool { .. } | TargetKind::Switch { .. }) => true,
+        (_, _, TargetKind::Pool { .. } | TargetKind::Switch { .. } | TargetKind::Tasks { .. }) => true,
     }
 }
 
@@ -203,6 +225,7 @@ fn limits_are_the_targets(plan: &Plan, target: &Target) -> bool {
             plan.limits == Limits::Slots { min, max, max_step }
         }
         TargetKind::Switch { .. } => plan.limits == Limits::Switch {},
+        TargetKind::Tasks { most, within } => plan.limits == Limits::Tasks { most, within },
     }
 }
 

@@ -90,7 +90,7 @@ impl Cycle<'_> {
             return Err(Hold::Stopped { by: by.clone() }.into());
         }
         self.rested(policy, action, target, state)?;
-        let (desired, clamped) = desired(action.change, target.kind, state.state)?;
+        let (desired, clamped) = desired(action.change, target.kind, state.state, self.snapshot.now)?;
         if desired == state.state {
             return Err(Hold::Noop.into());
         }
@@ -209,6 +209,7 @@ fn desired(
     change: Change,
     kind: TargetKind,
     present: DesiredState,
+    now: UnixMillis,
 ) -> Result<(DesiredState, bool), Decision> {
     match (kind, present, change) {
         (TargetKind::Pool { min, max, max_step, .. }, DesiredState::Slots { slots }, Change::AddSlots(n)) => {
@@ -223,10 +224,17 @@ fn desired(
         (TargetKind::Switch { .. }, DesiredState::Paused {} | DesiredState::Running {}, Change::Resume) => {
             Ok((DesiredState::Running {}, false))
         }
+        (TargetKind::Tasks { within, .. }, DesiredState::Retried { until, .. }, Change::Retry) => {
+            // A failure is retried once: what an earlier plan covered is not covered again.
+            Ok((DesiredState::Retried { after: until.max(now.minus(within)), until: now }, false))
+        }
         (
-            TargetKind::Pool { .. } | TargetKind::Switch { .. },
-            DesiredState::Slots { .. } | DesiredState::Paused {} | DesiredState::Running {},
-            Change::AddSlots(_) | Change::SetSlots(_) | Change::Pause | Change::Resume,
+            TargetKind::Pool { .. } | TargetKind::Switch { .. } | TargetKind::Tasks { .. },
+            DesiredState::Slots { .. }
+            | DesiredState::Paused {}
+            | DesiredState::Running {}
+            | DesiredState::Retried { .. },
+            Change::AddSlots(_) | Change::SetSlots(_) | Change::Pause | Change::Resume | Change::Retry,
         ) => Err(Hold::WrongKind.into()),
     }
 }
@@ -252,6 +260,7 @@ const fn limits(kind: TargetKind) -> Limits {
     match kind {
         TargetKind::Pool { min, max, max_step, .. } => Limits::Slots { min, max, max_step },
         TargetKind::Switch { .. } => Limits::Switch {},
+        TargetKind::Tasks { most, within } => Limits::Tasks { most, within },
     }
 }
 

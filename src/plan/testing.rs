@@ -35,6 +35,9 @@ pub(super) fn target(name: &str, kind: TargetKind) -> Target {
 pub(super) const POOL: TargetKind = TargetKind::Pool { initial: 3, min: 2, max: 10, max_step: 4 };
 pub(super) const SWITCH: TargetKind = TargetKind::Switch { initially_paused: false };
 
+/// A retry of at most 20 tasks that failed within the last ten minutes.
+pub(super) const TASKS: TargetKind = TargetKind::Tasks { most: 20, within: Millis::from_secs(600) };
+
 pub(super) fn policy(name: &str, target: &str, change: Change) -> Policy {
     Policy {
         name: name.to_owned(),
@@ -86,6 +89,9 @@ pub(super) fn snapshot(genesis: &Genesis) -> Snapshot<'_> {
             TargetKind::Pool { initial, .. } => DesiredState::Slots { slots: initial },
             TargetKind::Switch { initially_paused: true } => DesiredState::Paused {},
             TargetKind::Switch { initially_paused: false } => DesiredState::Running {},
+            TargetKind::Tasks { .. } => {
+                DesiredState::Retried { after: UnixMillis::ZERO, until: UnixMillis::ZERO }
+            }
         },
         newest_plan: Digest::ZERO,
         newest_seq: Cycle::ZERO,

@@ -22,3 +22,4 @@ pub mod replica;
 pub mod status;
 pub mod telemetry;
 pub mod tokens;
+pub mod utc;

@@ -100,11 +100,14 @@ struct AirflowArguments {
     #[arg(long, value_name = "URL", required_if_eq("kind", "airflow"))]
     airflow: Option<String>,
     /// The target is this pool's slots
-    #[arg(long, value_name = "NAME", conflicts_with = "airflow_dag")]
+    #[arg(long, value_name = "NAME", group = "airflow_target")]
     airflow_pool: Option<String>,
     /// The target is whether this DAG is paused, which freezes its running work too
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", group = "airflow_target")]
     airflow_dag: Option<String>,
+    /// The target is this DAG's failed tasks, which are told to run again
+    #[arg(long, value_name = "ID", group = "airflow_target")]
+    airflow_failed_tasks: Option<String>,
     /// The user that changes pools and DAGs
     #[arg(long, value_name = "NAME", conflicts_with = "airflow_token_file")]
     airflow_user: Option<String>,
@@ -181,13 +184,14 @@ impl ActuatorArguments {
 impl AirflowArguments {
     fn settings(self) -> Result<AirflowSettings, Failure> {
         let usage = |text: &'static str| Failure::usage(anyhow::anyhow!(text));
-        let target = match (self.airflow_pool, self.airflow_dag) {
-            (Some(name), _) => AirflowTarget::Pool(name),
-            (None, Some(id)) => AirflowTarget::Dag(id),
-            (None, None) => {
-                return Err(usage("what of Airflow is the target? give --airflow-pool or --airflow-dag"));
-            }
-        };
+        let pool = self.airflow_pool.map(AirflowTarget::Pool);
+        let dag = || self.airflow_dag.map(AirflowTarget::Dag);
+        let tasks = || self.airflow_failed_tasks.map(AirflowTarget::FailedTasks);
+        let target = pool.or_else(dag).or_else(tasks).ok_or_else(|| {
+            usage(
+                "what of Airflow is the target? give --airflow-pool, --airflow-dag or --airflow-failed-tasks",
+            )
+        })?;
         let login = match (self.airflow_user, self.airflow_token_file) {
             (Some(user), _) => {
                 let password = self.airflow_password_file.map_or_else(
@@ -327,7 +331,7 @@ mod tests {
         let missing = folder.path().join("missing").display().to_string();
         let target = TargetId::new("airflow/extract_pool").expect("a valid name");
         let rows = [
-            ("airflow --airflow http://localhost:1", ExitCode::Usage, "give --airflow-pool or --airflow-dag"),
+            ("airflow --airflow http://localhost:1", ExitCode::Usage, "give --airflow-pool, --airflow-dag"),
             (
                 "airflow --airflow http://localhost:1 --airflow-pool p",
                 ExitCode::Usage,

@@ -452,25 +452,30 @@ pub(crate) fn times_in_order(plan: &Plan) -> Result<(), &'static str> {
 pub(crate) fn keeps_limits(plan: &Plan) -> bool {
     let (from, to, back) = (plan.preconditions.state, plan.desired, plan.rollback);
     match plan.limits {
-        Limits::Slots { min, max, max_step } => match (from, to, back) {
-            (
-                DesiredState::Slots { slots: from },
-                DesiredState::Slots { slots: to },
-                DesiredState::Slots { slots: back },
-            ) => {
-                let inside = |slots| (min..=max).contains(&slots);
+        Limits::Slots { min, max, max_step } => {
+            let inside = |slots| (min..=max).contains(&slots);
+            if let DesiredState::Slots { slots: from } = from
+                && let DesiredState::Slots { slots: to } = to
+                && let DesiredState::Slots { slots: back } = back
+            {
                 inside(to) && from.abs_diff(to) <= max_step && (back == from || inside(back))
+            } else {
+                false
             }
-            (
-                DesiredState::Slots { .. } | DesiredState::Paused {} | DesiredState::Running {},
-                DesiredState::Slots { .. } | DesiredState::Paused {} | DesiredState::Running {},
-                DesiredState::Slots { .. } | DesiredState::Paused {} | DesiredState::Running {},
-            ) => false,
-        },
+        }
         Limits::Switch {} => [from, to, back].iter().all(|state| match state {
             DesiredState::Paused {} | DesiredState::Running {} => true,
-            DesiredState::Slots { .. } => false,
+            DesiredState::Slots { .. } | DesiredState::Retried { .. } => false,
         }),
+        Limits::Tasks { within, .. } => {
+            if let DesiredState::Retried { until: before, .. } = from
+                && let DesiredState::Retried { after, until } = to
+            {
+                before <= after && after < until && until.since(after) <= within && back == from
+            } else {
+                false
+            }
+        }
     }
 }
 

@@ -165,9 +165,15 @@ impl Targets {
         let record = self.records.get(place).ok_or(ReceiptRefusal::UnknownTarget)?;
         let fits = match (target.kind, receipt.after) {
             (TargetKind::Pool { .. }, DesiredState::Slots { .. })
-            | (TargetKind::Switch { .. }, DesiredState::Paused {} | DesiredState::Running {}) => true,
-            (TargetKind::Pool { .. }, DesiredState::Paused {} | DesiredState::Running {})
-            | (TargetKind::Switch { .. }, DesiredState::Slots { .. }) => false,
+            | (TargetKind::Switch { .. }, DesiredState::Paused {} | DesiredState::Running {})
+            | (TargetKind::Tasks { .. }, DesiredState::Retried { .. }) => true,
+            (
+                TargetKind::Pool { .. } | TargetKind::Switch { .. } | TargetKind::Tasks { .. },
+                DesiredState::Slots { .. }
+                | DesiredState::Paused {}
+                | DesiredState::Running {}
+                | DesiredState::Retried { .. },
+            ) => false,
         };
         if !fits {
             let why = "the state after is not one of the target's kind".to_owned();
@@ -212,6 +218,9 @@ fn first_record(target: &Target) -> TargetRecord {
         TargetKind::Pool { initial, .. } => DesiredState::Slots { slots: initial },
         TargetKind::Switch { initially_paused: true } => DesiredState::Paused {},
         TargetKind::Switch { initially_paused: false } => DesiredState::Running {},
+        TargetKind::Tasks { .. } => {
+            DesiredState::Retried { after: UnixMillis::ZERO, until: UnixMillis::ZERO }
+        }
     };
     let state =
         TargetState { state, newest_plan: Digest::ZERO, newest_seq: Cycle::ZERO, recent_plans: Vec::new() };

@@ -131,7 +131,7 @@ fn every_broken_target_is_named() {
 
 #[test]
 fn every_broken_policy_is_named() {
-    let cases: [(&str, Break); 12] = [
+    let cases: [(&str, Break); 15] = [
         ("policy \"\"", Box::new(|g| g.policies[0].name = String::new())),
         ("policy \"backlog\": a policy's name", Box::new(|g| g.policies.push(g.policies[0].clone()))),
         ("there is no target nowhere", Box::new(|g| action(g).target = id("nowhere"))),
@@ -162,8 +162,22 @@ fn every_broken_policy_is_named() {
         ("expiry must not be zero", Box::new(|g| action(g).expiry = Millis::ZERO)),
         ("adding no slots", Box::new(|g| action(g).change = Change::AddSlots(0))),
         ("set_slots lies outside", Box::new(|g| action(g).change = Change::SetSlots(65))),
-        ("the target is a pool", Box::new(|g| action(g).change = Change::Pause)),
-        ("the target is a switch", Box::new(|g| action(g).target = id("dag"))),
+        ("only a switch is paused", Box::new(|g| action(g).change = Change::Pause)),
+        ("only a pool has slots", Box::new(|g| action(g).target = id("dag"))),
+        ("only tasks are retried", Box::new(|g| action(g).change = Change::Retry)),
+        (
+            "most must be from 1 to 100",
+            Box::new(|g| g.targets[0].kind = TargetKind::Tasks { most: 101, within: REMEMBERED }),
+        ),
+        (
+            "a retry cannot be taken back",
+            Box::new(|g| {
+                g.targets[0].kind = TargetKind::Tasks { most: 1, within: REMEMBERED };
+                action(g).target = id("dag");
+                action(g).change = Change::Retry;
+                action(g).on_stale = OnStale::Rollback;
+            }),
+        ),
     ];
     named(cases);
 }

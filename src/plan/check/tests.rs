@@ -9,7 +9,10 @@ use crate::knowledge::{
 };
 use crate::plan::{
     plan,
-    testing::{Alter, NOW, POOL, backlog, finding, genesis, id, planned_before, policy, snapshot, target},
+    testing::{
+        Alter, NOW, POOL, TASKS, backlog, finding, genesis, id, in_state, planned_before, policy, snapshot,
+        target,
+    },
 };
 use crate::types::{Cycle, Digest, Epoch, Millis};
 
@@ -80,6 +83,38 @@ fn a_plan_with_states_that_do_not_fit_is_refused() {
         ("the rollback goes elsewhere", Box::new(|plan| plan.rollback = slots(4)), vec![Rollback]),
         ("and out of bounds", Box::new(|plan| plan.rollback = slots(11)), vec![Bounds, Rollback]),
     ]);
+}
+
+/// Retries reach ten minutes back at most; the last one reached up to 100 s ago.
+#[test]
+fn a_retry_of_other_failures_is_refused() {
+    use Violation::{Bounds, Kind, Limits as OtherLimits, Rollback, Step};
+    let ago = |secs| NOW.minus(Millis::from_secs(secs));
+    let retried = move |after, until| DesiredState::Retried { after: ago(after), until: ago(until) };
+    let genesis = genesis(vec![target("tasks", TASKS)], vec![policy("failures", "tasks", Change::Retry)]);
+    let mut snapshot = snapshot(&genesis);
+    in_state(retried(400, 100))(&mut snapshot);
+    let planned = plan(&snapshot, &[finding("failures", Symptom::Threshold)]);
+    let good = planned.plans.into_iter().next().expect("the policy fires");
+    assert_eq!((good.desired, check(&good, &snapshot)), (retried(100, 0), Ok(())));
+    let rows: Vec<(&str, Break, Vec<Violation>)> = vec![
+        ("covered by the last one", Box::new(move |plan| plan.desired = retried(101, 0)), vec![Step]),
+        ("from before the reach", Box::new(move |plan| plan.desired = retried(601, 0)), vec![Bounds, Step]),
+        ("not up to now", Box::new(move |plan| plan.desired = retried(100, 1)), vec![Bounds]),
+        ("an empty span", Box::new(move |plan| plan.desired = retried(0, 0)), vec![Bounds]),
+        ("slots", Box::new(|plan| plan.desired = slots(3)), vec![Kind]),
+        ("another way back", Box::new(move |plan| plan.rollback = retried(400, 200)), vec![Rollback]),
+        (
+            "more tasks",
+            Box::new(|plan| plan.limits = Limits::Tasks { most: 21, within: Millis::from_secs(600) }),
+            vec![OtherLimits],
+        ),
+    ];
+    for (what, breaks, expected) in rows {
+        let mut plan = good.clone();
+        breaks(&mut plan);
+        assert_eq!(check(&plan, &snapshot), Err(expected), "{what}");
+    }
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::knowledge::{
 use crate::plan::{
     Decision, Hold, Quiet, check,
     testing::{
-        Alter, NOW, POOL, SWITCH, backlog, finding, genesis, id, in_state, planned_before, policy, snapshot,
-        target, value,
+        Alter, NOW, POOL, SWITCH, TASKS, backlog, finding, genesis, id, in_state, planned_before, policy,
+        snapshot, target, value,
     },
 };
 use crate::types::{Cycle, Digest, Epoch, Millis, Quantity, UnixMillis, WindowIndex};
@@ -206,6 +206,29 @@ fn a_switch_is_paused_and_resumed() {
         let mut snapshot = snapshot(&genesis);
         in_state(present)(&mut snapshot);
         let planned = plan(&snapshot, &[finding("backlog", Symptom::Threshold)]);
+        assert_eq!(decisions(planned), [expected], "{present}, {change:?}");
+    }
+}
+
+/// At most ten minutes back, and never twice over the same failure.
+#[test]
+fn a_retry_reaches_from_the_last_one_up_to_now() {
+    let ago = |secs| NOW.minus(Millis::from_secs(secs));
+    let retried = |after, until| DesiredState::Retried { after, until };
+    let never = retried(UnixMillis::ZERO, UnixMillis::ZERO);
+    let (recent, old) = (retried(ago(400), ago(100)), retried(ago(5000), ago(4000)));
+    let rows = [
+        (never, Change::Retry, fired(never, retried(ago(600), NOW), false)),
+        (recent, Change::Retry, fired(recent, retried(ago(100), NOW), false)),
+        (old, Change::Retry, fired(old, retried(ago(600), NOW), false)),
+        (never, Change::Pause, held(Hold::WrongKind)),
+        (slots(1), Change::Retry, held(Hold::WrongKind)),
+    ];
+    for (present, change, expected) in rows {
+        let genesis = genesis(vec![target("pool", TASKS)], vec![policy("failures", "pool", change)]);
+        let mut snapshot = snapshot(&genesis);
+        in_state(present)(&mut snapshot);
+        let planned = plan(&snapshot, &[finding("failures", Symptom::Threshold)]);
         assert_eq!(decisions(planned), [expected], "{present}, {change:?}");
     }
 }

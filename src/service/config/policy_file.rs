@@ -8,13 +8,16 @@ use std::{
 };
 use toml::Spanned;
 
-use self::text::{CycleText, FileText, PolicyText, PoolText, SwitchState, TargetText, ThenText, WhenText};
+use self::text::{
+    CycleText, FileText, OnStaleText, PolicyText, PoolText, SwitchState, TargetText, TasksText, ThenText,
+    WhenText,
+};
 use super::{
     error::{ConfigError, Source, nearest},
     values::{Decimal, SpanText, span_text},
 };
 use crate::knowledge::{
-    genesis::{Genesis, Parameters, REMEMBERED},
+    genesis::{Genesis, MOST_RETRIES, Parameters, REMEMBERED},
     plan::Measure,
     policy::{Action, Change, Condition, Indicator, Policy, Risk, Selector, Side, Target, TargetKind},
 };
@@ -219,16 +222,25 @@ const DEFAULT_WINDOW: Millis = Millis::from_secs(10);
 
 impl TargetText {
     fn check(self, source: Source<'_>) -> Result<FileTarget, ConfigError> {
-        let kind = match (self.pool, self.switch) {
-            (Some(pool), None) => check_pool(&pool, source)?,
-            (None, Some(switch)) => TargetKind::Switch {
+        let kind = match (self.pool, self.switch, self.tasks) {
+            (Some(pool), None, None) => check_pool(&pool, source)?,
+            (None, Some(switch), None) => TargetKind::Switch {
                 initially_paused: match switch.initially {
                     SwitchState::Running => false,
                     SwitchState::Paused => true,
                 },
             },
-            (Some(_), Some(_)) | (None, None) => {
-                return Err(source.error(self.id.span(), "a target is either a `pool` or a `switch`"));
+            (None, None, Some(tasks)) => {
+                let TasksText { most, within: SpanText(within) } = *tasks.get_ref();
+                if !(1..=MOST_RETRIES).contains(&most) || within == Millis::ZERO {
+                    let message = format!("most is from 1 to {MOST_RETRIES}, and within more than nothing");
+                    return Err(source.error(tasks.span(), message));
+                }
+                TargetKind::Tasks { most, within }
+            }
+            (_, _, _) => {
+                let message = "a target is one of a `pool`, a `switch` and `tasks`";
+                return Err(source.error(self.id.span(), message));
             }
         };
         let agent = match self.agent {
@@ -431,10 +443,12 @@ fn check_change(
         then.set_slots.as_ref().map(|slots| (Change::SetSlots(*slots.get_ref()), slots.span())),
         stated(&then.pause, Change::Pause)?,
         stated(&then.resume, Change::Resume)?,
+        stated(&then.retry, Change::Retry)?,
     ];
     let mut stated = changes.into_iter().flatten();
     let (Some((change, span)), None) = (stated.next(), stated.next()) else {
-        let message = "an action is one of `add_slots`, `set_slots`, `pause = true` and `resume = true`";
+        let message = "an action is one of `add_slots`, `set_slots`, `pause = true`, `resume = true` and \
+                       `retry = true`";
         return Err(source.error(whole, message));
     };
     let refused = match (change, target.kind) {
@@ -447,11 +461,26 @@ fn check_change(
         }
         (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Pool { .. })
         | (Change::Pause | Change::Resume, TargetKind::Switch { .. }) => None,
+        (Change::Retry, TargetKind::Tasks { .. }) => match then.on_stale {
+            OnStaleText::Hold => None,
+            OnStaleText::Rollback => {
+                Some("a retry cannot be taken back: on_stale must be \"hold\"".to_owned())
+            }
+        },
         (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Switch { .. }) => {
             Some(format!("{} is a switch and has no slots", target.id))
         }
+        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Tasks { .. }) => {
+            Some(format!("{} are tasks and have no slots", target.id))
+        }
         (Change::Pause | Change::Resume, TargetKind::Pool { .. }) => {
             Some(format!("{} is a pool and cannot be paused or resumed", target.id))
+        }
+        (Change::Pause | Change::Resume, TargetKind::Tasks { .. }) => {
+            Some(format!("{} are tasks and cannot be paused or resumed", target.id))
+        }
+        (Change::Retry, TargetKind::Pool { .. } | TargetKind::Switch { .. }) => {
+            Some(format!("{} has no tasks to retry", target.id))
         }
     };
     refused.map_or(Ok(change), |message| Err(source.error(span, message)))

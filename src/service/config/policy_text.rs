@@ -60,6 +60,9 @@ fn put_target(lines: &mut Lines, target: &Target) {
             let state = if initially_paused { "paused" } else { "running" };
             lines.put(format_args!("switch = {{ initially = \"{state}\" }}"));
         }
+        TargetKind::Tasks { most, within } => {
+            lines.put(format_args!("tasks = {{ most = {most}, within = \"{}\" }}", span_text(within)));
+        }
     }
     lines.put(format_args!("cooldown = \"{}\"", span_text(target.cooldown)));
     lines.put(format_args!("plans_per_hour = {}", target.plans_per_hour));
@@ -130,6 +133,7 @@ fn put_action(lines: &mut Lines, action: &Action) {
         Change::SetSlots(slots) => lines.put(format_args!("set_slots = {slots}")),
         Change::Pause => lines.put("pause = true"),
         Change::Resume => lines.put("resume = true"),
+        Change::Retry => lines.put("retry = true"),
     }
     let risk = match action.risk {
         Risk::Low => "low",

@@ -359,7 +359,7 @@ async fn stop(postgres: PrivatePostgres) {
 const fn initial_slots(target: &Target) -> u32 {
     match target.kind {
         TargetKind::Pool { initial, .. } => initial,
-        TargetKind::Switch { .. } => 1,
+        TargetKind::Switch { .. } | TargetKind::Tasks { .. } => 1,
     }
 }
 

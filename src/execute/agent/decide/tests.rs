@@ -358,6 +358,28 @@ fn rule_7_a_plan_keeps_the_limits_it_carries() {
     };
     let step = Case { observed: Some(DesiredState::Running {}), ..case_of(&switch) }.step();
     assert!(matches!(step, Step::Apply { .. }), "{step:?}");
+    let span =
+        |after, until| DesiredState::Retried { after: UnixMillis::new(after), until: UnixMillis::new(until) };
+    let retry = |from, to| Plan {
+        limits: Limits::Tasks { most: 20, within: Millis::new(100) },
+        preconditions: Preconditions { state: from },
+        desired: to,
+        rollback: from,
+        ..plan()
+    };
+    let step = Case { observed: Some(span(0, 10)), ..case_of(&retry(span(0, 10), span(10, 110))) }.step();
+    assert!(matches!(step, Step::Apply { .. }), "{step:?}");
+    let broken = [
+        retry(span(0, 10), span(9, 100)),
+        retry(span(0, 10), span(10, 111)),
+        retry(span(0, 10), span(20, 20)),
+        retry(slots(3), span(10, 110)),
+        retry(span(0, 10), slots(3)),
+        Plan { rollback: span(0, 9), ..retry(span(0, 10), span(10, 110)) },
+    ];
+    for plan in broken {
+        assert_eq!(case_of(&plan).step(), refused(&plan, Refusal::Limits), "{plan:?}");
+    }
     // A pool that was outside its bounds before may be put back there.
     let from_outside = Plan { limits: bounded(4, 12, 4), ..plan() };
     assert!(matches!(case_of(&from_outside).step(), Step::Apply { .. }));

@@ -118,6 +118,18 @@ pub enum ActuatorError {
         /// What the agent was started for.
         actuator: String,
     },
+    /// More would be changed than the plan allows.
+    #[error(
+        "cannot {doing}: {found} is more than the {most} that the plan allows; next: retry them by hand, or raise `most`"
+    )]
+    TooMany {
+        /// What was being done, and where.
+        doing: String,
+        /// How many there are.
+        found: u64,
+        /// How many there may be.
+        most: u32,
+    },
     /// A secret cannot be had.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -139,6 +151,7 @@ const fn kind(plan: &Plan) -> &'static str {
     match plan.limits {
         Limits::Slots { .. } => "a pool's slots",
         Limits::Switch {} => "a switch that is paused or running",
+        Limits::Tasks { .. } => "tasks that are told to run again",
     }
 }
 

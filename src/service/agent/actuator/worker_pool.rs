@@ -137,11 +137,12 @@ fn ended() -> ActuatorError {
 impl Actuator for WorkerPool {
     async fn read(&self, plan: &Plan) -> Result<DesiredState, ActuatorError> {
         let Kept { slots, paused } = self.kept().await?;
-        Ok(match (plan.limits, paused) {
-            (Limits::Slots { .. }, _) => DesiredState::Slots { slots },
-            (Limits::Switch {}, true) => DesiredState::Paused {},
-            (Limits::Switch {}, false) => DesiredState::Running {},
-        })
+        match (plan.limits, paused) {
+            (Limits::Slots { .. }, _) => Ok(DesiredState::Slots { slots }),
+            (Limits::Switch {}, true) => Ok(DesiredState::Paused {}),
+            (Limits::Switch {}, false) => Ok(DesiredState::Running {}),
+            (Limits::Tasks { .. }, _) => Err(ActuatorError::Pool("its jobs do not fail".to_owned())),
+        }
     }
 
     async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
@@ -207,6 +208,7 @@ impl Pool {
             DesiredState::Slots { slots } => Kept { slots, ..self.kept },
             DesiredState::Paused {} => Kept { paused: true, ..self.kept },
             DesiredState::Running {} => Kept { paused: false, ..self.kept },
+            DesiredState::Retried { .. } => return Err(io::Error::other("its jobs do not fail")),
         };
         replace_file(&self.settings.state_file, &serde_json::to_vec(&next)?)?;
         self.kept = next;

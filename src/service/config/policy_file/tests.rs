@@ -123,6 +123,12 @@ series = { name = "waiting", attributes = { pool_name = "extract_pool" } }
 statistic = "last"
 when = { above = 20, until = 5 }
 then = { target = "pool", add_slots = 3, cooldown = "5m", risk = "low" }
+
+[[target]]
+id = "tasks"
+tasks = { most = 20, within = "10m" }
+cooldown = "2m"
+plans_per_hour = 6
 "#;
 
 /// Each row: a part of the file, what stands there instead, the place of the error, and words of its message.
@@ -151,7 +157,7 @@ fn what_is_wrong_is_said_with_its_place() {
             "pool = { initial = 3, min = 2, max = 12, max_step = 3 }\n",
             "",
             (5, 6),
-            "either a `pool` or a `switch`",
+            "one of a `pool`, a `switch` and `tasks`",
         ),
         ("cooldown = \"2m\"", "cooldown = \"61m\"", (7, 12), "a cooldown is at most 1h"),
         ("plans_per_hour = 6", "plans_per_hour = 0", (8, 18), "plans_per_hour must be at least 1"),
@@ -201,6 +207,26 @@ fn what_is_wrong_is_said_with_its_place() {
 }
 
 #[test]
+fn tasks_are_retried_and_nothing_else() {
+    let good = GOOD.replace("target = \"pool\", add_slots = 3", "target = \"tasks\", retry = true");
+    let file = PolicyFile::parse("good.toml", &good).expect("tasks can be retried");
+    let action = file.policies()[0].action.as_ref().expect("it has one");
+    assert_eq!(action.change, Change::Retry);
+    let rows = [
+        ("most = 20", "most = 101", "most is from 1 to 100"),
+        ("\"10m\"", "\"0s\"", "within more than nothing"),
+        ("\"tasks\", retry", "\"pool\", retry", "pool has no tasks to retry"),
+        ("retry = true", "add_slots = 3", "tasks are tasks and have no slots"),
+        ("retry = true", "pause = true", "tasks are tasks and cannot be paused or resumed"),
+        ("\"low\"", "\"low\", on_stale = \"rollback\"", "a retry cannot be taken back"),
+    ];
+    for (part, instead, words) in rows {
+        let error = PolicyFile::parse("bad.toml", &good.replace(part, instead)).expect_err(instead);
+        assert!(error.place().is_some() && error.message().contains(words), "{error}");
+    }
+}
+
+#[test]
 fn what_lies_in_no_one_place_is_said_without_one() {
     let target = |index| {
         let name = format!("{index:0>128}");
@@ -230,6 +256,7 @@ fn any_action() -> impl Strategy<Value = Action> {
         (2u32..13).prop_map(Change::SetSlots),
         Just(Change::Pause),
         Just(Change::Resume),
+        Just(Change::Retry),
     ];
     let risk = prop_oneof![Just(Risk::Low), Just(Risk::Medium), Just(Risk::High)];
     let on_stale = prop_oneof![Just(OnStale::Hold), Just(OnStale::Rollback)];
@@ -238,13 +265,14 @@ fn any_action() -> impl Strategy<Value = Action> {
             target: TargetId::new(match change {
                 Change::AddSlots(_) | Change::SetSlots(_) => "pool",
                 Change::Pause | Change::Resume => "switch",
+                Change::Retry => "tasks",
             })
             .expect("a valid name"),
             change,
             cooldown,
             expiry: Millis::new(expiry),
             risk,
-            on_stale,
+            on_stale: if change == Change::Retry { OnStale::Hold } else { on_stale },
             verify_within: Millis::new(within),
         },
     )

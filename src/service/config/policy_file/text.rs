@@ -42,6 +42,7 @@ pub(super) struct TargetText {
     pub(super) id: Spanned<TargetId>,
     pub(super) pool: Option<Spanned<PoolText>>,
     pub(super) switch: Option<SwitchText>,
+    pub(super) tasks: Option<Spanned<TasksText>>,
     pub(super) cooldown: Spanned<SpanText>,
     pub(super) plans_per_hour: Spanned<u32>,
     pub(super) owner: Option<Spanned<String>>,
@@ -61,6 +62,13 @@ pub(super) struct PoolText {
 #[serde(deny_unknown_fields)]
 pub(super) struct SwitchText {
     pub(super) initially: SwitchState,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TasksText {
+    pub(super) most: u32,
+    pub(super) within: SpanText,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -132,6 +140,7 @@ pub(super) struct ThenText {
     pub(super) set_slots: Option<Spanned<u32>>,
     pub(super) pause: Option<Spanned<bool>>,
     pub(super) resume: Option<Spanned<bool>>,
+    pub(super) retry: Option<Spanned<bool>>,
     pub(super) cooldown: Spanned<SpanText>,
     pub(super) expiry: Option<Spanned<SpanText>>,
     pub(super) risk: RiskText,

@@ -1,4 +1,5 @@
-//! The actuator for Apache Airflow 3: a pool's slots, and whether a DAG is paused, by its public REST API.
+//! The actuator for Apache Airflow 3: a pool's slots, whether a DAG is paused, and retries of a DAG's failed tasks,
+//! by its public REST API.
 //!
 //! It decides nothing and knows no other engine. The calls are those that were run against Airflow 3.3.2, with
 //! their traps:
@@ -10,15 +11,18 @@
 //! 4. `~` stands for every DAG in a path, so it is no name.
 //! 5. Pausing a DAG freezes its running work: tasks that run go on, but nothing that follows them starts, and
 //!    what waits for a retry waits on. Fewer failures after that are no recovery.
+//! 6. Clearing tasks has `dry_run` true unless the request says otherwise, and then answers 200 and does nothing.
+//! 7. Clearing by a window of dates passes runs by that were started by hand: they have no logical date. So failed
+//!    tasks are looked up by when they ended, and cleared run by run.
 //!
 //! Invariant: a request that the engine did not authenticate is repeated once with a new token, never more.
 
 mod api;
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use axum::http::Method;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
 use self::api::Api;
@@ -27,9 +31,14 @@ use crate::{
     execute::agent::Aim,
     knowledge::{
         certified::Certified,
-        plan::{DesiredState, Plan},
+        genesis::MOST_RETRIES,
+        plan::{DesiredState, Limits, Plan},
     },
-    service::http_client::{HttpClient, HttpError, is_confidential},
+    service::{
+        http_client::{HttpClient, HttpError, is_confidential},
+        utc::Utc,
+    },
+    types::UnixMillis,
 };
 
 /// Its PATCH takes `slots` alone.
@@ -73,6 +82,8 @@ pub enum AirflowTarget {
     Pool(String),
     /// Whether the DAG with this id is paused.
     Dag(String),
+    /// The failed tasks of the DAG with this id.
+    FailedTasks(String),
 }
 
 impl fmt::Display for AirflowTarget {
@@ -80,6 +91,7 @@ impl fmt::Display for AirflowTarget {
         match self {
             Self::Pool(name) => write!(f, "pool {name}"),
             Self::Dag(id) => write!(f, "DAG {id}"),
+            Self::FailedTasks(id) => write!(f, "failed tasks of DAG {id}"),
         }
     }
 }
@@ -120,7 +132,8 @@ impl Airflow {
         if !in_clear && !is_confidential(&url) {
             return Err(AirflowSettingsError::InClear(url));
         }
-        let (AirflowTarget::Pool(name) | AirflowTarget::Dag(name)) = &target;
+        let (AirflowTarget::Pool(name) | AirflowTarget::Dag(name) | AirflowTarget::FailedTasks(name)) =
+            &target;
         if name.is_empty() || name == "~" || name.chars().count() > LONGEST_NAME {
             return Err(AirflowSettingsError::Name(name.clone()));
         }
@@ -142,7 +155,7 @@ impl Airflow {
     pub async fn check(&self) -> Result<(), ActuatorError> {
         match &self.target {
             AirflowTarget::Pool(name) => self.pool(name).await.map(drop),
-            AirflowTarget::Dag(id) => self.dag(id).await.map(drop),
+            AirflowTarget::Dag(id) | AirflowTarget::FailedTasks(id) => self.dag(id).await.map(drop),
         }
     }
 
@@ -187,9 +200,60 @@ impl Airflow {
         self.api.call::<DagAnswer>(&doing, Method::PATCH, &path, Some(&body)).await.map(drop)
     }
 
+    /// Tasks that failed in the span, oldest first: one page of them, and how many there are.
+    async fn failed(&self, id: &str, span: Span) -> Result<FailedAnswer, ActuatorError> {
+        let path = format!(
+            "/api/v2/dags/{}/dagRuns/~/taskInstances?state=failed&end_date_gt={}&end_date_lte={}\
+             &order_by=end_date&limit={MOST_RETRIES}",
+            percent_encoded(id),
+            Utc(span.after).rfc_3339(),
+            Utc(span.until).rfc_3339(),
+        );
+        self.api
+            .call(&format!("read the failed tasks of DAG {id} of Airflow"), Method::GET, &path, None)
+            .await
+    }
+
+    async fn retry(&self, id: &str, span: Span, most: u32) -> Result<(), ActuatorError> {
+        let failed = self.failed(id, span).await?;
+        if failed.total_entries > u64::from(most) {
+            let doing = format!("retry the failed tasks of DAG {id} of Airflow");
+            return Err(ActuatorError::TooMany { doing, found: failed.total_entries, most });
+        }
+        let runs: BTreeSet<&str> =
+            failed.task_instances.iter().map(|task| task.dag_run_id.as_str()).collect();
+        let path = format!("/api/v2/dags/{}/clearTaskInstances", percent_encoded(id));
+        for run in runs {
+            let doing = format!("clear the failed tasks of run {run} of DAG {id} of Airflow");
+            let body =
+                json!({ "dry_run": false, "only_failed": true, "dag_run_id": run, "reset_dag_runs": true });
+            self.api.call::<IgnoredAny>(&doing, Method::POST, &path, Some(&body)).await?;
+        }
+        Ok(())
+    }
+
     fn other_kind(&self, plan: &Plan) -> ActuatorError {
         ActuatorError::OtherKind { plan: kind(plan), actuator: format!("{} of Airflow", self.target) }
     }
+}
+
+/// A span of time: after the one and up to the other.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    after: UnixMillis,
+    until: UnixMillis,
+}
+
+/// What is used of a list of task instances.
+#[derive(Debug, Deserialize)]
+struct FailedAnswer {
+    task_instances: Vec<FailedTask>,
+    total_entries: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct FailedTask {
+    dag_run_id: String,
 }
 
 /// What is used of a pool.
@@ -216,22 +280,44 @@ impl Actuator for Airflow {
                 let DagAnswer { is_paused } = self.dag(id).await?;
                 Ok(if is_paused { DesiredState::Paused {} } else { DesiredState::Running {} })
             }
-            (DesiredState::Slots { .. }, AirflowTarget::Dag(_))
-            | (DesiredState::Paused {} | DesiredState::Running {}, AirflowTarget::Pool(_)) => {
-                Err(self.other_kind(plan))
+            (DesiredState::Retried { after, until }, AirflowTarget::FailedTasks(id)) => {
+                let failed = self.failed(id, Span { after, until }).await?;
+                // What failed before the span is not this plan's business, so there are only two states to tell.
+                Ok(if failed.total_entries == 0 { plan.desired } else { plan.preconditions.state })
             }
+            (
+                DesiredState::Slots { .. }
+                | DesiredState::Paused {}
+                | DesiredState::Running {}
+                | DesiredState::Retried { .. },
+                AirflowTarget::Pool(_) | AirflowTarget::Dag(_) | AirflowTarget::FailedTasks(_),
+            ) => Err(self.other_kind(plan)),
         }
     }
 
     async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
-        match (aim.of(plan.document()), &self.target) {
+        let document = plan.document();
+        match (aim.of(document), &self.target) {
             (DesiredState::Slots { slots }, AirflowTarget::Pool(name)) => self.set_slots(name, slots).await,
             (DesiredState::Paused {}, AirflowTarget::Dag(id)) => self.set_paused(id, true).await,
             (DesiredState::Running {}, AirflowTarget::Dag(id)) => self.set_paused(id, false).await,
-            (DesiredState::Slots { .. }, AirflowTarget::Dag(_))
-            | (DesiredState::Paused {} | DesiredState::Running {}, AirflowTarget::Pool(_)) => {
-                Err(self.other_kind(plan.document()))
+            (DesiredState::Retried { after, until }, AirflowTarget::FailedTasks(id)) => {
+                match (aim, document.limits) {
+                    (Aim::Desired, Limits::Tasks { most, .. }) => {
+                        self.retry(id, Span { after, until }, most).await
+                    }
+                    // What runs again cannot be taken back.
+                    (Aim::Rollback | Aim::Revert, Limits::Tasks { .. }) => Ok(()),
+                    (_, Limits::Slots { .. } | Limits::Switch {}) => Err(self.other_kind(document)),
+                }
             }
+            (
+                DesiredState::Slots { .. }
+                | DesiredState::Paused {}
+                | DesiredState::Running {}
+                | DesiredState::Retried { .. },
+                AirflowTarget::Pool(_) | AirflowTarget::Dag(_) | AirflowTarget::FailedTasks(_),
+            ) => Err(self.other_kind(document)),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         plan::{DesiredState, Limits, Plan, Preconditions},
     },
     service::http_client::HttpClient,
+    types::UnixMillis,
 };
 
 /// The plan of the fixtures: from 3 slots to 6.
@@ -32,6 +33,19 @@ fn pause_plan() -> Plan {
         preconditions: Preconditions { state: DesiredState::Running {} },
         desired: DesiredState::Paused {},
         rollback: DesiredState::Running {},
+        ..plan()
+    }
+}
+
+/// Every failure up to a time after the record was made, at most so many.
+fn retry_plan(most: u32) -> Plan {
+    let until = UnixMillis::new(4_000_000_000_000);
+    let before = DesiredState::Retried { after: UnixMillis::ZERO, until: UnixMillis::new(1) };
+    Plan {
+        limits: Limits::Tasks { most, within: until.since(UnixMillis::new(1)) },
+        preconditions: Preconditions { state: before },
+        desired: DesiredState::Retried { after: UnixMillis::new(1), until },
+        rollback: before,
         ..plan()
     }
 }
@@ -127,6 +141,46 @@ async fn a_dag_is_paused_and_unpaused() {
             r#"PATCH /api/v2/dags/flaky_ingest?update_mask=is_paused {"is_paused":false}"#,
         ]
     );
+}
+
+#[tokio::test]
+async fn failed_tasks_are_cleared_run_by_run_and_nothing_takes_that_back() {
+    let (airflow, server, _folder) = started(AirflowTarget::FailedTasks("flaky_ingest".to_owned())).await;
+    let plan = retry_plan(2);
+    assert_eq!(airflow.read(&plan).await.expect("it answers"), plan.preconditions.state);
+    airflow.set(&certified_plan(&plan), Aim::Desired).await.expect("it takes it");
+    assert_eq!(airflow.read(&plan).await.expect("it answers"), plan.desired);
+    let asked = server.asked();
+    assert_eq!(
+        asked[0],
+        "GET /api/v2/dags/flaky_ingest/dagRuns/~/taskInstances?end_date_gt=1970-01-01T00:00:00.001Z\
+         &end_date_lte=2096-10-02T07:06:40.000Z&limit=100&order_by=end_date&state=failed"
+    );
+    let cleared: Vec<&String> = asked.iter().filter(|asked| asked.starts_with("POST")).collect();
+    assert_eq!(
+        cleared,
+        ["manual__one", "manual__two"].map(|run| format!(
+            "POST /api/v2/dags/flaky_ingest/clearTaskInstances {{\"dag_run_id\":\"{run}\",\"dry_run\":false,\
+             \"only_failed\":true,\"reset_dag_runs\":true}}"
+        )).iter().collect::<Vec<_>>()
+    );
+    airflow.set(&certified_plan(&plan), Aim::Desired).await.expect("once more clears nothing more");
+    airflow.set(&certified_plan(&plan), Aim::Rollback).await.expect("there is nothing to do");
+    assert!(server.asked().iter().all(|asked| asked.starts_with("GET")));
+}
+
+#[tokio::test]
+async fn more_failures_than_the_plan_allows_and_failures_of_another_time_are_left_alone() {
+    let (airflow, server, _folder) = started(AirflowTarget::FailedTasks("flaky_ingest".to_owned())).await;
+    let error = airflow.set(&certified_plan(&retry_plan(1)), Aim::Desired).await.expect_err("there are two");
+    assert!(error.to_string().contains("2 is more than the 1 that the plan allows; next:"), "{error}");
+    assert_eq!(server.engine().failed.len(), 2);
+    let (after, until) = (UnixMillis::new(1), UnixMillis::new(1_000_000_000_000));
+    let early = Plan { desired: DesiredState::Retried { after, until }, ..retry_plan(20) };
+    assert_eq!(airflow.read(&early).await.expect("it answers"), early.desired);
+    airflow.set(&certified_plan(&early), Aim::Desired).await.expect("there is nothing to do");
+    assert_eq!(server.engine().failed.len(), 2);
+    airflow.read(&pause_plan()).await.expect_err("these are no switch");
 }
 
 #[tokio::test]

@@ -7,7 +7,16 @@ use std::fmt;
 use crate::types::UnixMillis;
 
 /// A point in time as a date and a time of day.
-pub(super) struct Utc(pub(super) UnixMillis);
+#[derive(Clone, Copy, Debug)]
+pub struct Utc(pub UnixMillis);
+
+impl Utc {
+    /// As APIs take it: RFC 3339 with milliseconds.
+    #[must_use]
+    pub fn rfc_3339(self) -> String {
+        self.to_string().trim_end_matches(" UTC").replacen(' ', "T", 1) + "Z"
+    }
+}
 
 impl fmt::Display for Utc {
     /// Days to civil dates after Howard Hinnant's "chrono-compatible low-level date algorithms".
@@ -44,5 +53,7 @@ mod tests {
         ] {
             assert_eq!(Utc(UnixMillis::new(millis)).to_string(), text);
         }
+        let api = Utc(UnixMillis::new(1_700_000_000_123)).rfc_3339();
+        assert_eq!(api, "2023-11-14T22:13:20.123Z");
     }
 }
