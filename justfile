@@ -57,6 +57,10 @@ demo:
     envelopes=$(sed -n '$s/^envelopes: //p' "$dir/demo.out")
     python3 examples/verify.py "$envelopes/root.json" "$envelopes/plan.json" "$envelopes/head.json"
 
+# A real Airflow, a real incident, a certified plan; installs Airflow once, takes some ten minutes, not part of CI
+airflow:
+    scripts/airflow
+
 # Who imports whom, where the world is touched, and what may not stand in a file
 tidy:
     cargo test --locked --test tidy

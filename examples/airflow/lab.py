@@ -129,10 +129,15 @@ class Lab:
 
     # Starting
 
-    def start(self) -> None:
-        """Starts everything and returns once the API answers and the DAGs are known."""
+    def prepare(self) -> None:
+        """Makes an empty folder for one run; what an earlier one left there goes."""
         shutil.rmtree(self.run, ignore_errors=True)
         (self.run / "logs").mkdir(parents=True)
+        # Postgres may run as another user, who passes through here.
+        self.folder.chmod(0o755)
+
+    def start(self) -> None:
+        """Starts everything and returns once the API answers and the DAGs are known."""
         database = self._start_postgres()
         environment = self._environment(database)
         airflow = self.venv / "bin/airflow"
@@ -227,6 +232,7 @@ class Lab:
         environment |= {
             "AIRFLOW_HOME": str(home),
             "PATH": f"{self.venv}/bin:{environment.get('PATH', '')}",
+            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONWARNINGS": "ignore",
             "NO_PROXY": "127.0.0.1,localhost",
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp,

@@ -135,6 +135,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         lab.install()
+        lab.prepare()
         lab.start()
         lines = record(lab)
     finally:

@@ -54,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) policy: Vec<(&'static str, &'static str)>,
     /// Where all processes post traces.
     pub(crate) otlp_traces: Option<String>,
+    /// Whether the test starts the target's agent itself.
+    pub(crate) no_agents: bool,
 }
 
 /// The command `quorate` of this build.
@@ -116,6 +118,9 @@ impl Cluster {
         }
         if let Some(url) = &options.otlp_traces {
             arguments.extend(["--otlp-traces".to_owned(), url.clone()]);
+        }
+        if options.no_agents {
+            arguments.push("--no-agents".to_owned());
         }
         let (dev, ready) = start_dev(folder.path(), &arguments);
         Self { folder: Some(folder), dev, ready, successors: Vec::new(), _turn: turn }

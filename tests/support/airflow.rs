@@ -39,6 +39,8 @@ pub(crate) struct Engine {
     /// Every request as `METHOD /path?query body`, without logins.
     pub(crate) asked: Vec<String>,
     pub(crate) logins: usize,
+    /// Answers this status to whatever would change it.
+    pub(crate) refuses_changes: Option<StatusCode>,
     /// Answers nothing but this status from now on.
     pub(crate) broken: Option<StatusCode>,
 }
@@ -64,6 +66,7 @@ impl RecordedAirflow {
             runs: Vec::new(),
             asked: Vec::new(),
             logins: 0,
+            refuses_changes: None,
             broken: None,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -106,9 +109,13 @@ impl RecordedAirflow {
     /// Notes a request; the refusal when it is not authenticated.
     fn admit(&self, headers: &HeaderMap, request: String) -> Option<Response> {
         let mut engine = self.engine();
+        let changes = !request.starts_with("GET");
         engine.asked.push(request);
         if let Some(status) = engine.broken {
             return Some((status, "upstream is away").into_response());
+        }
+        if let Some(status) = engine.refuses_changes.filter(|_| changes) {
+            return Some((status, Json(json!({ "detail": "Forbidden" }))).into_response());
         }
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let refusal = match given {
@@ -280,7 +287,7 @@ async fn tasks(
     let is_in = |task: &Value| {
         let ended = task["end_date"].as_str().unwrap_or_default();
         failed.iter().any(|run| task["dag_run_id"] == *run)
-            && query.get("end_date_gte").is_none_or(|from| ended >= from.as_str())
+            && query.get("end_date_gt").is_none_or(|from| ended > from.as_str())
             && query.get("end_date_lte").is_none_or(|to| ended <= to.as_str())
     };
     server.answer_with("failed", |answer| {
