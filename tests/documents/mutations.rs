@@ -6,6 +6,7 @@ use quorate::{
     knowledge::{
         certified::Certified,
         head::{Head, Mode},
+        operator_request::VerifiedOperatorRequest,
         plan::Plan,
         receipt::VerifiedReceipt,
         root::VerifiedRoot,
@@ -15,8 +16,8 @@ use quorate::{
 
 use super::{
     fixture::{
-        agent_key, cluster_of, committee, head_of, plan, receipt, root, sealed_head, sealed_plan,
-        sealed_receipt, sealed_root,
+        agent_key, cluster_of, committee, head_of, operator_key, plan, receipt, request, root, sealed_head,
+        sealed_plan, sealed_receipt, sealed_root, verified_root,
     },
     verifiers::{Documents, Files, library},
 };
@@ -115,6 +116,20 @@ fn every_byte_of_a_receipt() {
         Some(meaning(verified.envelope(), &[agent.id()]))
     };
     assert_eq!(survives(&sealed_receipt(&receipt()), read), tokens(1));
+}
+
+#[test]
+fn every_byte_of_an_operators_request() {
+    let root = verified_root();
+    let read = |bytes: &[u8]| {
+        let cluster = root.committee().cluster();
+        let verified =
+            VerifiedOperatorRequest::verify(bytes, root.operators(), cluster, root.committee().epoch())
+                .ok()?;
+        assert_eq!(verified.digest(), Digest::of(verified.envelope().unverified_body()));
+        Some(meaning(verified.envelope(), &[verified.operator().key.id()]))
+    };
+    assert_eq!(survives(&request().sign(&operator_key()).to_json(), read), tokens(1));
 }
 
 #[test]

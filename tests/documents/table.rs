@@ -4,6 +4,7 @@ use base64::Engine as _;
 use quorate::{
     knowledge::{
         head::{HEAD_TYPE, Mode},
+        operator_request::{OPERATOR_REQUEST_TYPE, OperatorRequest, VerifiedOperatorRequest},
         plan::{PLAN_TYPE, Plan},
         receipt::{RECEIPT_TYPE, Receipt, VerifiedReceipt},
         root::{ROOT_TYPE, Root, RootOperator},
@@ -13,8 +14,8 @@ use quorate::{
 
 use super::{
     fixture::{
-        agent_key, cluster_of, head_of, owner_keys, plan, receipt, replica_keys, root, seal, sealed_head,
-        sealed_plan, sealed_receipt, sealed_root,
+        agent_key, cluster_of, head_of, operator_key, owner_keys, plan, receipt, replica_keys, request, root,
+        seal, sealed_head, sealed_plan, sealed_receipt, sealed_root, verified_root,
     },
     verifiers::{Documents, assert_all},
 };
@@ -375,6 +376,51 @@ fn receipts_of_other_agents_clusters_types_and_sizes_are_refused() {
         ("of another cluster", of(Receipt { cluster: Digest::of(b"other"), ..receipt() })),
         ("of another version", of(Receipt { v: 2, ..receipt() })),
         ("a byte too large", seal(RECEIPT_TYPE, large, std::slice::from_ref(&key))),
+    ];
+    for (what, envelope) in cases {
+        assert!(!verify(&envelope), "{what}");
+    }
+}
+
+#[test]
+fn requests_of_others_and_for_other_clusters_epochs_types_and_sizes_are_refused() {
+    let (key, root) = (operator_key(), verified_root());
+    let verify = |envelope: &[u8]| {
+        let (cluster, epoch) = (root.committee().cluster(), root.committee().epoch());
+        VerifiedOperatorRequest::verify(envelope, root.operators(), cluster, epoch).is_ok()
+    };
+    assert!(verify(&request().sign(&key).to_json()));
+    let body = request().to_bytes();
+    let seal = |body: &[u8], signers: &[SecretKey]| seal(OPERATOR_REQUEST_TYPE, body.to_vec(), signers);
+    let mut large = body.clone();
+    large.resize(MAX_DOCUMENT_BYTES + 1, b' ');
+    let text = String::from_utf8(body.clone()).expect("JSON is UTF-8");
+    let changed = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from} does not occur in {text}");
+        seal(text.replacen(from, to, 1).as_bytes(), std::slice::from_ref(&key))
+    };
+    let of = |request: OperatorRequest| request.sign(&key).to_json();
+    let cases = [
+        ("a stranger's", seal(&body, &[SecretKey::from_seed(&[22; 32])])),
+        ("an owner's", seal(&body, &owner_keys()[..1])),
+        ("an agent's", seal(&body, &[agent_key()])),
+        ("a quorum's", seal(&body, &replica_keys())),
+        ("the operator's and an owner's", seal(&body, &[key.clone(), owner_keys()[0].clone()])),
+        ("nobody's", seal(&body, &[])),
+        ("of another type", super::fixture::seal(RECEIPT_TYPE, body.clone(), std::slice::from_ref(&key))),
+        ("for another cluster", of(OperatorRequest { cluster: Digest::of(b"other"), ..request() })),
+        ("for another epoch", of(OperatorRequest { epoch: Epoch::new(2), ..request() })),
+        ("of another version", of(OperatorRequest { v: 2, ..request() })),
+        ("a byte too large", seal(&large, std::slice::from_ref(&key))),
+        ("an unknown field", changed("{", "{\"more\":1,")),
+        ("an unknown field inside", changed("\"mode\"", "\"more\":1,\"mode\"")),
+        ("a field twice", changed("\"counter\":1", "\"counter\":1,\"counter\":1")),
+        ("a float", changed("\"counter\":1", "\"counter\":1.0")),
+        ("another kind", changed("\"stop\"", "\"pause\"")),
+        ("another mode", changed("\"hold\"", "\"act\"")),
+        ("a target twice", changed("[\"extract_pool\"]", "[\"extract_pool\",\"extract_pool\"]")),
+        ("no target", changed("[\"extract_pool\"]", "[]")),
+        ("another word for all", changed("[\"extract_pool\"]", "\"every\"")),
     ];
     for (what, envelope) in cases {
         assert!(!verify(&envelope), "{what}");

@@ -8,6 +8,7 @@
 use quorate::{
     knowledge::{
         head::{HEAD_TYPE, Head, HeadEntry, Mode},
+        operator_request::{OperatorRequest, Request, Selection, StopMode},
         plan::{
             DesiredState, Limits, Measure, OnStale, PLAN_TYPE, Plan, Preconditions, Reason, RiskClass,
             Verify, VerifyElse, VerifyOp,
@@ -178,4 +179,15 @@ pub(crate) fn receipt() -> Receipt {
 
 pub(crate) fn sealed_receipt(receipt: &Receipt) -> Vec<u8> {
     seal(RECEIPT_TYPE, receipt.to_bytes(), &[agent_key()])
+}
+
+/// The operator's first request: to hold every target it may.
+pub(crate) fn request() -> OperatorRequest {
+    OperatorRequest {
+        v: 1,
+        cluster: cluster_of(&root()),
+        epoch: Epoch::new(1),
+        counter: 1,
+        request: Request::Stop { targets: Selection::These([target()].into()), mode: StopMode::Hold },
+    }
 }
