@@ -10,7 +10,7 @@ use super::{
     ExitCode, Failure,
     output::{Format, Output},
 };
-use crate::service::bench::{Quantiles, TemporaryFolder, consensus, cycle, footprint, ingest};
+use crate::service::bench::{Quantiles, TemporaryFolder, consensus, cycle, footprint, ingest, paced};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,7 +69,7 @@ struct ConsensusArguments {
     dir: PathBuf,
 }
 
-/// Telemetry into windows: by the decoder and the monitor alone, and through the HTTP door
+/// Telemetry into windows: by the decoder and the monitor alone, through the HTTP door, and at given rates
 #[derive(Debug, clap::Args)]
 struct IngestArguments {
     /// How long each measurement takes, in seconds
@@ -78,6 +78,18 @@ struct IngestArguments {
     /// Connections to the door, each with one request at a time
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     connections: u16,
+    /// Requests a second that come whether earlier ones were answered or not; one measurement for each
+    #[arg(
+        long,
+        value_name = "COUNT,..",
+        value_delimiter = ',',
+        default_values_t = [1_000, 10_000],
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    rates: Vec<u32>,
+    /// Points of each of twenty metrics in those requests; 1 is what a short process posts
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rate_points: u16,
 }
 
 /// From a window's last sample to the plan's certificate, its logging and the agent's application
@@ -216,6 +228,10 @@ async fn measure_ingest(arguments: &IngestArguments, output: Output) -> Result<E
     output.event(&alone)?;
     let door = ingest::measure_door(measure, arguments.connections.into()).await.map_err(Failure::failed)?;
     output.event(&door)?;
+    for rate in &arguments.rates {
+        let paced = paced::measure_paced(measure, *rate, arguments.rate_points.into()).await;
+        output.event(&paced.map_err(Failure::failed)?)?;
+    }
     Ok(ExitCode::Done)
 }
 

@@ -1,14 +1,17 @@
 //! The monitor as a whole: the recorded incident's totals, and the laws that hold for any samples.
 
 use proptest::prelude::*;
-use std::{collections::BTreeMap, io::Read, path::Path};
+use std::{collections::BTreeMap, io::Read, path::Path, sync::Arc};
 
 use super::{
     Amount, Batch, Closed, Kind, Measure, Monitor, MonitorParameters, Reason, SAMPLES_PER_STREAM, Sample,
     Temporality, UnixNanos, recording, totals,
 };
 use crate::{
-    knowledge::observation::{AttributeValue, SeriesKey, SeriesSummary},
+    knowledge::{
+        buckets::Buckets,
+        observation::{AttributeValue, SeriesKey, SeriesSummary},
+    },
     types::{Millis, Quantity, SourceId, UnixMillis, WindowIndex},
 };
 
@@ -185,6 +188,71 @@ fn of_two_kinds_under_one_name_one_is_reported_and_one_is_counted_as_left_out() 
         assert_eq!(closed.left_out, 1);
         assert!(matches!(closed.summary.series.get(&series("m")), Some(SeriesSummary::Level { .. })));
     }
+}
+
+fn ended(time_ms: u64) -> Sample {
+    Sample { measure: Measure::Ended, ..level(time_ms, 0) }
+}
+
+#[test]
+fn a_level_that_ended_has_no_value_and_leaves_its_place_unless_it_comes_back() {
+    let table: [(&[Sample], bool); 5] = [
+        (&[level(1_000, 4)], true),
+        (&[level(1_000, 4), ended(2_000)], false),
+        (&[ended(2_000), level(1_000, 4)], false),
+        (&[level(1_000, 4), ended(2_000), level(3_000, 5)], true),
+        (&[ended(2_000)], false),
+    ];
+    for (samples, lives) in table {
+        let mut monitor = Monitor::new(parameters(), STARTED_AT);
+        let samples: Vec<_> = samples.iter().map(|sample| ("m", sample.clone())).collect();
+        let ingested = monitor.ingest(&batch(&samples), STARTED_AT);
+        assert_eq!((ingested.accepted, ingested.rejected.len()), (samples.len() as u64, 0));
+        let closed = monitor.close(window(0)).expect("it is open");
+        assert_eq!(closed.summary.series.len(), usize::from(lives), "{samples:?}");
+        assert_eq!(monitor.series_count(), usize::from(lives), "{samples:?}");
+    }
+    // One that comes back in the next window keeps its place.
+    let mut monitor = Monitor::new(parameters(), STARTED_AT);
+    monitor.ingest(&batch(&[("m", ended(2_000)), ("m", level(12_000, 5))]), STARTED_AT);
+    assert_eq!(monitor.close(window(0)).expect("it is open").summary.series.len(), 0);
+    assert_eq!(monitor.close(window(1)).expect("it is open").summary.series.len(), 1);
+}
+
+fn histogram(time_ms: u64, scale: i64, offset: i64, counts: &[u64]) -> Sample {
+    let buckets = Buckets::of_counts(scale, 0, (0, &[]), (offset, counts)).expect("they are buckets");
+    let amount = amount(counts.iter().sum::<u64>().try_into().expect("a small number"));
+    let amount = Amount { buckets: Some(Arc::new(buckets)), ..amount };
+    Sample { kind: Kind::ExponentialHistogram, ..cumulative(at(0), time_ms, 0) }.with(amount)
+}
+
+impl Sample {
+    fn with(self, amount: Amount) -> Self {
+        Self { measure: Measure::Growth(Temporality::Cumulative, amount), ..self }
+    }
+}
+
+/// SDKs halve the scale when the range of values grows; what came in between must not be seen at the old one.
+#[test]
+fn a_histogram_that_became_coarser_rises_by_the_values_that_came_and_where_they_lie() {
+    let samples = [
+        // Two values from 4 to 8 in quarters of an octave, then the same and one near 1,000 at scale 0.
+        ("m", histogram(5_000, 2, 8, &[1, 0, 0, 1])),
+        ("m", histogram(15_000, 0, 2, &[2, 0, 0, 0, 0, 0, 0, 1])),
+    ];
+    let quantiles = closed(&samples, 2).into_iter().map(|closed| {
+        let Some(SeriesSummary::Distribution { count, buckets, .. }) =
+            closed.summary.series.get(&series("m"))
+        else {
+            panic!("it is a distribution");
+        };
+        (*count, buckets.quantile(500).map(Quantity::to_f64), buckets.quantile(1_000).map(Quantity::to_f64))
+    });
+    let quantiles: Vec<_> = quantiles.collect();
+    let fine = 4.0 * 2.0_f64.sqrt().sqrt();
+    assert_eq!((quantiles[0].0, quantiles[0].2), (2, Some(8.0)));
+    assert!(quantiles[0].1.is_some_and(|median| (median - fine).abs() < 1e-6));
+    assert_eq!(quantiles[1], (1, Some(1_024.0), Some(1_024.0)));
 }
 
 fn expected_totals(name: &str) -> Vec<serde_json::Value> {

@@ -3,11 +3,14 @@
 //!
 //! One structure serves all kinds of metrics and one all kinds of points; their fields have one meaning.
 
+mod loose;
+
 use serde::{
-    Deserialize, Deserializer,
-    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    Deserialize,
+    de::{Error as _, IgnoredAny},
 };
-use std::{collections::BTreeMap, fmt};
+
+use self::loose::{Loose, Numbers};
 
 use super::{
     assemble::{Assembler, Attribute, Head, Histogram, Number, Quantile, Shape},
@@ -22,6 +25,10 @@ use crate::{
 /// A byte order mark, which some clients write before the text.
 const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 
+/// The most objects in a body: those of ten thousand points with twenty attributes each. An object takes at least
+/// two bytes of text and some three hundred of memory.
+const MAX_OBJECTS: usize = 500_000;
+
 pub(super) fn parse(body: &[u8]) -> Result<Request, serde_json::Error> {
     let body = without_mark(body);
     if body.is_empty() {
@@ -30,6 +37,9 @@ pub(super) fn parse(body: &[u8]) -> Result<Request, serde_json::Error> {
     // A derived structure would also be read from a list of its fields.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(serde_json::Error::custom("an object with resourceMetrics is expected, not a list"));
+    }
+    if body.iter().filter(|byte| **byte == b'{').count() > MAX_OBJECTS {
+        return Err(serde_json::Error::custom(format_args!("it has more than {MAX_OBJECTS} objects")));
     }
     let request: Request = serde_json::from_slice::<Option<_>>(body)?.unwrap_or_default();
     if request.snake_case.is_some() {
@@ -73,21 +83,16 @@ struct ScopeMetrics {
     metrics: List<Metric>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Default)]
 struct Metric {
     name: Option<String>,
-    description: Option<IgnoredAny>,
-    unit: Option<IgnoredAny>,
-    metadata: Option<IgnoredAny>,
     gauge: Option<Data>,
     sum: Option<Data>,
     histogram: Option<Data>,
     exponential_histogram: Option<Data>,
     summary: Option<Data>,
-    /// Kinds of metrics that are not known, to count their points.
-    #[serde(flatten)]
-    unknown: BTreeMap<String, serde_json::Value>,
+    /// How many points came of kinds that are not known.
+    unknown_points: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -109,8 +114,8 @@ struct DataPoint {
     as_double: Loose,
     count: Loose,
     sum: Loose,
-    bucket_counts: List<Loose>,
-    explicit_bounds: List<Loose>,
+    bucket_counts: Numbers<u64>,
+    explicit_bounds: Numbers<f64>,
     scale: Loose,
     zero_count: Loose,
     positive: Option<Side>,
@@ -123,7 +128,18 @@ struct DataPoint {
 #[serde(rename_all = "camelCase", default)]
 struct Side {
     offset: Loose,
-    bucket_counts: List<Loose>,
+    bucket_counts: Numbers<u64>,
+}
+
+impl Side {
+    /// The offset and the counts that follow it; an absent side has none.
+    fn counted(side: Option<&Self>) -> Result<(i64, &[u64]), BucketsError> {
+        let Some(Self { offset, bucket_counts }) = side else {
+            return Ok((0, &[]));
+        };
+        let offset = if *offset == Loose::Absent { Some(0) } else { offset.to_i64() };
+        offset.zip(bucket_counts.0.as_deref()).ok_or(BucketsError::Index)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -155,111 +171,13 @@ struct AnyValue {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ArrayValue {
-    values: List<Option<AnyValue>>,
+    values: List<Option<Box<AnyValue>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct KeyValueList {
     values: List<KeyValue>,
-}
-
-/// A number, or what stands in its place.
-#[derive(Clone, Debug, Default, PartialEq)]
-enum Loose {
-    #[default]
-    Absent,
-    Unsigned(u64),
-    Signed(i64),
-    Double(f64),
-    Text(String),
-    Wrong,
-}
-
-impl Loose {
-    /// A count; zero when it is absent.
-    fn or_zero(&self) -> Option<u64> {
-        if *self == Self::Absent { Some(0) } else { self.to_u64() }
-    }
-
-    fn to_u64(&self) -> Option<u64> {
-        match self {
-            Self::Unsigned(number) => Some(*number),
-            Self::Text(text) => text.parse().ok(),
-            Self::Double(number) => whole(*number).and_then(|number| u64::try_from(number).ok()),
-            Self::Absent | Self::Signed(_) | Self::Wrong => None,
-        }
-    }
-
-    fn to_i64(&self) -> Option<i64> {
-        match self {
-            Self::Unsigned(number) => i64::try_from(*number).ok(),
-            Self::Signed(number) => Some(*number),
-            Self::Text(text) => text.parse().ok(),
-            Self::Double(number) => whole(*number),
-            Self::Absent | Self::Wrong => None,
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a client wrote an integer where a double belongs")]
-    fn to_f64(&self) -> Option<f64> {
-        match self {
-            Self::Unsigned(number) => Some(*number as f64),
-            Self::Signed(number) => Some(*number as f64),
-            Self::Double(number) => Some(*number),
-            // Also "NaN", "Infinity" and "-Infinity", the names of those values in OTLP.
-            Self::Text(text) => text.parse().ok(),
-            Self::Absent | Self::Wrong => None,
-        }
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the value is whole and below 2^53 in size")]
-fn whole(number: f64) -> Option<i64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    (number.fract().abs() < f64::EPSILON && number.abs() < EXACT).then_some(number as i64)
-}
-
-impl<'de> Deserialize<'de> for Loose {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LooseVisitor)
-    }
-}
-
-struct LooseVisitor;
-
-impl<'de> Visitor<'de> for LooseVisitor {
-    type Value = Loose;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number or its text")
-    }
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Loose, E> {
-        Ok(Loose::Unsigned(number))
-    }
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Loose, E> {
-        Ok(Loose::Signed(number))
-    }
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Loose, E> {
-        Ok(Loose::Double(number))
-    }
-    fn visit_str<E: Error>(self, text: &str) -> Result<Loose, E> {
-        Ok(Loose::Text(text.to_owned()))
-    }
-    fn visit_unit<E: Error>(self) -> Result<Loose, E> {
-        Ok(Loose::Absent)
-    }
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Loose, E> {
-        Ok(Loose::Wrong)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Loose, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Loose::Wrong)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Loose, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Loose::Wrong)
-    }
 }
 
 impl Request {
@@ -298,11 +216,8 @@ impl Metric {
         if let Some(data) = &self.summary {
             data.points().for_each(|point| point.read_summary(into));
         }
-        for data in self.unknown.values() {
-            let points = data.get("dataPoints").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
-            if points > 0 {
-                into.refuse(Reason::UnknownKind, points as u64);
-            }
+        if self.unknown_points > 0 {
+            into.refuse(Reason::UnknownKind, self.unknown_points);
         }
     }
 }
@@ -314,8 +229,8 @@ impl Data {
 
     fn temporality(&self) -> Option<Temporality> {
         match &self.aggregation_temporality {
-            Loose::Text(name) if name == "AGGREGATION_TEMPORALITY_DELTA" => Some(Temporality::Delta),
-            Loose::Text(name) if name == "AGGREGATION_TEMPORALITY_CUMULATIVE" => {
+            Loose::Text(name) if **name == *"AGGREGATION_TEMPORALITY_DELTA" => Some(Temporality::Delta),
+            Loose::Text(name) if **name == *"AGGREGATION_TEMPORALITY_CUMULATIVE" => {
                 Some(Temporality::Cumulative)
             }
             other @ (Loose::Absent
@@ -363,26 +278,18 @@ impl DataPoint {
     }
 
     fn explicit_buckets(&self) -> Result<Buckets, BucketsError> {
-        let bounds = self.explicit_bounds.iter().flatten().map(Loose::to_f64);
-        let bounds: Option<Vec<f64>> = bounds.collect();
-        let counts = whole_numbers(&self.bucket_counts);
-        bounds
-            .zip(counts)
-            .map_or(Err(BucketsError::Bounds), |(bounds, counts)| Buckets::of_bounds(&bounds, &counts))
+        match (&self.explicit_bounds.0, &self.bucket_counts.0) {
+            (Some(bounds), Some(counts)) => Buckets::of_bounds(bounds, counts),
+            (Some(_) | None, Some(_) | None) => Err(BucketsError::Bounds),
+        }
     }
 
     fn exponential_buckets(&self) -> Result<Buckets, BucketsError> {
         let scale = if self.scale == Loose::Absent { Some(0) } else { self.scale.to_i64() };
         let zero = self.zero_count.or_zero().ok_or(BucketsError::Index)?;
-        let side = |side: &Option<Side>| match side {
-            None => Ok((0, Vec::new())),
-            Some(Side { offset, bucket_counts }) => {
-                let offset = if *offset == Loose::Absent { Some(0) } else { offset.to_i64() };
-                offset.zip(whole_numbers(bucket_counts)).ok_or(BucketsError::Index)
-            }
-        };
-        let ((below, negative), (above, positive)) = (side(&self.negative)?, side(&self.positive)?);
-        Buckets::of_counts(scale.ok_or(BucketsError::Scale)?, zero, (below, &negative), (above, &positive))
+        let ((below, negative), (above, positive)) =
+            (Side::counted(self.negative.as_ref())?, Side::counted(self.positive.as_ref())?);
+        Buckets::of_counts(scale.ok_or(BucketsError::Scale)?, zero, (below, negative), (above, positive))
     }
 
     fn read_summary<'a>(&'a self, into: &mut Assembler<'a>) {
@@ -400,11 +307,6 @@ impl DataPoint {
             (Some(_) | None, Some(_) | None) => into.refuse(Reason::NoValue, 1),
         }
     }
-}
-
-/// All numbers of a list; `None` when one is none.
-fn whole_numbers(list: &List<Loose>) -> Option<Vec<u64>> {
-    list.iter().flatten().map(Loose::to_u64).collect()
 }
 
 fn read_attributes<'a>(attributes: &'a List<KeyValue>, into: &mut Assembler<'a>) {
@@ -444,7 +346,7 @@ impl AnyValue {
         } else if let Some(number) = self.double_value.to_f64() {
             nested::double(number)
         } else if let Some(list) = &self.array_value {
-            let values = list.values.iter().flatten().map(|value| nested_value(value.as_ref()));
+            let values = list.values.iter().flatten().map(|value| nested_value(value.as_deref()));
             nested::list(&values.collect::<Vec<_>>())
         } else if let Some(map) = &self.kvlist_value {
             let entries = map.values.iter().flatten();

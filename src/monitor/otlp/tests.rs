@@ -28,6 +28,14 @@ fn only_sum(point: &serde_json::Value) -> Vec<u8> {
     metrics(&serde_json::json!([{"name": "runs", "unit": "1", "sum": sum}]))
 }
 
+/// The same request in both forms; the protobuf one is made by the reference library.
+fn in_both_forms(body: &[u8]) -> [Batch; 2] {
+    let reference: ExportMetricsServiceRequest =
+        serde_json::from_slice(body).expect("the reference reads it");
+    let protobuf = decode(&reference.encode_to_vec(), PROTOBUF, None).expect("the body is well-formed");
+    [decoded(body), protobuf]
+}
+
 fn decoded(body: &[u8]) -> Batch {
     decode(body, JSON, None).expect("the body is well-formed")
 }
@@ -257,4 +265,119 @@ fn a_body_written_anew_has_other_times_and_names_and_nothing_else_changed() {
             assert_eq!((new_key, new_sample.measure), (expected, sample.measure));
         }
     }
+}
+
+fn only(kind: &str, point: &serde_json::Value) -> Vec<u8> {
+    let data = serde_json::json!({"dataPoints": [point], "aggregationTemporality": 2});
+    metrics(&serde_json::json!([{"name": "m", kind: data}]))
+}
+
+#[test]
+fn histograms_of_both_kinds_say_where_their_values_lie_in_either_form() {
+    let exponential = serde_json::json!({
+        "timeUnixNano": "9", "count": "6", "sum": 90.0, "scale": 0, "zeroCount": "1",
+        "positive": {"offset": 2, "bucketCounts": ["1", "0", "2"]},
+        "negative": {"offset": -1, "bucketCounts": ["2"]},
+    });
+    let finest = serde_json::json!({
+        "timeUnixNano": "9", "count": "1", "sum": 42.0, "scale": 20,
+        "positive": {"offset": 5_654_254, "bucketCounts": ["1"]},
+    });
+    let explicit = serde_json::json!({
+        "timeUnixNano": "9", "count": "4", "sum": 90.0,
+        "bucketCounts": ["1", "2", "0", "1"], "explicitBounds": [8.0, 16.0, 32.0],
+    });
+    let table = [
+        ("exponentialHistogram", &exponential, [-0.5, 8.0, 32.0]),
+        ("exponentialHistogram", &finest, [42.0, 42.0, 42.0]),
+        ("histogram", &explicit, [8.0, 16.0, 32.0]),
+    ];
+    for (kind, point, expected) in table {
+        for batch in in_both_forms(&only(kind, point)) {
+            let points = points(&batch);
+            let [(_, Sample { measure: Measure::Growth(_, amount), .. })] = &points[..] else {
+                panic!("{kind} is {points:?}, {:?}", batch.refused());
+            };
+            let buckets = amount.buckets.as_ref().expect("it says where its values lie");
+            for (thousandths, value) in [250, 660, 1_000].into_iter().zip(expected) {
+                let found = buckets.quantile(thousandths).expect("there are values").to_f64();
+                assert!((found - value).abs() < 1e-3, "{kind} {point} at {thousandths}: {found}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_summary_is_a_distribution_and_a_gauge_for_each_quantile() {
+    let point = serde_json::json!({
+        "timeUnixNano": "9", "startTimeUnixNano": "5", "count": "10", "sum": 55.0,
+        "attributes": [{"key": "zone", "value": {"stringValue": "z"}}],
+        "quantileValues": [{"quantile": 0.5, "value": 5.0}, {"quantile": 0.99, "value": 10.0}],
+    });
+    for batch in in_both_forms(&only("summary", &point)) {
+        assert_eq!((batch.len(), batch.refused().len()), (1, 0), "it is one data point");
+        let found: Vec<_> = points(&batch)
+            .into_iter()
+            .map(|(key, sample)| (key.attributes.get("quantile").cloned(), sample.kind, sample.measure))
+            .collect();
+        let amount = Amount::new(Quantity::from_i64(10), Quantity::from_i64(55));
+        let level = |quantile: &str, value| {
+            let quantile = Some(AttributeValue::Text(quantile.to_owned()));
+            (quantile, Kind::Gauge, Measure::Level(Quantity::from_i64(value)))
+        };
+        let growth = (None, Kind::Summary, Measure::Growth(Temporality::Cumulative, amount));
+        assert_eq!(found, [growth, level("0.5", 5), level("0.99", 10)]);
+    }
+    // Quantiles of no values are NaN; and a point counts whole or not at all.
+    let mut unknown = point.clone();
+    unknown["quantileValues"][0]["value"] = "NaN".into();
+    assert_eq!(decoded(&only("summary", &unknown)).points().count(), 2);
+    let mut infinite = point;
+    infinite["quantileValues"][1]["value"] = "Infinity".into();
+    let batch = decoded(&only("summary", &infinite));
+    assert!(batch.is_empty());
+    assert_eq!(batch.refused(), &BTreeMap::from([(Reason::NotFinite, 1)]));
+}
+
+#[test]
+fn what_names_a_process_or_a_run_is_no_part_of_an_identity_and_the_order_of_attributes_neither() {
+    let point = |pairs: &[(&str, &str)]| {
+        let attribute =
+            |(key, value): &(&str, &str)| serde_json::json!({"key": key, "value": {"stringValue": value}});
+        pairs.iter().map(attribute).collect::<Vec<_>>()
+    };
+    let body = |resource: &[(&str, &str)], attributes: &[(&str, &str)]| {
+        let gauge = serde_json::json!({"dataPoints": [{"timeUnixNano": 9, "asInt": 1, "attributes": point(attributes)}]});
+        let scopes = serde_json::json!([{"metrics": [{"name": "m", "gauge": gauge}]}]);
+        let group = serde_json::json!({"resource": {"attributes": point(resource)}, "scopeMetrics": scopes});
+        serde_json::json!({"resourceMetrics": [group]}).to_string().into_bytes()
+    };
+    let bare = [("service.name", "unknown_service:python"), ("zone", "z")];
+    let identity = |body: &[u8]| points(&decoded(body))[0].0.clone();
+    let expected = identity(&body(&bare, &[("a", "1"), ("b", "2")]));
+    for named in ["service.instance.id", "prefect.flow-run.id", "prefect.flow-run.name", "process.pid"] {
+        let resource = [("zone", "z"), (named, "7f"), ("service.name", "unknown_service:python")];
+        assert_eq!(identity(&body(&resource, &[("b", "2"), ("a", "1")])), expected, "{named}");
+    }
+    assert_ne!(identity(&body(&bare, &[("a", "2"), ("b", "2")])), expected);
+}
+
+#[test]
+fn a_request_has_a_bounded_number_of_points_and_bytes_and_the_rest_is_refused_alone() {
+    let table = [(super::super::MAX_POINTS + 7, 1), (20_000, 3_000)];
+    for (all, attribute_bytes) in table {
+        let value = "x".repeat(attribute_bytes);
+        let resource = serde_json::json!({"attributes": [{"key": "k", "value": {"stringValue": value}}]});
+        let points = vec![r#"{"timeUnixNano":9,"asInt":1}"#; all].join(",");
+        let body = format!(
+            r#"{{"resourceMetrics":[{{"resource":{resource},"scopeMetrics":[{{"metrics":[{{"name":"m","gauge":{{"dataPoints":[{points}]}}}}]}}]}}]}}"#
+        );
+        let batch = decoded(body.as_bytes());
+        let refused = batch.refused().get(&Reason::TooManyPoints).copied().unwrap_or_default();
+        assert_eq!(batch.len() as u64 + refused, all as u64);
+        assert!(refused > 0 && batch.len() <= super::super::MAX_POINTS);
+        assert!(batch.memory_bytes() <= 3 * super::super::MAX_BATCH_BYTES, "{}", batch.memory_bytes());
+    }
+    let objects = format!(r#"{{"resourceMetrics":[{}{{}}]}}"#, "{},".repeat(500_000));
+    assert!(matches!(decode(objects.as_bytes(), JSON, None), Err(DecodeError::Malformed { .. })));
 }

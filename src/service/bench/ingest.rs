@@ -18,7 +18,7 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
-    process::Command,
+    process::{Child, Command},
     sync::watch,
     time::Instant,
 };
@@ -57,9 +57,9 @@ const TIME_MARK: u64 = 0x0123_4567_89ab_cdef;
 /// A start long before: the streams are old.
 const STREAM_START_NANOS: u64 = 1_000_000_000_000_000_000;
 
-const PROTOBUF: &str = "application/x-protobuf";
+pub(super) const PROTOBUF: &str = "application/x-protobuf";
 
-const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(10), body_bytes: 64 * 1024 };
+pub(super) const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(10), body_bytes: 64 * 1024 };
 
 /// What was measured without HTTP, on one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -148,12 +148,13 @@ pub enum IngestBenchError {
 
 /// Requests that together carry every series once, with the places of their times.
 #[derive(Clone, Debug)]
-struct Bodies(Vec<(Vec<u8>, Vec<usize>)>);
+pub(super) struct Bodies(Vec<(Vec<u8>, Vec<usize>)>);
 
 impl Bodies {
-    fn new() -> Self {
+    /// Requests of [`METRICS`] metrics with so many points each.
+    pub(super) fn new(points_per_metric: usize) -> Self {
         let body = |request: usize| {
-            let bytes = request_of(request).encode_to_vec();
+            let bytes = request_of(request, points_per_metric).encode_to_vec();
             let mark = TIME_MARK.to_le_bytes();
             let places = (0..bytes.len() - mark.len()).filter(|at| bytes[*at..].starts_with(&mark)).collect();
             (bytes, places)
@@ -161,8 +162,13 @@ impl Bodies {
         Self((0..REQUESTS).map(body).collect())
     }
 
+    /// How many points each has.
+    pub(super) fn points_per_request(&self) -> usize {
+        self.0.first().map_or(0, |(_, places)| places.len())
+    }
+
     /// A request's body with this time.
-    fn at(&mut self, request: usize, time: UnixMillis) -> &[u8] {
+    pub(super) fn at(&mut self, request: usize, time: UnixMillis) -> &[u8] {
         let (bytes, places) = &mut self.0[request % REQUESTS];
         let nanos = (time.as_millis() * 1_000_000).to_le_bytes();
         for place in places {
@@ -172,14 +178,14 @@ impl Bodies {
     }
 }
 
-fn request_of(request: usize) -> ExportMetricsServiceRequest {
+fn request_of(request: usize, points_per_metric: usize) -> ExportMetricsServiceRequest {
     let attribute = |key: &str, value: String| KeyValue {
         key: key.to_owned(),
         value: Some(AnyValue { value: Some(Value::StringValue(value)) }),
         ..Default::default()
     };
     let metric = |number: usize| {
-        let points = (0_i64..).take(POINTS_PER_METRIC).map(|point| NumberDataPoint {
+        let points = (0_i64..).take(points_per_metric).map(|point| NumberDataPoint {
             attributes: vec![
                 attribute("dag_id", format!("nightly_{}", point / 10)),
                 attribute("task_id", format!("extract_{point}")),
@@ -226,7 +232,7 @@ fn new_monitor(started_at: UnixMillis) -> Monitor {
 /// # Errors
 /// [`IngestBenchError`].
 pub fn measure_alone(measure: Duration) -> Result<AloneFigures, IngestBenchError> {
-    let (mut bodies, process) = (Bodies::new(), std::process::id());
+    let (mut bodies, process) = (Bodies::new(POINTS_PER_METRIC), std::process::id());
     let mut time = clock::wall_clock();
     let mut monitor = new_monitor(time);
     let mut open = WindowIndex::containing(time, WINDOW);
@@ -309,40 +315,68 @@ pub async fn serve_door<E>(say: impl FnOnce(&DoorAddress) -> Result<(), E>) -> R
     Ok(())
 }
 
+/// A door in a process of its own.
+#[derive(Debug)]
+pub(super) struct DoorProcess {
+    child: Child,
+    id: u32,
+    /// Where it takes metrics.
+    pub(super) url: String,
+}
+
+impl DoorProcess {
+    pub(super) async fn start() -> Result<Self, IngestBenchError> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["bench", "door"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (Some(id), Some(said)) = (child.id(), child.stdout.take()) else {
+            return Err(Self::gone("cannot be started"));
+        };
+        let line = BufReader::new(said).lines().next_line().await?.ok_or_else(|| Self::gone("has ended"))?;
+        let DoorAddress { url } = serde_json::from_str(&line).map_err(io::Error::from)?;
+        Ok(Self { child, id, url })
+    }
+
+    pub(super) fn usage(&self) -> Result<Usage, IngestBenchError> {
+        Ok(Usage::of(self.id)?)
+    }
+
+    pub(super) async fn stop(mut self) -> Result<(), IngestBenchError> {
+        drop(self.child.stdin.take());
+        self.child.wait().await?;
+        Ok(())
+    }
+
+    pub(super) fn gone(what: &str) -> IngestBenchError {
+        IngestBenchError::Door { what: what.to_owned() }
+    }
+}
+
 /// Posts to a door in a process of its own, each connection one request at a time.
 ///
 /// # Errors
 /// [`IngestBenchError`].
 pub async fn measure_door(measure: Duration, connections: usize) -> Result<DoorFigures, IngestBenchError> {
-    let mut door = Command::new(std::env::current_exe()?)
-        .args(["bench", "door"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let gone = |what: &str| IngestBenchError::Door { what: what.to_owned() };
-    let (Some(id), Some(said)) = (door.id(), door.stdout.take()) else {
-        return Err(gone("cannot be started"));
-    };
-    let line = BufReader::new(said).lines().next_line().await?.ok_or_else(|| gone("has ended"))?;
-    let DoorAddress { url } = serde_json::from_str(&line).map_err(io::Error::from)?;
-
+    let door = DoorProcess::start().await?;
     // The series are known before anything is measured.
-    let mut bodies = Bodies::new();
+    let mut bodies = Bodies::new(POINTS_PER_METRIC);
     for request in 0..REQUESTS {
-        post(&HttpClient::new(), &url, bodies.at(request, clock::wall_clock())).await?;
+        post(&HttpClient::new(), &door.url, bodies.at(request, clock::wall_clock())).await?;
     }
-    let (began, before) = (Instant::now(), Usage::of(id)?);
+    let (began, before) = (Instant::now(), door.usage()?);
     let clients: Vec<_> = (0..connections)
-        .map(|first| tokio::spawn(post_for(measure, url.clone(), bodies.clone(), first)))
+        .map(|first| tokio::spawn(post_for(measure, door.url.clone(), bodies.clone(), first)))
         .collect();
     let mut durations = Durations::default();
     for client in clients {
-        durations.extend(client.await.map_err(|_| gone("was posted to by a client that failed"))??);
+        let one = client.await.map_err(|_| DoorProcess::gone("was posted to by a client that failed"))?;
+        durations.extend(one?);
     }
-    let (elapsed, after) = (began.elapsed(), Usage::of(id)?);
-    drop(door.stdin.take());
-    door.wait().await?;
+    let (elapsed, after) = (began.elapsed(), door.usage()?);
+    door.stop().await?;
     let latency = durations.quantiles();
     let points = latency.count * POINTS_PER_REQUEST;
     Ok(DoorFigures {
@@ -357,7 +391,7 @@ pub async fn measure_door(measure: Duration, connections: usize) -> Result<DoorF
 
 /// Posts every series once in each window, until it fails.
 pub(super) async fn post_every_window(url: &str) -> Result<std::convert::Infallible, IngestBenchError> {
-    let (client, mut bodies) = (HttpClient::new(), Bodies::new());
+    let (client, mut bodies) = (HttpClient::new(), Bodies::new(POINTS_PER_METRIC));
     loop {
         for request in 0..REQUESTS {
             post(&client, url, bodies.at(request, clock::wall_clock())).await?;
@@ -400,13 +434,13 @@ async fn post(client: &HttpClient, url: &str, body: &[u8]) -> Result<(), IngestB
 
 #[cfg(test)]
 mod tests {
-    use super::{Bodies, POINTS_PER_REQUEST, REQUESTS, SERIES, new_monitor, otlp};
+    use super::{Bodies, POINTS_PER_METRIC, POINTS_PER_REQUEST, REQUESTS, SERIES, new_monitor, otlp};
     use crate::types::{Millis, UnixMillis};
 
     #[test]
     fn every_point_of_the_load_counts_and_is_a_series_of_its_own() {
         let start = UnixMillis::new(1_800_000_000_000);
-        let (mut bodies, mut monitor) = (Bodies::new(), new_monitor(start));
+        let (mut bodies, mut monitor) = (Bodies::new(POINTS_PER_METRIC), new_monitor(start));
         for second in 0..2 {
             let time = start.plus(Millis::from_secs(second));
             for request in 0..REQUESTS {

@@ -8,6 +8,7 @@ pub mod cycle;
 mod folder;
 pub mod footprint;
 pub mod ingest;
+pub mod paced;
 mod process;
 mod quantiles;
 mod random;
