@@ -21,9 +21,9 @@ pub const LEAST_QUEUE_BYTES: u64 = 64 * 1024 * 1024;
 /// this, so that recovery holds little in memory.
 pub(super) const LONGEST_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
-/// How much room must be left before the queue takes bodies again after a failed write: some fifty bodies of
-/// a busy engine. With less it would fail again at once.
-const ROOM_BYTES: usize = 1024 * 1024;
+/// How much room must be left at the start, and before bodies are taken again after a failed write: some ten
+/// bodies of a busy engine. With less it would fail at once.
+const ROOM_BYTES: usize = 256 * 1024;
 
 /// What a queue is opened with.
 #[derive(Clone, Debug)]
@@ -156,7 +156,7 @@ impl<D: Disk> Queue<D> {
             queue.lanes.push(lane);
         }
         recovery.lost_bodies = queue.passed().map_or(0, |passed| contents.lost_from(passed));
-        if let Err(error) = queue.begin_segment(0) {
+        if let Err(error) = queue.begin_segment(ROOM_BYTES) {
             queue.fail(error);
         }
         Ok((queue, recovery))
