@@ -280,9 +280,12 @@ async fn attempt(client: &HttpClient, address: &str, kept: &Kept) -> Attempt {
     }
 }
 
-/// What the OTLP specification names, and the client's own timeout as a server sees it.
+/// What the OTLP specification names, the client's own timeout as a server sees it, and a missing right: that is the
+/// token's fault and not the body's, and a new token mends it.
 fn is_retryable(status: StatusCode) -> bool {
     [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
         StatusCode::REQUEST_TIMEOUT,
         StatusCode::TOO_MANY_REQUESTS,
         StatusCode::BAD_GATEWAY,
