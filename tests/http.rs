@@ -1,12 +1,14 @@
-//! The HTTP server over real sockets: bounds, malformed requests, shutdown, TLS. Nothing here measures time: a
-//! bound is made short, and the test waits for what it must cause.
+//! The HTTP server over real sockets: bounds, malformed requests, shutdown, TLS, tokens; and the commands that use
+//! them. Nothing here measures time: a bound is made short, and the test waits for what it must cause.
 //!
-//! It runs no replica. Invariant: a wait without success ends after a minute and fails.
+//! It runs one replica at most. Invariant: a wait without success ends after a minute or two and fails.
 
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -17,8 +19,11 @@ use axum::{
     routing::{get, post},
 };
 use quorate::service::{
+    entrance::{Entrance, EntranceConfig},
     http_client::{Answer, ClientSettings, HttpClient, HttpError},
     http_server::{Bounds, Cut, HttpCounters, Server, Tls, TlsFiles, listen},
+    lifecycle::END_WITH_PARENT,
+    tokens::{ListedToken, Scope, Token, add_token, revoke_token},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -383,7 +388,6 @@ fn tls_file(name: &str) -> PathBuf {
 
 /// A certificate of the tests with its key, where only we can read it.
 fn put_certificate(folder: &Path, name: &str) -> TlsFiles {
-    use std::os::unix::fs::PermissionsExt as _;
     let files = TlsFiles { certificate: folder.join("server.pem"), key: folder.join("server.key") };
     fs::copy(tls_file(&format!("{name}.pem")), &files.certificate).expect("the folder is ours");
     fs::copy(tls_file(&format!("{name}.key")), &files.key).expect("the folder is ours");
@@ -441,4 +445,206 @@ async fn a_new_certificate_is_in_use_without_a_restart_and_a_broken_one_never() 
     sleep(Duration::from_secs(3)).await;
     ask(&running, Some("ca.pem"), "127.0.0.1").await.expect("the last good one is in use");
     running.stop().await;
+}
+
+/// A token of these scopes, listed, and in a file of its own.
+fn put_token(folder: &Path, name: &str, scopes: &[Scope]) -> PathBuf {
+    let token = Token::generate().expect("random numbers");
+    let listed = ListedToken {
+        name: name.parse().expect("a valid name"),
+        scopes: scopes.iter().copied().collect(),
+        sha256: token.digest(),
+        created_ms: Default::default(),
+        expires_ms: None,
+    };
+    add_token(&folder.join("tokens.json"), listed).expect("the folder is ours");
+    let path = folder.join(format!("{name}.token"));
+    fs::write(&path, token.reveal()).expect("the folder is ours");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    path
+}
+
+#[tokio::test]
+async fn tokens_let_in_by_their_scope_until_they_are_revoked() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let reader = put_token(folder.path(), "reader", &[Scope::Read]);
+    let engine = put_token(folder.path(), "engine", &[Scope::Ingest]);
+    let tokens = folder.path().join("tokens.json");
+    let config =
+        EntranceConfig { tls: Some(put_certificate(folder.path(), "local")), tokens: Some(tokens.clone()) };
+    let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let entrance = Entrance::open(&config, address).expect("the files are right");
+    let routes = Router::new().route("/v1/status", get(async || "status")).route("/livez", get(async || ""));
+    let (stop, stopping) = watch::channel(false);
+    let ended = tokio::spawn(entrance.serve(listener, routes, stopping));
+    let status = async |path: &str, token_file: Option<&Path>| {
+        let settings =
+            ClientSettings { ca: Some(tls_file("ca.pem")), token_file: token_file.map(Path::to_owned) };
+        let client = HttpClient::with(&settings).expect("the files are there");
+        let bounds = quorate::service::http_client::Bounds { timeout: PATIENCE, body_bytes: 1_000 };
+        let answer = client.get(&format!("https://{address}{path}"), bounds).await.expect("it answers");
+        answer.status.as_u16()
+    };
+    assert_eq!(status("/livez", None).await, 200);
+    assert_eq!(status("/v1/status", None).await, 401);
+    assert_eq!(status("/v1/status", Some(&reader)).await, 200);
+    assert_eq!(status("/v1/status", Some(&engine)).await, 403);
+    let becomes = async |token: &Path, expected: u16| {
+        let wait = async {
+            while status("/v1/status", Some(token)).await != expected {
+                sleep(PAUSE).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("the change of the list holds");
+    };
+    revoke_token(&tokens, &"reader".parse().expect("a name")).expect("it is listed");
+    becomes(&reader, 401).await;
+    let operator = put_token(folder.path(), "operator", &[Scope::Operator]);
+    becomes(&operator, 200).await;
+    assert_eq!(status("/v1/status", Some(&reader)).await, 401, "it stays revoked");
+    stop.send_replace(true);
+    timeout(PATIENCE, ended).await.expect("it ends").expect("it does not panic");
+}
+
+fn quorate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// The exit code, standard output and standard error of a command that ends by itself.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = quorate(arguments).output().expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_token_is_shown_once_and_kept_as_a_hash() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (tokens, out) = (path("tokens.json"), path("agent.token"));
+    let create = ["token", "create", "--tokens", &tokens, "--name"];
+    let (code, shown, _) = run(&[&create[..], &["airflow", "--scope", "ingest"]].concat());
+    assert_eq!(code, Some(0));
+    let secret = shown.strip_suffix('\n').expect("it is one line");
+    assert!(secret.starts_with("quorate_") && secret.len() == 51, "{shown:?}");
+    let more = ["pool", "--scope", "agent,read", "--expires", "90d", "--out", &out];
+    let (code, told, _) = run(&[&create[..], &more].concat());
+    assert!(code == Some(0) && told.contains("agent.token") && !told.contains("quorate_"), "{told}");
+    for file in [&tokens, &out] {
+        let mode = fs::metadata(file).expect("it was written").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    assert!(!fs::read_to_string(&tokens).expect("it is there").contains(secret));
+    let (code, list, _) = run(&["token", "list", "--tokens", &tokens]);
+    assert_eq!(code, Some(0));
+    assert!(list.contains("airflow: ingest, made ") && list.contains("pool: agent,read, made "), "{list}");
+    assert!(list.contains("valid until ") && !list.contains("quorate_"), "{list}");
+
+    // What cannot be done is said, and changes nothing.
+    let before = fs::read(&tokens).expect("it is there");
+    let (code, _, said) = run(&[&create[..], &["airflow", "--scope", "read"]].concat());
+    assert!(code == Some(1) && said.contains("two tokens are called airflow"), "{said}");
+    let (code, _, said) = run(&[&create[..], &["new", "--scope", "read", "--out", &out]].concat());
+    assert!(code == Some(1) && said.contains("cannot write"), "{said}");
+    let (code, _, said) = run(&[&create[..], &["new", "--scope", "raed"]].concat());
+    assert!(code == Some(2) && said.contains("'read'"), "{said}");
+    let (code, _, said) = run(&["token", "revoke", "--tokens", &tokens, "airflo"]);
+    assert!(code == Some(1) && said.contains("no token called airflo"), "{said}");
+    let (code, _, said) = run(&["token", "list", "--tokens", &path("nothing.json")]);
+    assert!(code == Some(78) && said.contains("`quorate token create` makes it"), "{said}");
+    assert_eq!(fs::read(&tokens).expect("it is there"), before);
+
+    let (code, told, _) = run(&["token", "revoke", "--tokens", &tokens, "airflow"]);
+    assert!(code == Some(0) && told.contains("airflow lets nobody in any more"), "{told}");
+    assert!(!run(&["token", "list", "--tokens", &tokens]).1.contains("airflow"));
+}
+
+#[test]
+fn commands_refuse_to_listen_or_speak_where_others_could_read() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    put_certificate(folder.path(), "local");
+    let token = put_token(folder.path(), "reader", &[Scope::Read]).display().to_string();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (cluster, certificate, key) = (path("cluster"), path("server.pem"), path("server.key"));
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/policies/airflow.toml");
+    let (code, _, said) = run(&["init", "--dir", &cluster, "--policy", &policy.display().to_string()]);
+    assert_eq!(code, Some(0), "{said}");
+    let config = path("cluster/replicas/r0/replica.toml");
+    let replica = ["run", "--config", &config, "--http", "0.0.0.0:0"];
+    let relay = ["relay", "--to", "http://127.0.0.1:1", "--listen", "0.0.0.0:0"];
+    let tls = ["--tls-certificate", &certificate, "--tls-key", &key];
+    let elsewhere = ["status", "--replica", "http://10.255.255.1:1", "--token-file", &token];
+    let missing = path("nothing");
+    let rows: [(&[&str], &[&str], i32, &str); 9] = [
+        (&replica, &[], 78, "there is neither a certificate nor a file of tokens"),
+        (&replica, &tls, 78, "there is no file of tokens"),
+        (&replica, &["--tokens", &missing], 78, "there is no certificate"),
+        (&replica, &["--tls-key", &key], 2, "--tls-certificate"),
+        (&relay, &[], 78, "there is neither a certificate nor a file of tokens"),
+        (&relay, &tls, 78, "listen on 127.0.0.1"),
+        (&elsewhere, &[], 2, "a token is sent there only over https://"),
+        (&["status", "--token-file", &missing], &[], 78, "cannot read"),
+        (&["status", "--ca", &token], &[], 78, "holds no certificate in PEM form"),
+    ];
+    for (command, more, code, words) in rows {
+        let arguments = [command, more].concat();
+        let (ended, _, said) = run(&arguments);
+        assert!(ended == Some(code) && said.contains(words), "{arguments:?}: {ended:?} {said}");
+        assert!(!said.contains("quorate_"), "a token is never repeated: {said}");
+    }
+    // With everything given, files that cannot be used are named.
+    let tokens = path("tokens.json");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let (code, _, said) = run(&[&replica[..], &tls, &["--tokens", &tokens]].concat());
+    assert!(code == Some(78) && said.contains("others can read the TLS key"), "{code:?} {said}");
+}
+
+#[test]
+fn a_replica_beyond_this_machine_is_asked_with_its_certificate_and_a_token() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let TlsFiles { certificate, key } = put_certificate(folder.path(), "local");
+    let reader = put_token(folder.path(), "reader", &[Scope::Read]).display().to_string();
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/policies/airflow.toml");
+    let (code, _, said) =
+        run(&["init", "--dir", &path("cluster"), "--policy", &policy.display().to_string()]);
+    assert_eq!(code, Some(0), "{said}");
+    let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
+    let port = port.expect("a free port").port();
+    let mut replica = quorate(&["run", "--config", &path("cluster/replicas/r0/replica.toml")])
+        .args(["--http", &format!("0.0.0.0:{port}"), "--listen", "127.0.0.1:0"])
+        .args(["--tokens", &path("tokens.json")])
+        .arg("--tls-certificate")
+        .arg(&certificate)
+        .arg("--tls-key")
+        .arg(&key)
+        .env(END_WITH_PARENT, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(path("log")).expect("the folder is ours"))
+        .spawn()
+        .expect("the binary starts");
+    let (address, ca) = (format!("https://localhost:{port}"), tls_file("ca.pem").display().to_string());
+    let status = ["status", "--replica", &address, "--ca", &ca];
+    let with_token = [&status[..], &["--token-file", &reader]].concat();
+    // Alone it has no quorum and says so; that is an answer.
+    let answered = (0..PATIENCE.as_secs()).any(|_| {
+        let answered = run(&with_token).0 == Some(3);
+        if !answered {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        answered
+    });
+    let (code, told, _) = run(&status);
+    let (distrusted, why, _) = run(&["status", "--replica", &address, "--token-file", &reader]);
+    drop(replica.stdin.take());
+    let ended = replica.wait().expect("it is a child");
+    let log = fs::read_to_string(path("log")).unwrap_or_default();
+    assert!(answered, "{log}");
+    assert!(ended.success(), "{log}");
+    assert!(code == Some(1) && told.contains("401") && told.contains("scope read or operator"), "{told}");
+    assert!(distrusted == Some(1) && why.contains("is not trusted: "), "{why}");
 }

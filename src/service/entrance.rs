@@ -82,6 +82,13 @@ impl EntranceConfig {
         };
         Err(Unprotected { address, missing })
     }
+
+    /// What clients call this address.
+    #[must_use]
+    pub fn url(&self, address: SocketAddr) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}")
+    }
 }
 
 /// Why an entrance cannot be opened.

@@ -28,7 +28,7 @@ pub enum ReplicaEvent {
     Ready {
         /// The replica.
         replica: String,
-        /// Where its API and its door for telemetry listen.
+        /// Where its API and its door for telemetry listen, as a URL.
         http: String,
         /// The newest committed height, read back from its journal.
         height: Height,
@@ -303,7 +303,7 @@ impl fmt::Display for ReplicaEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready { replica, http, height } => {
-                write!(f, "{replica} ready: http://{http}, height {height}")
+                write!(f, "{replica} ready: {http}, height {height}")
             }
             Self::WindowFinal { replica, cycle, window, confirmed, reports, series, .. } => {
                 let how = if *confirmed { "final" } else { "closed unconfirmed" };

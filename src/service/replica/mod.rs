@@ -281,7 +281,7 @@ impl Replica {
             stop: stopping,
         };
         let control = Control::new(cycle, feed, surroundings);
-        let control = tokio::spawn(control.run(remembered, config.http.to_string()));
+        let control = tokio::spawn(control.run(remembered, config.entrance.url(config.http)));
         Ok(Self { events, status, stop, links, consensus, control, server, store: store_task })
     }
 
