@@ -68,3 +68,7 @@ tidy:
 # Prints files and functions over the usual sizes
 sizes:
     scripts/sizes
+
+# Attacks a replica with slow heads, bodies, readers and ranges; honest clients must be answered meanwhile. Not in CI: minutes long
+slowhttptest:
+    scripts/slowhttptest
