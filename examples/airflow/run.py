@@ -230,11 +230,15 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    run = Run(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
+    quorate, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+    if not quorate.is_file():
+        print(f"airflow: there is no program {quorate}\n  next: cargo build --bin quorate", file=sys.stderr)
+        return 2
+    run = Run(quorate, folder)
     try:
         run.run()
         return 0
-    except LabError as error:
+    except (LabError, OSError) as error:
         print(f"airflow: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
