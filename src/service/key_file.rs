@@ -4,12 +4,13 @@
 //! Invariant: a secret key that others on the machine can read is refused, and a key is never overwritten.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
+use super::durable::{Readers, create_file};
 use crate::types::{Digest, KeyError, PublicKey, SecretKey};
 
 /// Why a key file cannot be used.
@@ -89,27 +90,25 @@ fn line_of(file: File, path: &Path) -> Result<Digest, KeyFileError> {
     text.trim_end_matches('\n').parse().map_err(|_| KeyFileError::Malformed(path.to_owned()))
 }
 
-/// Writes a secret key to a new file that only its owner can read, and flushes it.
+/// Writes a secret key to a new file that only its owner can read, whole or not at all.
 ///
 /// # Errors
 /// [`KeyFileError::Io`] when the file exists already or cannot be written.
 pub fn write_secret_key(path: &Path, key: &SecretKey) -> Result<(), KeyFileError> {
-    write_line(path, 0o600, Digest::from_bytes(key.to_seed()))
+    write_line(path, Readers::Owner, Digest::from_bytes(key.to_seed()))
 }
 
-/// Writes a public key to a new file that everybody can read, and flushes it.
+/// Writes a public key to a new file that everybody can read, whole or not at all.
 ///
 /// # Errors
 /// [`KeyFileError::Io`] when the file exists already or cannot be written.
 pub fn write_public_key(path: &Path, key: &PublicKey) -> Result<(), KeyFileError> {
-    write_line(path, 0o644, Digest::from_bytes(key.to_bytes()))
+    write_line(path, Readers::All, Digest::from_bytes(key.to_bytes()))
 }
 
-fn write_line(path: &Path, mode: u32, line: Digest) -> Result<(), KeyFileError> {
-    let failed = |source| KeyFileError::Io { path: path.to_owned(), source };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
-    writeln!(file, "{line}").map_err(failed)?;
-    file.sync_all().map_err(failed)
+fn write_line(path: &Path, readers: Readers, line: Digest) -> Result<(), KeyFileError> {
+    create_file(path, format!("{line}\n").as_bytes(), readers)
+        .map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
