@@ -47,13 +47,20 @@ const START_POLL: Duration = Duration::from_millis(20);
 /// How much of the server's log an error repeats.
 const LOG_TAIL_LINES: usize = 8;
 
+/// How long a start waits for what an earlier one left to end: longer than [`LIFELINE`] takes.
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// What a server says that finds processes of one that was killed still at work on the same data.
+const PREDECESSOR_AT_WORK: &str = "pre-existing shared memory block";
+
 /// Reads until the pipe ends, then stops the server, first politely, and removes the socket's empty folder and,
 /// when `$4` names one, the whole data folder. `pg_ctl` finds the server by the process id in its folder, so a
-/// server that has ended is left alone.
+/// server that has ended is left alone. Standard output is the lock that keeps a next server from being started,
+/// and stopped in place of this one, before all this is done.
 const LIFELINE: &str = r#"
 read -r _
-"$1" stop --pgdata "$2" --mode fast --timeout 20 --silent ||
-    "$1" stop --pgdata "$2" --mode immediate --timeout 10 --silent
+"$1" stop --pgdata "$2" --mode fast --timeout 20 --silent >/dev/null ||
+    "$1" stop --pgdata "$2" --mode immediate --timeout 10 --silent >/dev/null
 rmdir "$3"
 [ -z "$4" ] || rm -rf "$4"
 "#;
@@ -63,7 +70,7 @@ rmdir "$3"
 pub struct PrivatePostgres {
     socket_folder: PathBuf,
     processes: Processes,
-    _lock: File,
+    _locks: Locks,
 }
 
 /// Why there is no private server.
@@ -173,13 +180,24 @@ impl PrivatePostgres {
         let binaries = Binaries::find()?;
         let user = ServerUser::choose();
         let folder = Folder::prepare(data_dir, user)?;
-        let lock = folder.lock()?;
+        let mut locks = folder.lock().await?;
         folder.end_orphan(&binaries).await?;
-        folder.initialise(&binaries, lifetime).await?;
-        let processes = Processes::spawn(&folder, &binaries, lifetime)?;
-        let mut server = Self { socket_folder: folder.socket.clone(), processes, _lock: lock };
-        server.wait_until_ready(&folder).await?;
-        Ok(server)
+        folder.initialise(&binaries, lifetime, &locks).await?;
+        let until = tokio::time::Instant::now() + PREDECESSOR_TIMEOUT;
+        loop {
+            private_folder(&folder.socket, user)?;
+            let processes = Processes::spawn(&folder, &binaries, lifetime, &locks)?;
+            let mut server = Self { socket_folder: folder.socket.clone(), processes, _locks: locks };
+            match server.wait_until_ready(&folder).await {
+                Ok(()) => return Ok(server),
+                Err(PostgresError::Failed { output, .. })
+                    if output.contains(PREDECESSOR_AT_WORK) && tokio::time::Instant::now() < until =>
+                {
+                    locks = server.stop_processes().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn wait_until_ready(&mut self, folder: &Folder) -> Result<(), PostgresError> {
@@ -242,18 +260,46 @@ impl PrivatePostgres {
         connection.close().await
     }
 
+    /// Whether the server has ended by itself, and how.
+    pub fn has_ended(&mut self) -> Option<String> {
+        self.processes.server_status().map(|status| status.to_string())
+    }
+
     /// Shuts the server down and waits until its processes are gone.
     ///
     /// # Errors
     /// [`PostgresError::Io`] when a process cannot be waited for.
     pub async fn stop(self) -> Result<(), PostgresError> {
-        let Self { socket_folder, processes, _lock } = self;
+        self.stop_processes().await.map(drop)
+    }
+
+    /// The locks outlive the processes.
+    async fn stop_processes(self) -> Result<Locks, PostgresError> {
+        let Self { socket_folder, processes, _locks } = self;
         let waited = tokio::task::spawn_blocking(move || processes.stop()).await;
         waited.map_err(io::Error::from).flatten().map_err(|source| PostgresError::Io {
             doing: "wait for the Postgres at",
             path: socket_folder,
             source,
-        })
+        })?;
+        Ok(_locks)
+    }
+}
+
+/// What keeps two servers of one folder apart.
+#[derive(Debug)]
+struct Locks {
+    /// Held by the process that starts the server, and so let go when it dies.
+    _owner: File,
+    /// Held by every process that works on the folder for it, and so let go when the last of them has ended.
+    workers: File,
+}
+
+impl Locks {
+    /// The workers' lock, for a process to inherit.
+    fn for_worker(&self) -> Result<Stdio, PostgresError> {
+        let file = self.workers.try_clone().map_err(io_error("open", Path::new("workers.lock")))?;
+        Ok(file.into())
     }
 }
 
@@ -274,7 +320,12 @@ struct Processes {
 }
 
 impl Processes {
-    fn spawn(folder: &Folder, binaries: &Binaries, lifetime: Lifetime) -> Result<Self, PostgresError> {
+    fn spawn(
+        folder: &Folder,
+        binaries: &Binaries,
+        lifetime: Lifetime,
+        locks: &Locks,
+    ) -> Result<Self, PostgresError> {
         let removed = match lifetime {
             Lifetime::Kept => Path::new(""),
             Lifetime::Temporary => &folder.data_dir,
@@ -288,7 +339,7 @@ impl Processes {
             .args([&binaries.program("pg_ctl"), &folder.cluster, &folder.socket])
             .arg(removed)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(locks.for_worker()?)
             .stderr(Stdio::null())
             .spawn()
             .map_err(io_error("run", Path::new("/bin/sh")))?;
@@ -441,31 +492,38 @@ impl Folder {
         Ok(Self { cluster: data_dir.join("cluster"), data_dir, socket, user })
     }
 
-    fn lock(&self) -> Result<File, PostgresError> {
-        let path = self.data_dir.join("lock");
-        let file =
-            OpenOptions::new().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(PostgresError::InUse(self.data_dir.clone())),
-            Err(TryLockError::Error(source)) => Err(PostgresError::Io { doing: "lock", path, source }),
+    /// Takes the folder. Another owner is refused; what a dead owner's processes still do is waited for.
+    async fn lock(&self) -> Result<Locks, PostgresError> {
+        let owner = self.open_lock("lock")?;
+        if !try_lock(&owner, &self.data_dir)? {
+            return Err(PostgresError::InUse(self.data_dir.clone()));
         }
+        let workers = self.open_lock("workers.lock")?;
+        let until = tokio::time::Instant::now() + PREDECESSOR_TIMEOUT;
+        while !try_lock(&workers, &self.data_dir)? {
+            if tokio::time::Instant::now() >= until {
+                return Err(PostgresError::InUse(self.data_dir.clone()));
+            }
+            tokio::time::sleep(START_POLL).await;
+        }
+        Ok(Locks { _owner: owner, workers })
     }
 
-    /// Ends a server that outlived the process that started it, and removes the traces of one whose process
-    /// number now belongs to something else: Postgres would take that process for a living server. Both are
-    /// safe because this process holds the folder's lock.
+    fn open_lock(&self, name: &str) -> Result<File, PostgresError> {
+        let path = self.data_dir.join(name);
+        OpenOptions::new().create(true).append(true).open(&path).map_err(io_error("open", &path))
+    }
+
+    /// Ends a server that outlived the process that started it, and removes the traces of one that was killed: its
+    /// process number may now belong to something else, which Postgres would take for a living server. Both are
+    /// safe because this process holds the folder's locks.
     async fn end_orphan(&self, binaries: &Binaries) -> Result<(), PostgresError> {
         let pid_file = self.cluster.join("postmaster.pid");
-        let Ok(text) = fs::read_to_string(&pid_file) else { return Ok(()) };
+        let text = fs::read_to_string(&pid_file).unwrap_or_default();
         let pid = text.lines().next().unwrap_or_default().trim().to_owned();
-        let process = Path::new("/proc").join(&pid);
-        if pid.is_empty() || !process.exists() {
-            return Ok(());
-        }
         // A server works inside its data folder, and a process of another user does not show where it works.
-        let is_ours = fs::read_link(process.join("cwd")).is_ok_and(|folder| folder == self.cluster);
-        if is_ours {
+        let works_in = fs::read_link(Path::new("/proc").join(&pid).join("cwd"));
+        if !pid.is_empty() && works_in.is_ok_and(|folder| folder == self.cluster) {
             let mut command = self.user.command_as(&binaries.program("pg_ctl"), &self.data_dir);
             command.args(["stop", "--mode", "fast", "--silent", "--pgdata"]).arg(&self.cluster);
             return run("pg_ctl", command).await;
@@ -481,7 +539,12 @@ impl Folder {
     }
 
     /// Makes a new database cluster unless there is one. It gets its name only when it is complete.
-    async fn initialise(&self, binaries: &Binaries, lifetime: Lifetime) -> Result<(), PostgresError> {
+    async fn initialise(
+        &self,
+        binaries: &Binaries,
+        lifetime: Lifetime,
+        locks: &Locks,
+    ) -> Result<(), PostgresError> {
         if self.cluster.exists() {
             return private_folder(&self.cluster, self.user);
         }
@@ -494,7 +557,9 @@ impl Folder {
         command
             .args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"])
             .args(["--data-checksums", "--no-instructions", "--pgdata"])
-            .arg(&unfinished);
+            .arg(&unfinished)
+            // It reads nothing there, and holds the lock when this process dies before it.
+            .stdin(locks.for_worker()?);
         if lifetime == Lifetime::Temporary {
             command.arg("--no-sync");
         }
@@ -544,6 +609,17 @@ impl Folder {
 
     fn log_tail(&self) -> String {
         tail(&fs::read(self.log_path()).unwrap_or_default())
+    }
+}
+
+/// Whether the lock could be taken.
+fn try_lock(file: &File, data_dir: &Path) -> Result<bool, PostgresError> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(source)) => {
+            Err(PostgresError::Io { doing: "lock", path: data_dir.to_owned(), source })
+        }
     }
 }
 
