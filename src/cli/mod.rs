@@ -83,6 +83,8 @@ enum Command {
 /// Runs the command line of this process and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    // First, so that a process that is still starting does not outlive its parent either.
+    drop(crate::service::lifecycle::parent_ended());
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) => {
