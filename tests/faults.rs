@@ -5,6 +5,7 @@
 //! `cargo test` alone is enough on a clean clone. Invariant: every wait is for a condition, none is for a time.
 #![cfg(feature = "service")]
 
+#[expect(dead_code, reason = "each test binary uses its own part of the harness")]
 mod harness;
 
 use std::{

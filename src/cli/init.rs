@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
         speed: Speed::REAL_TIME,
         replicas: places
             .into_iter()
-            .map(|(peer, http)| ReplicaPlace { peer, http, database_url: None })
+            .map(|(peer, http)| ReplicaPlace { peer, http, database_url_file: None })
             .collect(),
         now: clock::wall_clock(),
     };

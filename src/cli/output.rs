@@ -98,6 +98,13 @@ impl Output {
     }
 }
 
+/// How many characters fit in a line where standard output is a terminal that says so; `None` elsewhere.
+pub(super) fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    // Some terminals know of no size and say 0.
+    Some(usize::from(size.ws_col)).filter(|columns| *columns >= 20)
+}
+
 /// A message for people on standard error, in either format.
 pub fn complain(text: impl Display) {
     // A failure here has nowhere to be told.

@@ -1,8 +1,8 @@
 //! Founding a cluster: keys, the genesis, the signed first root, and a folder for each party.
 //!
 //! It writes files and starts nothing. In production every owner makes its own keys; this is for one party
-//! that plays all of them, or that prepares folders to hand out. Invariant: nothing that exists is ever
-//! overwritten, and every secret is readable by its user alone.
+//! that plays all of them, or that prepares folders to hand out. Invariant: no key and no root is ever overwritten,
+//! every secret is readable by its user alone, and a founding that was cut off anywhere can be done again.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     config::{Completion, ConfigError, IncompleteTarget, PolicyFile, Speed, policy_text, scaled},
+    durable::replace_file,
     key_file::{KeyFileError, generate_secret_key, read_secret_key},
 };
 use crate::{
@@ -51,8 +52,8 @@ pub struct ReplicaPlace {
     pub peer: SocketAddr,
     /// Where its API and door listen.
     pub http: SocketAddr,
-    /// Its database, when it has one.
-    pub database_url: Option<String>,
+    /// The file that holds its database's URL, below the replica's own folder; `None` without a database.
+    pub database_url_file: Option<PathBuf>,
 }
 
 /// Where everything of a founded cluster lies.
@@ -181,9 +182,7 @@ pub fn found(founding: &Founding) -> Result<(Layout, VerifiedRoot, Genesis), Fou
     let completion = Completion { agents, owner: Some(owner_name(0)) };
     let genesis = scaled(&founding.policies.genesis(&completion)?, founding.speed);
     write(&layout.genesis(), &policy_text(&genesis))?;
-    for (place, replica) in founding.replicas.iter().enumerate() {
-        write(&layout.replica_config(place), &replica_file(&founding.replicas, replica))?;
-    }
+    write_replica_files(&layout, &founding.replicas)?;
     let keys = FoundingKeys { replicas: &replicas, owners: &owners, operators: &operators };
     let body = first_root(keys, &genesis, size, founding.now).to_bytes();
     let bytes = pae(ROOT_TYPE, &body);
@@ -191,8 +190,20 @@ pub fn found(founding: &Founding) -> Result<(Layout, VerifiedRoot, Genesis), Fou
     let envelope = Envelope::new(ROOT_TYPE, body, signatures).to_json();
     let root = VerifiedRoot::first(&envelope)?;
     root.check_genesis(&genesis)?;
+    // Last: a folder with a root is founded, one without can be founded again.
     write(&layout.root(), &String::from_utf8_lossy(&envelope))?;
     Ok((layout, root, genesis))
+}
+
+/// Writes each replica's configuration file, also over an earlier one: where replicas are may change.
+///
+/// # Errors
+/// [`FoundingError::Io`] names the file.
+pub fn write_replica_files(layout: &Layout, replicas: &[ReplicaPlace]) -> Result<(), FoundingError> {
+    for (place, replica) in replicas.iter().enumerate() {
+        write(&layout.replica_config(place), &replica_file(replicas, replica))?;
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -254,8 +265,8 @@ fn replica_file(all: &[ReplicaPlace], replica: &ReplicaPlace) -> String {
     line(format_args!("listen = \"{}\"", replica.peer));
     line(format_args!("peers = [{}]", peers.join(", ")));
     line(format_args!("http = \"{}\"", replica.http));
-    if let Some(url) = &replica.database_url {
-        line(format_args!("database_url = \"{url}\""));
+    if let Some(path) = &replica.database_url_file {
+        line(format_args!("database_url_file = \"{}\"", path.display()));
     }
     text
 }
@@ -271,7 +282,7 @@ fn make_key(path: &Path) -> Result<SecretKey, FoundingError> {
 
 fn write(path: &Path, text: &str) -> Result<(), FoundingError> {
     make_folder_of(path)?;
-    fs::write(path, text).map_err(|error| FoundingError::Io { path: path.to_owned(), error })
+    replace_file(path, text.as_bytes()).map_err(|error| FoundingError::Io { path: path.to_owned(), error })
 }
 
 fn make_folder_of(path: &Path) -> Result<(), FoundingError> {

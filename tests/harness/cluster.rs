@@ -50,12 +50,16 @@ const PORTS: std::ops::Range<u16> = 12_000..32_000;
 /// What a cluster is started with beside the usual.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
+    /// How many replicas instead of [`REPLICAS`].
+    pub(crate) replicas: Option<usize>,
     /// The example policy with these texts replaced.
     pub(crate) policy: Vec<(&'static str, &'static str)>,
     /// Where all processes post traces.
     pub(crate) otlp_traces: Option<String>,
     /// Whether the test starts the target's agent itself.
     pub(crate) no_agents: bool,
+    /// More flags.
+    pub(crate) more: Vec<String>,
 }
 
 /// The command `quorate` of this build.
@@ -94,10 +98,19 @@ pub(crate) fn free_ports(count: u16) -> u16 {
     panic!("no {count} free ports in a row");
 }
 
+/// Flags with free ports: two for each replica, and one for the relay.
+pub(crate) fn port_flags(replicas: usize) -> [String; 4] {
+    let count = u16::try_from(2 * replicas + 1).expect("clusters are small");
+    let base_port = free_ports(count);
+    let otlp_port = base_port + count - 1;
+    ["--base-port".to_owned(), base_port.to_string(), "--otlp-port".to_owned(), otlp_port.to_string()]
+}
+
 /// A running cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     folder: Option<TempDir>,
+    replicas: usize,
     dev: Child,
     ready: Value,
     /// What stands in the places of replicas that were killed.
@@ -109,10 +122,10 @@ impl Cluster {
     /// Founds a cluster and waits until all of it runs.
     pub(crate) fn start(options: &Options) -> Self {
         let (turn, folder) = (turn(), folder());
-        // Two ports a replica, and one for the relay.
-        let base_port = free_ports(9);
-        let mut arguments: Vec<String> = ["--speed", SPEED, "--base-port"].map(str::to_owned).to_vec();
-        arguments.extend([base_port.to_string(), "--otlp-port".to_owned(), (base_port + 8).to_string()]);
+        let replicas = options.replicas.unwrap_or(REPLICAS);
+        let mut arguments: Vec<String> = ["--speed", SPEED, "--replicas"].map(str::to_owned).to_vec();
+        arguments.push(replicas.to_string());
+        arguments.extend(port_flags(replicas));
         if !options.policy.is_empty() {
             arguments.extend(["--policy".to_owned(), policy(folder.path(), &options.policy)]);
         }
@@ -122,13 +135,40 @@ impl Cluster {
         if options.no_agents {
             arguments.push("--no-agents".to_owned());
         }
-        let (dev, ready) = start_dev(folder.path(), &arguments);
-        Self { folder: Some(folder), dev, ready, successors: Vec::new(), _turn: turn }
+        arguments.extend(options.more.iter().cloned());
+        Self::start_in(turn, folder, replicas, &arguments)
+    }
+
+    /// Starts the cluster of a folder, or founds it there, and waits until all of it runs.
+    pub(crate) fn start_in(
+        turn: MutexGuard<'static, ()>,
+        folder: TempDir,
+        replicas: usize,
+        arguments: &[String],
+    ) -> Self {
+        let (dev, ready) = start_dev(folder.path(), arguments);
+        Self { folder: Some(folder), replicas, dev, ready, successors: Vec::new(), _turn: turn }
+    }
+
+    /// Ends the cluster in order.
+    pub(crate) fn end(&mut self) {
+        processes::signal(self.dev(), Signal::INT);
+        assert_eq!(self.ended().code(), Some(0), "{}", self.text("dev.err"));
+    }
+
+    /// The text of a file in the cluster's folder.
+    pub(crate) fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.folder().join(name)).unwrap_or_default()
     }
 
     /// Starts the cluster's `quorate dev` again after it ended.
     pub(crate) fn resume(&mut self) {
-        let (dev, ready) = start_dev(self.folder(), &[]);
+        self.resume_with(&[]);
+    }
+
+    /// The same with flags.
+    pub(crate) fn resume_with(&mut self, arguments: &[String]) {
+        let (dev, ready) = start_dev(self.folder(), arguments);
         (self.dev, self.ready) = (dev, ready);
     }
 
@@ -195,7 +235,8 @@ impl Cluster {
         });
     }
 
-    fn replica_process(&self, place: usize) -> u32 {
+    /// The process of a replica.
+    pub(crate) fn replica_process(&self, place: usize) -> u32 {
         let successor = self.successors.iter().find(|(other, _)| *other == place);
         successor.map_or_else(
             || {
@@ -227,7 +268,7 @@ impl Cluster {
 
     /// Ends all replicas in order, so that their journals can be read.
     pub(crate) fn end_replicas(&mut self) {
-        let pids: Vec<u32> = (0..REPLICAS).map(|place| self.replica_process(place)).collect();
+        let pids: Vec<u32> = (0..self.replicas).map(|place| self.replica_process(place)).collect();
         for pid in &pids {
             processes::signal(*pid, Signal::TERM);
         }
@@ -245,7 +286,7 @@ impl Cluster {
 
     /// Starts telemetry to all doors.
     pub(crate) fn engine(&self) -> telemetry::Engine {
-        telemetry::Engine::start((0..REPLICAS).map(|place| self.http(place)).collect())
+        telemetry::Engine::start((0..self.replicas).map(|place| self.http(place)).collect())
     }
 
     /// What a replica says of itself; `None` when it does not answer.
@@ -322,22 +363,10 @@ fn policy(folder: &Path, changes: &[(&str, &str)]) -> String {
 
 /// Starts `quorate dev` and waits for its ready file.
 fn start_dev(folder: &Path, arguments: &[String]) -> (Child, Value) {
-    let ready_file = folder.join("ready.json");
+    let ready_file = folder.join(READY);
     // One from an earlier start would be taken for the new one's.
     let _ = fs::remove_file(&ready_file);
-    let log = |name: &str| File::create(folder.join(name)).expect("the folder is ours");
-    let mut dev = quorate()
-        .args(["dev", "--data-dir"])
-        .arg(folder)
-        .arg("--ready-file")
-        .arg(&ready_file)
-        .args(arguments)
-        .env(END_WITH_PARENT, "1")
-        .stdin(Stdio::piped())
-        .stdout(log("dev.out"))
-        .stderr(log("dev.err"))
-        .spawn()
-        .expect("the binary starts");
+    let mut dev = spawn_dev(folder, arguments);
     let ready = poll(|| match dev.try_wait().expect("it is a child") {
         Some(status) => Some(Err(status)),
         None => fs::read(&ready_file).ok().map(Ok),
@@ -350,4 +379,24 @@ fn start_dev(folder: &Path, arguments: &[String]) -> (Child, Value) {
             panic!("no cluster: {}", fs::read_to_string(folder.join("dev.err")).unwrap_or_default())
         }
     }
+}
+
+/// The file in a cluster's folder that appears once all of it runs.
+pub(crate) const READY: &str = "ready.json";
+
+/// Starts `quorate dev` without waiting for anything.
+pub(crate) fn spawn_dev(folder: &Path, arguments: &[String]) -> Child {
+    let log = |name: &str| File::create(folder.join(name)).expect("the folder is ours");
+    quorate()
+        .args(["dev", "--data-dir"])
+        .arg(folder)
+        .arg("--ready-file")
+        .arg(folder.join(READY))
+        .args(arguments)
+        .env(END_WITH_PARENT, "1")
+        .stdin(Stdio::piped())
+        .stdout(log("dev.out"))
+        .stderr(log("dev.err"))
+        .spawn()
+        .expect("the binary starts")
 }

@@ -7,10 +7,14 @@ use serde::Serialize;
 use serde_json::Value;
 use std::{collections::BTreeSet, fs::File, io::Write as _};
 
-use super::{Format, Output};
+use super::wrap::wrapped;
 use crate::{
-    cli::output::OutputError,
-    service::{agent::Event as AgentEvent, dev::Shown, replica::ReplicaEvent},
+    cli::output::{Format, Output, OutputError, terminal_width},
+    service::{
+        agent::Event as AgentEvent,
+        dev::{ReadyInfo, Shown},
+        replica::ReplicaEvent,
+    },
 };
 
 /// How many things that were told once are remembered.
@@ -46,14 +50,9 @@ impl Screen {
             self.keep(name, json);
         }
         match (self.output.format(), shown) {
-            (Format::Human, Shown::Step(step)) => self.output.say(step),
+            (Format::Human, Shown::Step(step)) => self.say(step),
             (Format::Jsonl, Shown::Step(step)) => self.output.record(&Step { event: "step", detail: step }),
-            (Format::Human, Shown::Ready(info)) => self.output.say(format_args!(
-                "ready: engines post to {}, replica 0 answers at {}/v1/status, logs in {}; Ctrl-C ends all",
-                info.otlp,
-                info.replicas.first().map_or("nowhere", String::as_str),
-                info.logs.display()
-            )),
+            (Format::Human, Shown::Ready(info)) => self.say(&ready_text(info)),
             (Format::Jsonl, Shown::Ready(info)) => {
                 let event = serde_json::to_value(info).unwrap_or_default();
                 self.output.record(&Line { process: "dev", event: with_name(event, "cluster_ready") })
@@ -68,12 +67,21 @@ impl Screen {
 
     fn show_event(&mut self, name: &str, json: &str) -> Result<(), OutputError> {
         if let Ok(event) = serde_json::from_str::<AgentEvent>(json) {
-            return self.output.say(format_args!("{name}: {event}"));
+            return self.say(&format!("{name}: {event}"));
         }
         match serde_json::from_str::<ReplicaEvent>(json) {
-            Ok(event) => self.line_of(&event).map_or(Ok(()), |line| self.output.say(line)),
+            Ok(event) => self.line_of(&event).map_or(Ok(()), |line| self.say(&line)),
             // What a process writes that is no event is for people all the same.
-            Err(_) => self.output.say(format_args!("{name}: {json}")),
+            Err(_) if json.starts_with(name) => self.say(json),
+            Err(_) => self.say(&format!("{name}: {json}")),
+        }
+    }
+
+    /// A line for people, broken where their terminal ends. What goes elsewhere stays one line.
+    fn say(&self, text: &str) -> Result<(), OutputError> {
+        match terminal_width() {
+            Some(width) => self.output.say(wrapped(text, width)),
+            None => self.output.say(text),
         }
     }
 
@@ -117,6 +125,26 @@ impl Screen {
             }
         }
     }
+}
+
+/// Where everything is, and what to do next.
+fn ready_text(info: &ReadyInfo) -> String {
+    let first = info.replicas.first().map_or("nowhere", String::as_str);
+    let last = info.replicas.last().filter(|last| *last != first);
+    let replicas = last.map_or_else(|| first.to_owned(), |last| format!("{first} to {last}"));
+    format!(
+        "ready
+  engines   post to {}
+  replicas  {replicas}
+  status    quorate status --replica {first}
+  plans     quorate plans --replica {first}
+  root      {}
+  logs      {}
+Ctrl-C ends everything in order, twice at once; the same command resumes",
+        info.otlp,
+        info.root.display(),
+        info.logs.display()
+    )
 }
 
 fn with_name(mut event: Value, name: &str) -> Value {

@@ -14,7 +14,7 @@ use crate::{
         agent::Event as AgentEvent,
         clock,
         config::{Completion, PolicyFile},
-        dev::{Asked, DevCluster, DevConfig, DevError, ReadyInfo, Shown},
+        dev::{Asked, DevCluster, DevConfig, DevError, DevFolder, ReadyInfo, Shown},
         founding::Layout,
         http_client::{Bounds, HttpClient, HttpError},
         replica::ReplicaEvent,
@@ -136,20 +136,22 @@ pub async fn measure_cycles(setting: &CycleSetting) -> Result<CycleFigures, Cycl
     std::fs::create_dir_all(&setting.folder)
         .and_then(|()| std::fs::write(&policy, POLICY))
         .map_err(|error| CycleBenchError::Policy { path: policy.clone(), error })?;
+    let folder = DevFolder::take(&setting.folder.join("cluster")).map_err(DevError::from)?;
     let config = DevConfig {
-        folder: setting.folder.join("cluster"),
         asked: Asked {
             replicas: Some(setting.replicas),
             base_port: Some(setting.base_port),
             otlp_port: Some(setting.otlp_port),
             speed: Some(setting.speed.to_string()),
             policy: Some(policy),
+            database: None,
         },
         otlp_traces: None,
         agents: true,
     };
     let mut ready = None;
-    let mut cluster = DevCluster::start(config, &mut |shown| {
+    let (_never, interrupted) = tokio::sync::watch::channel(false);
+    let mut cluster = DevCluster::start(folder, config, interrupted, &mut |shown| {
         if let Shown::Ready(info) = shown {
             ready = Some(info);
         }
@@ -159,7 +161,7 @@ pub async fn measure_cycles(setting: &CycleSetting) -> Result<CycleFigures, Cycl
         Some(info) => measure(setting, &mut cluster, &info).await,
         None => Err(CycleBenchError::Sample("the cluster did not say where it is".to_owned())),
     };
-    cluster.end().await;
+    cluster.end(&mut |_| {}).await;
     measured
 }
 

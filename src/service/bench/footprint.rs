@@ -10,7 +10,7 @@ use super::{
     Usage, UsageError,
     ingest::{self, IngestBenchError},
 };
-use crate::service::dev::{Asked, DevCluster, DevConfig, DevError, Shown};
+use crate::service::dev::{Asked, DevCluster, DevConfig, DevError, DevFolder, Shown};
 
 /// How long before anything is counted: start-up is over, and the first windows are closed.
 const SETTLING: Duration = Duration::from_secs(30);
@@ -64,20 +64,20 @@ pub enum FootprintError {
 /// # Errors
 /// [`FootprintError`].
 pub async fn measure_footprint(setting: &FootprintSetting) -> Result<Vec<Footprint>, FootprintError> {
+    let folder = DevFolder::take(&setting.folder).map_err(DevError::from)?;
     let config = DevConfig {
-        folder: setting.folder.clone(),
         asked: Asked {
             replicas: Some(setting.replicas),
             base_port: Some(setting.base_port),
             otlp_port: Some(setting.otlp_port),
-            speed: None,
-            policy: None,
+            ..Asked::default()
         },
         otlp_traces: None,
         agents: true,
     };
     let (mut processes, mut otlp) = (BTreeMap::new(), String::new());
-    let mut cluster = DevCluster::start(config, &mut |shown| {
+    let (_never, interrupted) = tokio::sync::watch::channel(false);
+    let mut cluster = DevCluster::start(folder, config, interrupted, &mut |shown| {
         if let Shown::Ready(info) = shown {
             (processes, otlp) = (info.processes, info.otlp);
         }
@@ -93,7 +93,7 @@ pub async fn measure_footprint(setting: &FootprintSetting) -> Result<Vec<Footpri
         measured = measure(setting.measure, &mut cluster, &processes) => measured,
         failed = posting => failed.map(|never| match never {}).map_err(FootprintError::from),
     };
-    cluster.end().await;
+    cluster.end(&mut |_| {}).await;
     measured
 }
 

@@ -3,7 +3,6 @@
 //! Invariant: a child ends when this process does, however this process ends: its standard input closes then.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
     process::Stdio,
@@ -15,7 +14,15 @@ use tokio::{
     sync::mpsc,
 };
 
+use super::{folder::open_log, leftovers::FOLDER_VARIABLE};
 use crate::service::lifecycle::END_WITH_PARENT;
+
+/// What the names of this program's variables begin with. They are for one process, never for every child of a
+/// cluster: one data folder for all replicas would be the end of all but one.
+const OWN_VARIABLES: &str = "QUORATE_";
+
+/// But for this one: which events are logged may be the same for all.
+const SHARED_VARIABLE: &str = "QUORATE_LOG_FILTER";
 
 /// How long a child may take to end once it is asked to.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
@@ -61,16 +68,25 @@ impl Child {
     /// Starts this program again with other arguments; its log goes to a file.
     pub(super) fn start(
         name: &str,
-        program: &Path,
+        folder: &Path,
         arguments: &[String],
         log: PathBuf,
         heard: mpsc::Sender<Heard>,
     ) -> Result<Self, SpawnError> {
         let failed = |error| SpawnError { name: name.to_owned(), error };
-        let errors = File::options().create(true).append(true).open(&log).map_err(failed)?;
-        let mut process = Command::new(program)
+        let program = std::env::current_exe().map_err(failed)?;
+        let errors = open_log(&log).map_err(failed)?;
+        let mut command = Command::new(program);
+        for (variable, _) in std::env::vars_os() {
+            let text = variable.to_string_lossy();
+            if text.starts_with(OWN_VARIABLES) && text != SHARED_VARIABLE {
+                command.env_remove(&variable);
+            }
+        }
+        let mut process = command
             .args(arguments)
             .env(END_WITH_PARENT, "1")
+            .env(FOLDER_VARIABLE, folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -109,7 +125,8 @@ impl Child {
     /// The end of its log, for a message.
     pub(super) fn last_words(&self) -> String {
         const LINES: usize = 3;
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(MAX_LINE_BYTES)..]);
         let lines: Vec<&str> = text.lines().rev().take(LINES).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
