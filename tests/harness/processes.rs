@@ -15,12 +15,14 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// Whether a process runs; one that has ended and was not waited for does not.
+/// Whether a process runs; one that has ended and was not waited for does not. While any of its threads is still
+/// ending, its files and locks are still held.
 pub(crate) fn runs(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the name, which stands in parentheses and may hold any character.
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| state != 'Z' && state != 'X')
+    threads > 1 || state.is_some_and(|state| state != 'Z' && state != 'X')
 }
 
 /// The command lines of all running processes that name the folder.
