@@ -26,6 +26,17 @@ fn the_tree_keeps_its_rules() {
     assert!(breaches.is_empty(), "{} breaches:\n{}", breaches.len(), breaches.join("\n"));
 }
 
+/// The database remembers a migration by its number: of two with one number it refuses the second.
+#[test]
+fn no_two_migrations_have_one_number() {
+    let files = tree();
+    let numbers: Vec<&str> = files
+        .iter()
+        .filter_map(|(path, _)| path.strip_prefix("migrations/")?.split_once('_').map(|(number, _)| number))
+        .collect();
+    assert!(!numbers.is_empty() && numbers.windows(2).all(|pair| pair[0] != pair[1]), "{numbers:?}");
+}
+
 /// Every text file of the project with its path from the root.
 fn tree() -> Vec<(String, String)> {
     const FOLDERS: &[&str] =
