@@ -303,7 +303,7 @@ fn a_database_from_a_backup_or_an_empty_one_is_filled_once_and_old_days_go_while
         FROM generate_series(40, 44) AS day";
     database.execute("r3", old_days);
     let tables = "SELECT count(*)::text FROM pg_class WHERE relkind = 'r' AND relname ~ '_[0-9]{8}$'
-        AND right(relname, 8) < to_char(now() - interval '31 days', 'YYYYMMDD')";
+        AND right(relname, 8) < to_char(now() - interval '15 days', 'YYYYMMDD')";
     assert_eq!(database.column("r3", tables), ["20"]);
     let half = "SELECT relname::text FROM pg_class WHERE relname ~ '^readings_[0-9]{8}$' ORDER BY 1 LIMIT 1";
     let half = database.column("r3", half).remove(0);

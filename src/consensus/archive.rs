@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     block::{Block, BlockId},
     journal::{Disk, EntryLocation, Journal, JournalError},
-    limits::{MAX_FETCHED_BLOCKS, MAX_FETCHED_BYTES},
+    limits::{MAX_FETCHED_BLOCKS, MAX_FETCHED_BYTES, MAX_READ_BLOCKS, MAX_READ_BYTES},
     message::{BlockRequest, BlockResponse},
     record::Record,
 };
@@ -87,8 +87,7 @@ impl Archive {
         Ok(tip.filter(|_| !blocks.is_empty()).map(|tip| BlockResponse { blocks, tip }))
     }
 
-    /// The committed blocks above a height, lowest first, within the limits of an answer to a fetch; none when
-    /// that height is the newest.
+    /// The committed blocks above a height, lowest first: a piece of them, none when that height is the newest.
     ///
     /// # Errors
     /// [`ArchiveError`]: the journal's disk is at fault.
@@ -99,8 +98,8 @@ impl Archive {
     ) -> Result<Vec<Arc<Block>>, ArchiveError> {
         let mut blocks = Vec::new();
         let (mut bytes, mut height) = (0, above.next());
-        while blocks.len() < MAX_FETCHED_BLOCKS
-            && bytes < MAX_FETCHED_BYTES
+        while blocks.len() < MAX_READ_BLOCKS
+            && bytes < MAX_READ_BYTES
             && let Some(block) = self.read(journal, height)?
         {
             bytes += block.size_bytes();
@@ -134,7 +133,7 @@ mod tests {
             Journal,
             tests::{config, memory::MemoryDisk},
         },
-        limits::{MAX_FETCHED_BLOCKS, MAX_FETCHED_BYTES},
+        limits::{MAX_FETCHED_BLOCKS, MAX_FETCHED_BYTES, MAX_READ_BLOCKS, MAX_READ_BYTES},
     };
     use crate::types::{Committee, Digest, Epoch, Height, ReplicaIndex, SecretKey, View};
     use std::sync::Arc;
@@ -204,19 +203,22 @@ mod tests {
 
     #[test]
     fn all_committed_blocks_are_read_in_order_piece_by_piece() {
-        let (archive, journal, chain) = chain(200, 0);
-        let mut read = Vec::new();
-        loop {
-            let above = Height::new(read.len() as u64);
-            let piece = archive.blocks_above(&journal, above).expect("the disk works");
-            assert!(piece.len() <= MAX_FETCHED_BLOCKS);
-            if piece.is_empty() {
-                break;
+        let large = MAX_READ_BYTES / 2 - 1;
+        for (blocks, command_bytes, expected_piece) in [(200, 0, MAX_READ_BLOCKS), (9, large, 3)] {
+            let (archive, journal, chain) = chain(blocks, command_bytes);
+            let mut read = Vec::new();
+            loop {
+                let above = Height::new(read.len() as u64);
+                let piece = archive.blocks_above(&journal, above).expect("the disk works");
+                assert!(piece.len() <= expected_piece, "{}", piece.len());
+                if piece.is_empty() {
+                    break;
+                }
+                read.extend(piece);
             }
-            read.extend(piece);
+            let ids = |blocks: &[Arc<Block>]| blocks.iter().map(|block| block.id()).collect::<Vec<_>>();
+            assert_eq!(ids(&read), ids(&chain[..chain.len() - 1]), "the newest block is not committed");
         }
-        let ids = |blocks: &[Arc<Block>]| blocks.iter().map(|block| block.id()).collect::<Vec<_>>();
-        assert_eq!(ids(&read), ids(&chain[..199]), "the newest block is not committed");
     }
 
     #[test]

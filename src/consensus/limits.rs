@@ -34,6 +34,12 @@ pub const MAX_FETCHED_BLOCKS: usize = 128;
 /// The most bytes of blocks in one answer to a fetch, the first block aside.
 pub const MAX_FETCHED_BYTES: usize = MAX_BLOCK_BYTES;
 
+/// The most blocks that whoever follows the log is given at once: consensus waits while they are read.
+pub const MAX_READ_BLOCKS: usize = 32;
+
+/// The most bytes of blocks in one such piece, the last block aside.
+pub const MAX_READ_BYTES: usize = 1024 * 1024;
+
 /// How long a fetch waits for its answer before the next peer is asked.
 pub const FETCH_DEADLINE: Millis = Millis::new(500);
 

@@ -19,7 +19,7 @@ use crate::service::{
 };
 
 /// How many days of windows a database keeps.
-const KEEP_DAYS: NonZeroU32 = NonZeroU32::new(30).expect("it is not zero");
+const KEEP_DAYS: NonZeroU32 = NonZeroU32::new(14).expect("it is not zero");
 
 /// How many committed blocks a database may lack before the replica signs no plans.
 const LAG_MAX_BLOCKS: NonZeroU64 = NonZeroU64::new(10_000).expect("it is not zero");

@@ -89,3 +89,83 @@ fn fresh(config: &CycleConfig) -> Result<Cycle, GenesisError> {
     cycle.hold(Hold::Everything);
     Ok(cycle)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use tokio::sync::mpsc;
+
+    use super::{FollowError, Follower};
+    use crate::{
+        consensus::{Block, Command, Payload, QuorumCertificate, task::Request},
+        cycle::CycleConfig,
+        knowledge::genesis::{Genesis, Parameters},
+        types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View},
+    };
+
+    /// How many blocks the journal's owner gives at once.
+    const PIECE: usize = 3;
+
+    fn config() -> CycleConfig {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let keys = vec![key.public()];
+        let committee = Committee::new(Digest::of(b"test"), Epoch::new(1), keys).expect("one key");
+        let parameters = Parameters::for_window(Millis::from_secs(10));
+        let genesis = Genesis { parameters, targets: Vec::new(), policies: Vec::new() };
+        CycleConfig { genesis, committee: Arc::new(committee), me: ReplicaIndex::new(0), key }
+    }
+
+    /// Blocks with one command each that is no command.
+    fn chain(blocks: u64) -> Vec<Arc<Block>> {
+        let mut chain = Vec::new();
+        let mut justify = QuorumCertificate::genesis(&config().committee);
+        for number in 1..=blocks {
+            let view = View::new(number);
+            let command = Command::new(number.to_le_bytes().to_vec(), Vec::new()).expect("small");
+            let payload = Payload::new(vec![command]);
+            let block = Arc::new(Block::new(view, ReplicaIndex::new(0), justify, payload));
+            let (height, id) = (block.height(), block.id());
+            justify = QuorumCertificate { view, height, block: id, signatures: Vec::new() };
+            chain.push(block);
+        }
+        chain
+    }
+
+    /// The journal's owner: it gives pieces of the chain, and each height that it was asked for is told.
+    fn owner(chain: Vec<Arc<Block>>) -> (mpsc::Sender<Request>, mpsc::UnboundedReceiver<Height>) {
+        let (requests, mut asked) = mpsc::channel(1);
+        let (tell, told) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Request::Read { above, answer }) = asked.recv().await {
+                let _ = tell.send(above);
+                let from = usize::try_from(above.number()).expect("a small height").min(chain.len());
+                let piece = chain[from..].iter().take(PIECE).cloned().collect();
+                let _ = answer.send(Ok(piece));
+            }
+        });
+        (requests, told)
+    }
+
+    #[tokio::test]
+    async fn the_log_is_read_piece_by_piece_and_again_from_its_beginning() {
+        let chain = chain(5);
+        let (requests, mut told) = owner(chain.clone());
+        let mut follower = Follower::new(config(), requests.downgrade()).expect("the genesis is sound");
+        for _ in 0..2 {
+            for block in &chain {
+                let folded = follower.next().await.expect("it answers").expect("there is one more");
+                assert_eq!((folded.block.id(), folded.changes.len()), (block.id(), 1));
+                assert_eq!(follower.height(), block.height());
+            }
+            assert!(follower.next().await.expect("it answers").is_none(), "the newest was the last");
+            follower.restart();
+        }
+        drop(requests);
+        let mut asked = Vec::new();
+        while let Some(above) = told.recv().await {
+            asked.push(above.number());
+        }
+        assert_eq!(asked, [0, 3, 5, 0, 3, 5], "no piece is asked for before the last one is folded");
+        assert!(matches!(follower.next().await, Err(FollowError::ConsensusGone)));
+    }
+}
