@@ -34,6 +34,7 @@ use quorate::{
     knowledge::change::Change,
     service::{
         config::{ReplicaConfig, ReplicaFlags},
+        lifecycle::END_WITH_PARENT,
         replica::Membership,
         status::{NotReadyReason, StatusSnapshot},
     },
@@ -114,9 +115,16 @@ fn ask(cluster: &Cluster, path: &str) -> Option<String> {
 }
 
 /// What a command says when it ends.
-fn ended(cluster: &Cluster, mut command: Command) -> Output {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    let mut child = Some(child);
+fn ended(cluster: &Cluster, command: Command) -> Output {
+    ended_after(cluster, command, || ())
+}
+
+/// What a command says when it ends, after something was done while it ran.
+fn ended_after(cluster: &Cluster, mut command: Command, what: impl FnOnce()) -> Output {
+    // It ends with this test, should it not be refused.
+    command.env(END_WITH_PARENT, "1").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = Some(command.spawn().expect("it starts"));
+    what();
     cluster.eventually("a refused replica to end", || {
         let has_ended = |child: &mut Child| child.try_wait().expect("it is a child").is_some();
         child.as_mut().is_some_and(has_ended).then_some(())
@@ -369,11 +377,12 @@ fn a_lost_journal_and_a_database_of_somebody_else_are_refused_before_anything_is
 
     // Noticed late, when the database was away at the start.
     database.stop();
-    let mut late = replica(&cluster, PLACE, &url);
-    let late = late.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
-    cluster.eventually("the replica to answer", || cluster.status(PLACE));
-    database.start_again();
-    refused(&late.wait_with_output().expect("it ends"), 4, &lost);
+    let late = replica(&cluster, PLACE, &url);
+    let late = ended_after(&cluster, late, || {
+        cluster.eventually("the replica to answer", || cluster.status(PLACE));
+        database.start_again();
+    });
+    refused(&late, 4, &lost);
 
     // Tables of a newer program.
     copy(&newest, &journal);
