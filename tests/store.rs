@@ -744,7 +744,10 @@ async fn rows_of_the_earlier_tables_are_still_there_after_the_upgrade() {
         store.plan(certified_plan(7).digest()).await.expect("it answers").map(|plan| plan.state),
         Some(PlanState::Applied)
     );
-    let next = block(3, vec![Change::WindowClosed(closed_window(MIDNIGHT.plus(WINDOW), 3))]);
+    let mut window = closed_window(MIDNIGHT.plus(WINDOW), 3);
+    // A statistic that the earlier tables did not know, in a partition that was made then.
+    window.series.insert(series("later"), BTreeMap::from([(Statistic::P50, interval(1, 2, 3))]));
+    let next = block(3, vec![Change::WindowClosed(window)]);
     assert_eq!(writer.apply(&next, SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
     // A second start finds nothing to upgrade.
     writer.close().await;

@@ -99,7 +99,10 @@ mod tests {
     use crate::{
         consensus::{Block, Command, Payload, QuorumCertificate, task::Request},
         cycle::CycleConfig,
-        knowledge::genesis::{Genesis, Parameters},
+        knowledge::{
+            fixtures::verified_root,
+            genesis::{Genesis, Parameters},
+        },
         types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View},
     };
 
@@ -112,7 +115,8 @@ mod tests {
         let committee = Committee::new(Digest::of(b"test"), Epoch::new(1), keys).expect("one key");
         let parameters = Parameters::for_window(Millis::from_secs(10));
         let genesis = Genesis { parameters, targets: Vec::new(), policies: Vec::new() };
-        CycleConfig { genesis, committee: Arc::new(committee), me: ReplicaIndex::new(0), key }
+        let (operators, me) = (verified_root().operators().clone(), ReplicaIndex::new(0));
+        CycleConfig { genesis, committee: Arc::new(committee), operators, me, key }
     }
 
     /// Blocks with one command each that is no command.
