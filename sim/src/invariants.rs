@@ -6,8 +6,11 @@
 use quorate::{
     consensus::{
         Block, BlockId, Command, CommittedBlock, Core, Message, Proposal, QuorumCertificate, Timeout, Vote,
+        certify::{Endorsement, Subject},
     },
-    types::{Committee, Digest, Height, ReplicaIndex, View},
+    cycle::Decided,
+    knowledge,
+    types::{Committee, Digest, Height, PublicKey, ReplicaIndex, View, WindowIndex},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{application::Application, disk::SimDisk, statements};
+use crate::{application::Application, disk::SimDisk, letter::Words, statements};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,14 +42,18 @@ struct Said {
     proposals: BTreeMap<View, BlockId>,
     /// By view, the view of the highest certificate in it.
     timeouts: BTreeMap<View, View>,
+    endorsed: BTreeMap<Subject, Digest>,
+    reports: BTreeMap<WindowIndex, Digest>,
 }
 
 /// A height that some honest replica has committed.
 #[derive(Debug)]
-struct Decided {
+struct DecidedHeight {
     block: BlockId,
     /// The application's state after it.
     state: Digest,
+    /// The control cycle's root after it, where there is a cycle.
+    root: Option<Digest>,
 }
 
 /// The invariants with what they remember.
@@ -60,10 +67,13 @@ pub struct Invariants {
     said: BTreeMap<ReplicaIndex, Said>,
     /// The newest height that reached the application since the last start, and the application, restated.
     applied: BTreeMap<ReplicaIndex, (u64, Application)>,
-    decided: BTreeMap<u64, Decided>,
+    decided: BTreeMap<u64, DecidedHeight>,
     blocks: BTreeMap<BlockId, Arc<Block>>,
     submitted: BTreeSet<Digest>,
     committed: BTreeMap<ReplicaIndex, BTreeSet<Digest>>,
+    /// Derived plans by target and sequence number, and those with a certificate.
+    derived: BTreeMap<(String, u64), Digest>,
+    certificates: BTreeMap<(String, u64), Digest>,
     broken: Option<Violation>,
 }
 
@@ -85,6 +95,8 @@ impl Invariants {
             blocks: BTreeMap::new(),
             submitted: BTreeSet::new(),
             committed: BTreeMap::new(),
+            derived: BTreeMap::new(),
+            certificates: BTreeMap::new(),
             broken: None,
         }
     }
@@ -125,7 +137,8 @@ impl Invariants {
     }
 
     /// An adversary sent something: its commands count as submitted, its blocks are known.
-    pub fn adversary_sent(&mut self, message: &Message) {
+    pub fn adversary_sent(&mut self, words: &Words) {
+        let Words::Consensus(message) = words else { return };
         match message {
             Message::Proposal(proposal) => {
                 self.blocks.entry(proposal.block.id()).or_insert_with(|| Arc::clone(&proposal.block));
@@ -140,13 +153,19 @@ impl Invariants {
         }
     }
 
-    /// A message left an honest replica. One whose disk was damaged, and is not given, may contradict itself.
-    pub fn honest_sent(&mut self, replica: ReplicaIndex, message: &Message, disk: Option<&SimDisk>) {
+    /// Words left an honest replica. One whose disk was damaged, and is not given, may contradict itself.
+    pub fn honest_sent(&mut self, replica: ReplicaIndex, words: &Words, disk: Option<&SimDisk>) {
         let Some(disk) = disk else {
-            if let Message::Proposal(proposal) = message {
+            if let Words::Consensus(Message::Proposal(proposal)) = words {
                 self.blocks.entry(proposal.block.id()).or_insert_with(|| Arc::clone(&proposal.block));
             }
             return;
+        };
+        let message = match words {
+            Words::Consensus(message) => message,
+            Words::Endorsement(endorsement) => {
+                return self.invariant_one_durable_endorsement_a_subject(replica, endorsement, disk);
+            }
         };
         match message {
             Message::Proposal(proposal) => {
@@ -154,11 +173,77 @@ impl Invariants {
             }
             Message::Vote(vote) => self.invariant_one_durable_vote_a_view(replica, vote, disk),
             Message::Timeout(timeout) => self.invariant_one_durable_timeout_a_view(replica, timeout, disk),
-            Message::Certificates(_)
-            | Message::Commands(_)
-            | Message::BlockRequest(_)
-            | Message::BlockResponse(_) => {}
+            Message::Commands(commands) => {
+                for command in commands {
+                    self.invariant_one_durable_report_a_window(replica, command, disk);
+                }
+            }
+            Message::Certificates(_) | Message::BlockRequest(_) | Message::BlockResponse(_) => {}
         }
+    }
+
+    fn invariant_one_durable_endorsement_a_subject(
+        &mut self,
+        replica: ReplicaIndex,
+        endorsement: &Endorsement,
+        disk: &SimDisk,
+    ) {
+        let Endorsement { subject, digest, signer, .. } = endorsement;
+        let before = self.said.entry(replica).or_default().endorsed.insert(subject.clone(), *digest);
+        self.claim(before.is_none_or(|before| before == *digest), || {
+            format!("{replica} endorsed two digests for {subject:?}")
+        });
+        self.claim(*signer == replica, || format!("{replica} sent an endorsement that is not its own"));
+        if before.is_none() {
+            let durable = borsh::to_vec(&(subject, digest)).is_ok_and(|seal| disk.holds_durably(&seal));
+            self.claim(durable, || {
+                format!("{replica}'s endorsement of {subject:?} left before it was durable")
+            });
+        }
+    }
+
+    fn invariant_one_durable_report_a_window(
+        &mut self,
+        replica: ReplicaIndex,
+        command: &Command,
+        disk: &SimDisk,
+    ) {
+        let decoded = knowledge::command::Command::decode(command.head(), command.body());
+        let Ok(knowledge::command::Command::Report { report, .. }) = decoded else { return };
+        // It spreads others' commands too, also those that an adversary changed in its name.
+        let statement = report.header.statement(&self.committee.domain(0));
+        let signed = |key: &PublicKey| key.verify(&statement, &report.signature).is_ok();
+        if report.header.replica != replica || !self.committee.key(replica).is_some_and(signed) {
+            return;
+        }
+        let (window, digest) = (report.header.window, Digest::of(&statement));
+        let before = self.said.entry(replica).or_default().reports.insert(window, digest);
+        self.claim(before.is_none_or(|before| before == digest), || {
+            format!("{replica} signed two reports on window {window}")
+        });
+        if before.is_none() {
+            self.claim(disk.holds_durably(command.head()), || {
+                format!("{replica}'s report on window {window} left before it was durable")
+            });
+        }
+    }
+
+    /// A replica's control cycle ran: what it planned, all others plan.
+    pub fn decided(&mut self, replica: ReplicaIndex, decided: &Decided) {
+        for (digest, plan) in &decided.plans {
+            let key = (plan.target.to_string(), plan.seq.number());
+            let known = *self.derived.entry(key.clone()).or_insert(*digest);
+            self.claim(known == *digest, || format!("{replica} derived another plan for {key:?}"));
+        }
+    }
+
+    /// A replica holds a quorum's endorsements of a plan.
+    pub fn certified(&mut self, replica: ReplicaIndex, target: String, seq: u64, digest: Digest) {
+        let key = (target, seq);
+        let known = *self.certificates.entry(key.clone()).or_insert(digest);
+        self.claim(known == digest, || format!("{replica} holds a second certificate for {key:?}"));
+        let derived = self.derived.get(&key) == Some(&digest);
+        self.claim(derived, || format!("{replica} holds a certificate for {key:?}, which nobody derived"));
     }
 
     fn invariant_one_durable_proposal_a_view(
@@ -237,7 +322,7 @@ impl Invariants {
     }
 
     /// A block reached a replica's application, for the first time or again after a restart.
-    pub fn applied(&mut self, replica: ReplicaIndex, committed: &CommittedBlock) {
+    pub fn applied(&mut self, replica: ReplicaIndex, committed: &CommittedBlock, root: Option<Digest>) {
         let block = &committed.block;
         let height = block.height().number();
         let (newest, mut application) = self.applied.remove(&replica).unwrap_or_default();
@@ -250,7 +335,7 @@ impl Invariants {
             format!("{replica} committed command {stranger:?} at height {height}, which nobody submitted")
         });
         self.committed.entry(replica).or_default().extend(commands);
-        self.invariant_one_block_a_height(replica, committed, application.digest());
+        self.invariant_one_block_a_height(replica, committed, application.digest(), root);
     }
 
     fn invariant_one_block_a_height(
@@ -258,11 +343,12 @@ impl Invariants {
         replica: ReplicaIndex,
         committed: &CommittedBlock,
         state: Digest,
+        root: Option<Digest>,
     ) {
         let block = &committed.block;
         let height = block.height().number();
         if let Some(decided) = self.decided.get(&height) {
-            let (same, equal) = (decided.block == block.id(), decided.state == state);
+            let (same, equal) = (decided.block == block.id(), (decided.state, decided.root) == (state, root));
             self.claim(same, || format!("{replica} committed another block at height {height}"));
             self.claim(equal, || format!("{replica} has another state after height {height}"));
             return;
@@ -275,7 +361,7 @@ impl Invariants {
         self.claim(parent == Some(block.parent()), || {
             format!("{replica} committed a block at height {height} that is no child of the one below")
         });
-        self.decided.insert(height, Decided { block: block.id(), state });
+        self.decided.insert(height, DecidedHeight { block: block.id(), state, root });
         self.invariant_a_quorum_voted(replica, committed);
     }
 

@@ -1,18 +1,21 @@
-//! The simulator: production consensus and journal on virtual time, under seeded networks, disks, crashes and
+//! The simulator: production consensus, journal and control cycle on virtual time, under seeded networks, disks, crashes and
 //! adversaries, with invariants restated independently and checked after every event.
 //!
 //! It reads no clock and no entropy: a seed is a run. Invariant: equal seeds have equal traces.
 
 pub mod adversary;
 pub mod application;
+mod control;
 pub mod disk;
 pub mod invariants;
+pub mod letter;
 pub mod net;
 pub mod node;
 pub mod report;
 pub mod rng;
 pub mod scenario;
 pub mod statements;
+pub mod telemetry;
 pub mod trace;
 pub mod world;
 

@@ -7,22 +7,31 @@
 
 use quorate::{
     consensus::{
-        Archive, CommittedBlock, Config, Core, Input, Message, Output, Record, Recovery, Rejected, Vote,
-        journal::{Identity, Journal, JournalConfig, Salt},
+        Archive, Command, CommittedBlock, Config, Core, Input, Message, Output, Record, Recovery, Rejected,
+        Vote,
+        certify::Endorsement,
+        journal::{EntryLocation, Identity, Journal, JournalConfig, Salt},
     },
+    cycle::{Alarm, Decided, Output as CycleOutput, Seal},
     types::{Digest, Millis, ReplicaIndex},
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     application::Application,
+    control::Control,
     disk::{Crash, SimDisk},
+    letter::Words,
     rng::Stream,
     statements,
+    telemetry::Telemetry,
 };
 
 /// The journal's entry kind of consensus records.
 const RECORD_KIND: u8 = 1;
+
+/// The journal's entry kind of the control cycle's seals.
+const SEAL_KIND: u8 = 2;
 
 /// A fault that the simulator plants in a replica's driver to prove that the invariants see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +51,8 @@ pub struct Clock {
     pub offset_ms: u64,
     /// Its milliseconds in a thousand true ones.
     pub rate_per_mille: u64,
+    /// How far its wall clock is ahead of the true time, in milliseconds: less than the grace.
+    pub skew_ms: u64,
 }
 
 impl Clock {
@@ -61,15 +72,23 @@ impl Clock {
 pub enum Effect {
     /// Something was appended to the journal, or nothing is to be seen.
     Inside,
-    /// A message left for one peer.
+    /// Words left for one peer.
     Sent {
         /// For whom.
         to: ReplicaIndex,
         /// What.
-        message: Message,
+        words: Words,
     },
     /// A block reached the application.
     Committed(CommittedBlock),
+    /// The control cycle handed a command in.
+    Submitted(Command),
+    /// A control cycle ran.
+    Decided(Decided),
+    /// A quorum endorsed a plan, by its target, sequence number and digest.
+    Certified(String, u64, Digest),
+    /// The control cycle raised an alarm.
+    Alarm(Alarm),
     /// The replica crashed instead.
     Crashed,
 }
@@ -77,9 +96,12 @@ pub enum Effect {
 /// What a replica has from its past after a start.
 #[derive(Debug)]
 pub struct Started {
-    /// The committed blocks of the journal, lowest first.
-    pub redelivered: Vec<CommittedBlock>,
+    /// The committed blocks of the journal, lowest first, each with the control cycle's root after it.
+    pub redelivered: Vec<(CommittedBlock, Option<Digest>)>,
 }
+
+/// An entry of the journal: where it lies, its kind and its bytes.
+type StoredEntry = (EntryLocation, u8, Vec<u8>);
 
 /// One honest replica: running or down, its disk stays.
 #[derive(Debug)]
@@ -90,6 +112,7 @@ pub struct Node {
     salts: Stream,
     segment_bytes: u64,
     plant: Option<Plant>,
+    telemetry: Option<Arc<Telemetry>>,
     running: Option<Running>,
     /// How many more outputs are carried out before a crash, and which crash.
     fuse: Option<(u64, Crash)>,
@@ -102,9 +125,10 @@ struct Running {
     journal: Journal<SimDisk>,
     archive: Archive,
     application: Application,
+    control: Option<Control>,
     /// Whether something was persisted that must be synced before anything leaves.
     owes_sync: bool,
-    sending: VecDeque<(ReplicaIndex, Message)>,
+    sending: VecDeque<(ReplicaIndex, Words)>,
 }
 
 impl Node {
@@ -117,8 +141,10 @@ impl Node {
         salts: Stream,
         segment_bytes: u64,
         plant: Option<Plant>,
+        telemetry: Option<Arc<Telemetry>>,
     ) -> Self {
-        Self { config, clock, disk, salts, segment_bytes, plant, running: None, fuse: None, incarnation: 0 }
+        let (running, fuse, incarnation) = (None, None, 0);
+        Self { config, clock, disk, salts, segment_bytes, plant, telemetry, running, fuse, incarnation }
     }
 
     /// Opens the journal and becomes the replica that it tells of.
@@ -126,11 +152,50 @@ impl Node {
     /// # Errors
     /// The reason for which the journal or its records were refused. On a disk that works and was not damaged that is
     /// a fault of the production code or of the plant.
-    pub fn start(&mut self) -> Result<Started, String> {
+    pub fn start(&mut self, now_ms: u64) -> Result<Started, String> {
         if self.plant == Some(Plant::ForgetsJournal) {
             self.disk = SimDisk::new(self.salts.clone());
         }
         self.incarnation += 1;
+        let (journal, entries) = self.open_journal()?;
+        let mut archive = Archive::default();
+        let mut recovery = Recovery::new(self.config.clone());
+        let telemetry = self.telemetry.clone();
+        let mut control =
+            telemetry.map(|telemetry| Control::new(&self.config, telemetry, self.clock.skew_ms));
+        let mut redelivered = Vec::new();
+        for (location, kind, payload) in entries {
+            if kind == SEAL_KIND {
+                let seal: Seal = borsh::from_slice(&payload).map_err(|error| error.to_string())?;
+                control.iter_mut().for_each(|control| control.restore(seal.clone()));
+                continue;
+            }
+            let record: Record = borsh::from_slice(&payload).map_err(|error| error.to_string())?;
+            archive.note(&record, location);
+            redelivered.extend(recovery.record(record).map_err(|error| error.to_string())?);
+        }
+        let mut running = Running {
+            core: recovery.finish(),
+            journal,
+            archive,
+            application: Application::default(),
+            control,
+            owes_sync: false,
+            sending: VecDeque::new(),
+        };
+        let mut roots = Vec::new();
+        for committed in &redelivered {
+            running.application.apply(&committed.block);
+            roots.push(running.replay(committed)?);
+        }
+        if let Some(control) = &mut running.control {
+            control.begin(now_ms);
+        }
+        self.running = Some(running);
+        Ok(Started { redelivered: redelivered.into_iter().zip(roots).collect() })
+    }
+
+    fn open_journal(&mut self) -> Result<(Journal<SimDisk>, Vec<StoredEntry>), String> {
         let key = self.config.key.public().id();
         let mut salt = [0; 16];
         salt[..8].copy_from_slice(&self.salts.next().to_le_bytes());
@@ -140,26 +205,11 @@ impl Node {
             segment_bytes: self.segment_bytes,
         };
         let mut entries = Vec::new();
-        let (journal, _) = Journal::open(self.disk.clone(), config, |entry| {
-            entries.push((entry.location, entry.payload.to_vec()));
-        })
-        .map_err(|error| error.to_string())?;
-        let mut archive = Archive::default();
-        let mut recovery = Recovery::new(self.config.clone());
-        let mut application = Application::default();
-        let mut redelivered = Vec::new();
-        for (location, payload) in entries {
-            let record: Record = borsh::from_slice(&payload).map_err(|error| error.to_string())?;
-            archive.note(&record, location);
-            if let Some(committed) = recovery.record(record).map_err(|error| error.to_string())? {
-                application.apply(&committed.block);
-                redelivered.push(committed);
-            }
-        }
-        let core = recovery.finish();
-        let sending = VecDeque::new();
-        self.running = Some(Running { core, journal, archive, application, owes_sync: false, sending });
-        Ok(Started { redelivered })
+        let opened = Journal::open(self.disk.clone(), config, |entry| {
+            entries.push((entry.location, entry.kind, entry.payload.to_vec()));
+        });
+        let (journal, _) = opened.map_err(|error| error.to_string())?;
+        Ok((journal, entries))
     }
 
     /// Gives the core an input; nothing happens while the replica is down.
@@ -171,18 +221,50 @@ impl Node {
         self.running.as_mut().map_or(Ok(()), |running| running.core.handle(now, input))
     }
 
+    /// Takes a peer's endorsement. What the cycle refuses is counted against the peer, and is none of ours here.
+    pub fn take_endorsement(&mut self, from: ReplicaIndex, endorsement: Endorsement) -> bool {
+        let control = self.running.as_mut().and_then(|running| running.control.as_mut());
+        control.is_none_or(|control| control.cycle().receive(from, endorsement).is_ok())
+    }
+
+    /// A link to a peer came up: what it may have missed is sent again.
+    ///
+    /// # Errors
+    /// The core's own refusal.
+    pub fn connected(&mut self, now_ms: u64, peer: ReplicaIndex) -> Result<(), Rejected> {
+        let now = self.clock.shows(now_ms);
+        let Some(running) = &mut self.running else { return Ok(()) };
+        if let Some(control) = &mut running.control {
+            let own = control.cycle().endorsements();
+            running.sending.extend(own.into_iter().map(|endorsement| (peer, endorsement.into())));
+        }
+        running.core.handle(now, Input::PeerConnected(peer))
+    }
+
+    /// Its own time has come: the core's timer, the driver's beat.
+    ///
+    /// # Errors
+    /// The core's own refusal.
+    pub fn wake(&mut self, now_ms: u64) -> Result<(), Rejected> {
+        let now = self.clock.shows(now_ms);
+        let Some(running) = &mut self.running else { return Ok(()) };
+        if let Some(control) = &mut running.control {
+            control.beat(now_ms);
+        }
+        if running.core.next_timeout().is_some_and(|due| due <= now) {
+            return running.core.handle(now, Input::Timer);
+        }
+        Ok(())
+    }
+
     /// Carries out the next output; `None` when there is none, or the replica is down.
     ///
     /// # Errors
     /// The journal's failure on a disk that was not asked to fail: a fault of the production code.
-    pub fn step(&mut self) -> Result<Option<Effect>, String> {
+    pub fn step(&mut self, now_ms: u64) -> Result<Option<Effect>, String> {
+        let now = self.clock.shows(now_ms);
         let Some(running) = self.running.as_mut() else { return Ok(None) };
-        let sending = running.sending.pop_front();
-        let Some(output) =
-            sending.map(|(to, message)| Output::Send { to, message }).or_else(|| running.core.poll_output())
-        else {
-            return Ok(None);
-        };
+        let Some(next) = running.next() else { return Ok(None) };
         match &mut self.fuse {
             Some((0, crash)) => {
                 let crash = *crash;
@@ -192,7 +274,7 @@ impl Node {
             Some((left, _)) => *left -= 1,
             None => {}
         }
-        match running.carry_out(output, &self.config, self.plant) {
+        match running.carry_out(next, now, &self.config, self.plant) {
             // A replica whose journal fails ends.
             Err(_) if self.disk.has_failed() => {
                 self.crash(Crash::Process);
@@ -224,11 +306,13 @@ impl Node {
         self.fuse = None;
     }
 
-    /// When the core wants to be called, in true milliseconds.
+    /// When it wants to be woken, in true milliseconds.
     #[must_use]
     pub fn next_wake_ms(&self) -> Option<u64> {
-        let shown = self.running.as_ref()?.core.next_timeout()?;
-        Some(self.clock.when(shown))
+        let running = self.running.as_ref()?;
+        let timer = running.core.next_timeout().map(|shown| self.clock.when(shown));
+        let beat = running.control.as_ref().and_then(Control::next_beat_ms);
+        [timer, beat].into_iter().flatten().min()
     }
 
     /// The running core.
@@ -241,6 +325,19 @@ impl Node {
     #[must_use]
     pub fn state(&self) -> Option<Digest> {
         self.running.as_ref().map(|running| running.application.digest())
+    }
+
+    /// The root of the running control cycle, if there is one.
+    #[must_use]
+    pub fn root(&self) -> Option<Digest> {
+        self.running.as_ref()?.control.as_ref().map(Control::root)
+    }
+
+    /// Whether its control cycle has logged a plan.
+    #[must_use]
+    pub fn has_logged_a_plan(&self) -> bool {
+        let control = self.running.as_ref().and_then(|running| running.control.as_ref());
+        control.is_some_and(Control::has_logged_a_plan)
     }
 
     /// The disk, to look at.
@@ -256,8 +353,95 @@ impl Node {
     }
 }
 
+/// What is carried out next.
+enum Next {
+    Send(ReplicaIndex, Words),
+    Core(Output),
+    Cycle(CycleOutput),
+}
+
 impl Running {
-    fn carry_out(&mut self, output: Output, config: &Config, plant: Option<Plant>) -> Result<Effect, String> {
+    fn next(&mut self) -> Option<Next> {
+        if let Some((to, words)) = self.sending.pop_front() {
+            return Some(Next::Send(to, words));
+        }
+        if let Some(output) = self.core.poll_output() {
+            return Some(Next::Core(output));
+        }
+        self.control.as_mut()?.cycle().poll_output().map(Next::Cycle)
+    }
+
+    /// Applies a block of the journal again; gives the control cycle's root after it.
+    fn replay(&mut self, committed: &CommittedBlock) -> Result<Option<Digest>, String> {
+        let Some(control) = &mut self.control else { return Ok(None) };
+        for seal in control.replay(&committed.block) {
+            let seal = borsh::to_vec(&seal).map_err(|error| error.to_string())?;
+            self.journal.append(SEAL_KIND, &seal).map_err(|error| error.to_string())?;
+            self.owes_sync = true;
+        }
+        Ok(self.control.as_ref().map(Control::root))
+    }
+
+    fn carry_out(
+        &mut self,
+        next: Next,
+        now: Millis,
+        config: &Config,
+        plant: Option<Plant>,
+    ) -> Result<Effect, String> {
+        match next {
+            Next::Send(to, words) => {
+                self.sync(plant)?;
+                Ok(Effect::Sent { to, words })
+            }
+            Next::Core(output) => self.core_output(output, config, plant),
+            Next::Cycle(output) => self.cycle_output(output, now, config, plant),
+        }
+    }
+
+    fn cycle_output(
+        &mut self,
+        output: CycleOutput,
+        now: Millis,
+        config: &Config,
+        plant: Option<Plant>,
+    ) -> Result<Effect, String> {
+        Ok(match output {
+            CycleOutput::Seal(seal) => {
+                let seal = borsh::to_vec(&seal).map_err(|error| error.to_string())?;
+                self.journal.append(SEAL_KIND, &seal).map_err(|error| error.to_string())?;
+                self.owes_sync = true;
+                Effect::Inside
+            }
+            CycleOutput::Endorse(endorsement) => {
+                self.sync(plant)?;
+                let peers = config.committee.replicas().filter(|peer| *peer != config.me);
+                self.sending.extend(peers.map(|to| (to, endorsement.clone().into())));
+                Effect::Inside
+            }
+            CycleOutput::Submit(encoded) => {
+                let command = Command::new(encoded.head, encoded.body).map_err(|error| error.to_string())?;
+                self.core
+                    .handle(now, Input::Submit(command.clone()))
+                    .map_err(|error| format!("no room for an own command: {error}"))?;
+                Effect::Submitted(command)
+            }
+            CycleOutput::Decided(decided) => Effect::Decided(decided),
+            CycleOutput::PlanCertified(plan) => {
+                let document = plan.document();
+                Effect::Certified(document.target.to_string(), document.seq.number(), plan.digest())
+            }
+            CycleOutput::Alarm(alarm) => Effect::Alarm(alarm),
+            CycleOutput::Folded(_) | CycleOutput::HeadCertified(_) => Effect::Inside,
+        })
+    }
+
+    fn core_output(
+        &mut self,
+        output: Output,
+        config: &Config,
+        plant: Option<Plant>,
+    ) -> Result<Effect, String> {
         match output {
             Output::Persist(record) => {
                 self.owes_sync = true;
@@ -270,30 +454,33 @@ impl Running {
             }
             Output::Send { to, message } => {
                 self.sync(plant)?;
-                Ok(Effect::Sent { to, message })
+                Ok(Effect::Sent { to, words: message.into() })
             }
             Output::Broadcast(message) => {
                 self.sync(plant)?;
                 let peers: Vec<_> = config.committee.replicas().filter(|peer| *peer != config.me).collect();
-                self.sending.extend(peers.iter().map(|to| (*to, message.clone())));
+                self.sending.extend(peers.iter().map(|to| (*to, message.clone().into())));
                 if plant == Some(Plant::VotesTwice)
                     && let Message::Vote(vote) = &message
                 {
                     let second = second_vote(config, vote);
-                    self.sending.extend(peers.into_iter().map(|to| (to, second.clone())));
+                    self.sending.extend(peers.into_iter().map(|to| (to, second.clone().into())));
                 }
                 Ok(Effect::Inside)
             }
             Output::Commit(committed) => {
                 self.sync(plant)?;
                 self.application.apply(&committed.block);
+                if let Some(control) = &mut self.control {
+                    control.cycle().commit(&committed.block);
+                }
                 Ok(Effect::Committed(committed))
             }
             Output::ServeFromJournal { to, request } => {
                 self.sync(plant)?;
                 let answer = self.archive.answer(&self.journal, &request);
                 Ok(match answer.map_err(|error| error.to_string())? {
-                    Some(response) => Effect::Sent { to, message: Message::BlockResponse(response) },
+                    Some(response) => Effect::Sent { to, words: Message::BlockResponse(response).into() },
                     None => Effect::Inside,
                 })
             }

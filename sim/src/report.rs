@@ -7,6 +7,15 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{adversary::Kind, invariants::Violation};
 
+/// Why an honest replica did not take an adversary's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Consensus refused a message.
+    ByConsensus(Rejected),
+    /// The control cycle refused an endorsement.
+    Endorsement,
+}
+
 /// What became of one kind of adversary's messages at honest replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
@@ -22,7 +31,7 @@ pub struct Reached {
 
 impl Reached {
     /// Counts a message by what it met.
-    pub const fn count(&mut self, answer: Option<Result<(), Rejected>>) {
+    pub const fn count(&mut self, answer: Option<Result<(), Refused>>) {
         match answer {
             Some(Ok(())) => self.taken += 1,
             Some(Err(_)) => self.refused += 1,

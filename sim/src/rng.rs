@@ -25,6 +25,8 @@ pub enum Cause {
     Damage = 8,
     /// Which links and replicas are slow, and which clocks leap.
     Slowness = 9,
+    /// What monitors see, and miss.
+    Telemetry = 10,
 }
 
 /// A stream of random numbers.

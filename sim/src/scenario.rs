@@ -11,7 +11,9 @@ use crate::{
     net::Weather,
     node::{Clock, Plant},
     rng::{Cause, Stream},
+    telemetry::Telemetry,
 };
+use std::sync::Arc;
 
 /// Something that goes wrong, or right again.
 #[derive(Clone, Debug)]
@@ -162,6 +164,8 @@ pub struct Scenario {
     pub clocks: Vec<Clock>,
     /// The journals' segment size in bytes.
     pub segment_bytes: u64,
+    /// What the monitors see; without it replicas run consensus alone, and the cluster has idle phases.
+    pub telemetry: Option<Arc<Telemetry>>,
 }
 
 impl Scenario {
@@ -202,6 +206,7 @@ impl Scenario {
             submissions: Vec::new(),
             clocks: everybody.iter().map(|_| clock(&mut clocks)).collect(),
             segment_bytes: 1 << stream.between(11, 18),
+            telemetry: seed.is_multiple_of(2).then(|| Arc::new(Telemetry::of_seed(seed, heal_ms))),
         };
         scenario.sides = everybody
             .iter()
@@ -374,5 +379,9 @@ fn weather(stream: &mut Stream) -> Weather {
 }
 
 fn clock(stream: &mut Stream) -> Clock {
-    Clock { offset_ms: stream.below(1_000_000), rate_per_mille: stream.between(950, 1_050) }
+    Clock {
+        offset_ms: stream.below(1_000_000),
+        rate_per_mille: stream.between(950, 1_050),
+        skew_ms: stream.below(300),
+    }
 }

@@ -3,12 +3,12 @@
 //! It decides nothing. Invariant: two runs with equal digests had the same events in the same order.
 
 use quorate::{
-    consensus::{Message, Proposal, TimeoutCertificate},
+    consensus::{Message, Proposal, TimeoutCertificate, certify::Endorsement},
     types::Signature,
 };
 use std::fmt;
 
-use crate::rng::mixed;
+use crate::{letter::Words, rng::mixed};
 
 /// Takes readable lines.
 pub type Lines<'a> = &'a mut dyn FnMut(&str);
@@ -57,9 +57,16 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// A message in a few words for the digest.
+/// Words in a few numbers for the digest.
 #[must_use]
-pub fn fingerprint(message: &Message) -> [u64; 3] {
+pub fn fingerprint(words: &Words) -> [u64; 3] {
+    match words {
+        Words::Consensus(message) => fingerprint_of_message(message),
+        Words::Endorsement(endorsement) => [8, endorsement.subject.number, first(endorsement.signature)],
+    }
+}
+
+fn fingerprint_of_message(message: &Message) -> [u64; 3] {
     match message {
         Message::Proposal(proposal) => [1, proposal.block.view().number(), first(proposal.signature)],
         Message::Vote(vote) => [2, vote.view.number(), first(vote.signature)],
@@ -78,9 +85,18 @@ fn first(signature: Signature) -> u64 {
     signature.as_bytes().iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
-/// A message for people.
+/// Words for people.
 #[must_use]
-pub fn describe(message: &Message) -> String {
+pub fn describe(words: &Words) -> String {
+    match words {
+        Words::Consensus(message) => describe_message(message),
+        Words::Endorsement(Endorsement { subject, digest, .. }) => {
+            format!("endorses {:?} {} {}: {digest:?}", subject.kind, subject.of, subject.number)
+        }
+    }
+}
+
+fn describe_message(message: &Message) -> String {
     let entry = |tc: &Option<TimeoutCertificate>| match tc {
         Some(tc) => format!(" after TC({})", tc.view),
         None => String::new(),

@@ -7,18 +7,20 @@
 mod faults;
 
 use quorate::{
-    consensus::{Command, Config, Input, Message, Rejected, ViewTimes},
+    consensus::{Command, Config, Input, Rejected, ViewTimes},
+    cycle::Alarm,
     types::{Committee, Digest, Epoch, ReplicaIndex, SecretKey},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    adversary::{Adversary, Kind, Letter, adversary},
+    adversary::{Adversary, Kind, adversary},
     disk::SimDisk,
     invariants::Invariants,
+    letter::{Letter, Words},
     net::Network,
     node::{Effect, Node},
-    report::{Outcome, Reached},
+    report::{Outcome, Reached, Refused},
     rng::{Cause, Stream},
     scenario::Scenario,
     trace::{Lines, Trace, describe, fingerprint},
@@ -208,21 +210,27 @@ impl<'a> World<'a> {
 
     fn arrive(&mut self, letter: Letter) {
         let (from, to) = (letter.from, letter.to);
-        let [kind, one, two] = fingerprint(&letter.message);
+        let [kind, one, two] = fingerprint(&letter.words);
         let words = [10, number(from), number(to), kind, one, two];
-        self.trace.event(self.now_ms, &words, || format!("{from} -> {to}: {}", describe(&letter.message)));
+        self.trace.event(self.now_ms, &words, || format!("{from} -> {to}: {}", describe(&letter.words)));
         match self.seats.get_mut(&to) {
             Some(Seat::Honest(node)) => {
-                let decoded = decoded(&letter.message);
-                let answer =
-                    decoded.clone().map(|message| node.handle(self.now_ms, Input::Message { from, message }));
+                let decoded = letter.words.through_the_codec();
+                let same = decoded.as_ref() == Some(&letter.words);
+                let answer = decoded.map(|words| match words {
+                    Words::Consensus(message) => node
+                        .handle(self.now_ms, Input::Message { from, message })
+                        .map_err(Refused::ByConsensus),
+                    Words::Endorsement(endorsement) => {
+                        let taken = node.take_endorsement(from, endorsement);
+                        if taken { Ok(()) } else { Err(Refused::Endorsement) }
+                    }
+                });
                 match self.scenario.kind_of(from) {
                     None => {
-                        let same = decoded.as_ref() == Some(&letter.message);
-                        self.invariants.claim(same, || {
-                            format!("a message of honest {from} does not survive its encoding")
-                        });
-                        self.invariant_honest_messages_are_valid(from, to, answer.unwrap_or(Ok(())));
+                        self.invariants
+                            .claim(same, || format!("words of honest {from} do not survive their encoding"));
+                        self.invariant_honest_words_are_valid(from, to, answer.unwrap_or(Ok(())));
                     }
                     Some(kind) => self.reached.entry(kind).or_default().count(answer),
                 }
@@ -234,13 +242,21 @@ impl<'a> World<'a> {
     }
 
     /// What an honest replica says is refused as late, early or too much, never as wrong.
-    fn invariant_honest_messages_are_valid(
+    fn invariant_honest_words_are_valid(
         &mut self,
         from: ReplicaIndex,
         to: ReplicaIndex,
-        answer: Result<(), Rejected>,
+        answer: Result<(), Refused>,
     ) {
-        let Err(rejected) = answer else { return };
+        let Err(refused) = answer else { return };
+        let rejected = match refused {
+            Refused::ByConsensus(rejected) => rejected,
+            Refused::Endorsement => {
+                return self
+                    .invariants
+                    .claim(false, || format!("{to} refused an endorsement of honest {from}"));
+            }
+        };
         let wrong = match rejected {
             Rejected::Certificate(_)
             | Rejected::Proposal(_)
@@ -257,7 +273,7 @@ impl<'a> World<'a> {
         self.trace.event(self.now_ms, &[11, number(at), number(peer)], || format!("{at} reaches {peer}"));
         match self.seats.get_mut(&at) {
             Some(Seat::Honest(node)) => {
-                let taken = node.handle(self.now_ms, Input::PeerConnected(peer));
+                let taken = node.connected(self.now_ms, peer);
                 self.invariants.claim(taken.is_ok(), || format!("{at} refused a new link"));
             }
             Some(Seat::Adversary(adversary)) => adversary.connected(self.now_ms, peer),
@@ -273,7 +289,7 @@ impl<'a> World<'a> {
         match self.seats.get_mut(&replica) {
             Some(Seat::Honest(node)) if is_due(node.next_wake_ms()) => {
                 self.trace.event(now_ms, &[12, number(replica)], || format!("{replica}: timer"));
-                let taken = node.handle(now_ms, Input::Timer);
+                let taken = node.wake(now_ms);
                 self.invariants.claim(taken.is_ok(), || format!("{replica} refused its own timer"));
             }
             Some(Seat::Adversary(adversary)) if is_due(adversary.next_wake_ms()) => adversary.timer(now_ms),
@@ -310,23 +326,7 @@ impl<'a> World<'a> {
     /// Carries out all that a replica has to do, and wakes it when it asks for it.
     fn pump(&mut self, replica: ReplicaIndex) {
         while let Some(effect) = self.step(replica) {
-            match effect {
-                Effect::Inside => {}
-                Effect::Sent { to, message } => {
-                    self.post(&Letter { from: replica, to, message, mark: None });
-                }
-                Effect::Committed(committed) => {
-                    let (height, id) = (committed.block.height(), committed.block.id());
-                    let words = [18, number(replica), height.number()];
-                    self.trace.event(self.now_ms, &words, || {
-                        let commands = committed.block.payload().commands().len();
-                        format!("{replica} commits h{height} {id:?} with {commands} commands")
-                    });
-                    self.invariants.applied(replica, &committed);
-                    self.strike_out();
-                }
-                Effect::Crashed => self.crashed(replica),
-            }
+            self.witness(replica, effect);
         }
         let due_ms = match self.seats.get_mut(&replica) {
             Some(Seat::Honest(node)) => {
@@ -339,7 +339,7 @@ impl<'a> World<'a> {
                 let letters = adversary.letters();
                 let due_ms = adversary.next_wake_ms();
                 for letter in letters {
-                    self.invariants.adversary_sent(&letter.message);
+                    self.invariants.adversary_sent(&letter.words);
                     self.post(&letter);
                 }
                 due_ms
@@ -354,14 +354,70 @@ impl<'a> World<'a> {
         }
     }
 
+    fn witness(&mut self, replica: ReplicaIndex, effect: Effect) {
+        let sound = self.scenario.is_sound(replica);
+        match effect {
+            Effect::Inside => {}
+            Effect::Sent { to, words } => self.post(&Letter { from: replica, to, words, mark: None }),
+            Effect::Committed(committed) => {
+                let (height, id) = (committed.block.height(), committed.block.id());
+                let words = [18, number(replica), height.number()];
+                self.trace.event(self.now_ms, &words, || {
+                    let commands = committed.block.payload().commands().len();
+                    format!("{replica} commits h{height} {id:?} with {commands} commands")
+                });
+                let root = match self.seats.get(&replica) {
+                    Some(Seat::Honest(node)) => node.root(),
+                    Some(Seat::Adversary(_)) | None => None,
+                };
+                self.invariants.applied(replica, &committed, root);
+                self.strike_out();
+            }
+            Effect::Submitted(command) => {
+                self.invariants.submitted(&command);
+                let words = [19, number(replica), u64::from(command.digest().as_bytes()[0])];
+                self.trace.event(self.now_ms, &words, || format!("{replica} submits {:?}", command.digest()));
+            }
+            Effect::Decided(decided) => {
+                let words = [20, number(replica), decided.cycle.number(), decided.plans.len() as u64];
+                self.trace.event(self.now_ms, &words, || {
+                    let plans = decided.plans.len();
+                    format!("{replica} decides cycle {} with {plans} plans", decided.cycle)
+                });
+                self.invariants.decided(replica, &decided);
+            }
+            Effect::Certified(target, seq, digest) => {
+                let words = [21, number(replica), seq];
+                self.trace
+                    .event(self.now_ms, &words, || format!("{replica} certifies {target} {seq}: {digest:?}"));
+                self.invariants.certified(replica, target, seq, digest);
+            }
+            Effect::Alarm(alarm) => {
+                self.trace.event(self.now_ms, &[22, number(replica)], || format!("{replica}: {alarm:?}"));
+                self.invariant_nobody_sound_is_accused(replica, sound, &alarm);
+            }
+            Effect::Crashed => self.crashed(replica),
+        }
+    }
+
+    /// An alarm names only replicas that break the rules or whose disk was damaged.
+    fn invariant_nobody_sound_is_accused(&mut self, replica: ReplicaIndex, sound: bool, alarm: &Alarm) {
+        let justified = match alarm {
+            Alarm::Disagreement { by, .. } => !sound || !self.scenario.is_sound(*by),
+            Alarm::OwnContradiction { .. } => !sound,
+        };
+        self.invariants
+            .claim(justified, || format!("{replica} raised an alarm on a sound replica: {alarm:?}"));
+    }
+
     /// The next output of an honest replica, with the invariants on what leaves.
     fn step(&mut self, replica: ReplicaIndex) -> Option<Effect> {
         let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) else { return None };
-        match node.step() {
+        match node.step(self.now_ms) {
             Ok(effect) => {
-                if let Some(Effect::Sent { message, .. }) = &effect {
+                if let Some(Effect::Sent { words, .. }) = &effect {
                     let sound = self.scenario.is_sound(replica);
-                    self.invariants.honest_sent(replica, message, sound.then(|| node.disk()));
+                    self.invariants.honest_sent(replica, words, sound.then(|| node.disk()));
                 }
                 effect
             }
@@ -424,22 +480,18 @@ impl<'a> World<'a> {
         let mut first = None;
         for (replica, node) in nodes {
             let Some(core) = node.core() else { continue };
+            let planned = self.scenario.telemetry.is_none() || node.has_logged_a_plan();
+            self.invariants.claim(planned, || format!("{replica} knows no plan against the long queue"));
             let (rests, height) =
                 (core.next_timeout().is_none() && !core.is_awake(), core.committed_height());
             self.invariants.claim(rests, || format!("{replica} does not come to rest"));
-            let state = (height, node.state());
+            let state = (height, node.state(), node.root());
             let (other, expected) = *first.get_or_insert((replica, state));
             self.invariants.claim(state == expected, || {
                 format!("{replica} rests at height {height}, {other} at {} or in another state", expected.0)
             });
         }
     }
-}
-
-/// What arrives: what a link would decode from the message's bytes, if anything.
-fn decoded(message: &Message) -> Option<Message> {
-    let bytes = borsh::to_vec(message).expect("writing to memory does not fail");
-    borsh::from_slice(&bytes).ok()
 }
 
 fn number(replica: ReplicaIndex) -> u64 {
@@ -461,5 +513,6 @@ fn seat(scenario: &Scenario, config: Config) -> Seat {
     let disk = SimDisk::new(Stream::new(seed, Cause::Disk, place));
     let salts = Stream::new(seed, Cause::Disk, place + 1000);
     let clock = scenario.clocks[me.as_usize()];
-    Seat::Honest(Box::new(Node::new(config, clock, disk, salts, scenario.segment_bytes, plant)))
+    let telemetry = scenario.telemetry.clone();
+    Seat::Honest(Box::new(Node::new(config, clock, disk, salts, scenario.segment_bytes, plant, telemetry)))
 }

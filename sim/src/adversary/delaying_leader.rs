@@ -5,7 +5,7 @@
 use quorate::consensus::Message;
 
 use super::puppeteer::Behaviour;
-use crate::rng::Stream;
+use crate::{letter::Words, rng::Stream};
 
 /// The base timeout of a view, in milliseconds.
 const VIEW_TIMEOUT_MS: u64 = 1_000;
@@ -23,15 +23,12 @@ impl DelayingLeader {
 }
 
 impl Behaviour for DelayingLeader {
-    fn holds_ms(&mut self, message: &Message) -> u64 {
-        match message {
-            Message::Proposal(_) => self.stream.between(VIEW_TIMEOUT_MS * 7 / 10, VIEW_TIMEOUT_MS * 11 / 10),
-            Message::Vote(_)
-            | Message::Timeout(_)
-            | Message::Certificates(_)
-            | Message::Commands(_)
-            | Message::BlockRequest(_)
-            | Message::BlockResponse(_) => 0,
+    fn holds_ms(&mut self, words: &Words) -> u64 {
+        match words {
+            Words::Consensus(Message::Proposal(_)) => {
+                self.stream.between(VIEW_TIMEOUT_MS * 7 / 10, VIEW_TIMEOUT_MS * 11 / 10)
+            }
+            Words::Consensus(_) | Words::Endorsement(_) => 0,
         }
     }
 }

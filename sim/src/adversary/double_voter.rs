@@ -8,7 +8,6 @@ use quorate::{
 };
 
 use super::{
-    Letter,
     puppeteer::{Addressed, Behaviour},
     signer::Signer,
 };
@@ -29,11 +28,11 @@ impl DoubleVoter {
 }
 
 impl Behaviour for DoubleVoter {
-    fn hears(&mut self, letter: &Letter) -> bool {
-        if let Message::Proposal(proposal) = &letter.message {
+    fn hears(&mut self, _from: ReplicaIndex, message: &Message) -> bool {
+        if let Message::Proposal(proposal) = message {
             let block = &proposal.block;
             let vote = Message::Vote(self.signer.vote(block.view(), block.height(), block.id()));
-            let votes = self.signer.to_all(&vote).into_iter();
+            let votes = self.signer.to_all(vote).into_iter();
             self.extra.extend(votes.filter(|_| self.stream.chance(500)));
         }
         true

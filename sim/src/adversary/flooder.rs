@@ -6,11 +6,10 @@
 
 use quorate::{
     consensus::{BlockRequest, Certificates, Message, QuorumCertificate},
-    types::{Digest, Height, View},
+    types::{Digest, Height, ReplicaIndex, View},
 };
 
 use super::{
-    Letter,
     invented::Inventor,
     memory::Memory,
     puppeteer::{Addressed, Behaviour},
@@ -70,16 +69,16 @@ impl Flooder {
 }
 
 impl Behaviour for Flooder {
-    fn hears(&mut self, letter: &Letter) -> bool {
-        if let Message::Vote(vote) = &letter.message
-            && letter.from == vote.voter
+    fn hears(&mut self, from: ReplicaIndex, message: &Message) -> bool {
+        if let Message::Vote(vote) = message
+            && from == vote.voter
         {
             self.newest = self.newest.max(vote.view);
         }
         if self.memory.may_add(&mut self.stream, FLOODS_PER_MILLE) {
             for _ in 0..FLOOD {
                 let message = self.message();
-                self.extra.push((letter.from, message));
+                self.extra.push((from, message.into()));
             }
         }
         true

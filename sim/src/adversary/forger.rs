@@ -7,12 +7,11 @@ use quorate::{
     consensus::{
         Block, Certificates, Message, Payload, QuorumCertificate, SignedTimeoutView, TimeoutCertificate, Vote,
     },
-    types::{Digest, Signature},
+    types::{Digest, ReplicaIndex, Signature},
 };
 use std::sync::Arc;
 
 use super::{
-    Letter,
     memory::{HeardTimeouts, Memory},
     puppeteer::{Addressed, Behaviour},
     signer::Signer,
@@ -140,12 +139,12 @@ fn with_larger_s(signature: Signature) -> Signature {
 }
 
 impl Behaviour for Forger {
-    fn hears(&mut self, letter: &Letter) -> bool {
-        self.memory.hear(&letter.message);
+    fn hears(&mut self, _from: ReplicaIndex, message: &Message) -> bool {
+        self.memory.hear(message);
         if self.memory.may_add(&mut self.stream, FORGERIES_PER_MILLE)
             && let Some(message) = self.forged()
         {
-            self.extra.extend(self.signer.to_all(&message));
+            self.extra.extend(self.signer.to_all(message));
         }
         true
     }

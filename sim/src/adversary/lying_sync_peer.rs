@@ -10,7 +10,6 @@ use quorate::{
 use std::sync::Arc;
 
 use super::{
-    Letter,
     invented::Inventor,
     memory::Memory,
     puppeteer::{Addressed, Behaviour},
@@ -86,12 +85,12 @@ impl LyingSyncPeer {
 }
 
 impl Behaviour for LyingSyncPeer {
-    fn hears(&mut self, letter: &Letter) -> bool {
-        let Message::BlockRequest(request) = &letter.message else {
+    fn hears(&mut self, from: ReplicaIndex, message: &Message) -> bool {
+        let Message::BlockRequest(request) = message else {
             if self.memory.may_add(&mut self.stream, 20)
                 && let Some(truth) = self.truth.clone()
             {
-                self.extra.push((letter.from, Message::BlockResponse(truth)));
+                self.extra.push((from, Message::BlockResponse(truth).into()));
             }
             return true;
         };
@@ -99,7 +98,7 @@ impl Behaviour for LyingSyncPeer {
             0 => false,
             1 => {
                 let lie = self.invented(request);
-                self.extra.push((letter.from, Message::BlockResponse(lie)));
+                self.extra.push((from, Message::BlockResponse(lie).into()));
                 false
             }
             _ => true,

@@ -11,6 +11,7 @@ mod flooder;
 mod forger;
 mod hidden_lock;
 mod invented;
+mod lying_reporter;
 mod lying_sync_peer;
 mod memory;
 mod mutator;
@@ -24,35 +25,19 @@ mod stale_proposer;
 mod twin;
 mod vote_withholder;
 
-use quorate::{
-    consensus::{Config, Message},
-    types::ReplicaIndex,
-};
+use quorate::{consensus::Config, types::ReplicaIndex};
 use std::fmt;
 
 use self::{
     delaying_leader::DelayingLeader, double_voter::DoubleVoter, equivocating_leader::EquivocatingLeader,
-    flooder::Flooder, forger::Forger, hidden_lock::HiddenLock, lying_sync_peer::LyingSyncPeer,
-    mutator::Mutator, puppeteer::Puppeteer, replayer::Replayer, selective_sender::SelectiveSender,
-    signer::Signer, silent::Silent, stale_proposer::StaleProposer, twin::Twin,
-    vote_withholder::VoteWithholder,
+    flooder::Flooder, forger::Forger, hidden_lock::HiddenLock, lying_reporter::LyingReporter,
+    lying_sync_peer::LyingSyncPeer, mutator::Mutator, puppeteer::Puppeteer, replayer::Replayer,
+    selective_sender::SelectiveSender, signer::Signer, silent::Silent, stale_proposer::StaleProposer,
+    twin::Twin, vote_withholder::VoteWithholder,
 };
-use crate::rng::Stream;
+use crate::{letter::Letter, rng::Stream};
 
 pub use twin::Side;
-
-/// A message between two replicas.
-#[derive(Clone, Debug)]
-pub struct Letter {
-    /// Who sends it.
-    pub from: ReplicaIndex,
-    /// To whom.
-    pub to: ReplicaIndex,
-    /// What it says.
-    pub message: Message,
-    /// What one adversary tells another with it. Honest replicas do not see it.
-    pub mark: Option<Side>,
-}
 
 /// A Byzantine replica. Time is in milliseconds.
 pub trait Adversary: fmt::Debug {
@@ -93,6 +78,8 @@ pub enum Kind {
     Flooder,
     /// Lies about blocks to who fetches
     LyingSyncPeer,
+    /// Reports what nobody saw, twice and differently, and endorses what nobody derived
+    LyingReporter,
     /// Changes single bytes of what it says
     Mutator,
     /// Proposes on old certificates
@@ -103,7 +90,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Silent,
         Self::EquivocatingLeader,
         Self::DoubleVoter,
@@ -115,6 +102,7 @@ impl Kind {
         Self::HiddenLock,
         Self::Flooder,
         Self::LyingSyncPeer,
+        Self::LyingReporter,
         Self::Mutator,
         Self::StaleProposer,
         Self::Twin,
@@ -137,6 +125,7 @@ pub fn adversary(kind: Kind, config: Config, sides: &[Option<Side>], stream: Str
         Kind::HiddenLock => Box::new(Puppeteer::new(config, HiddenLock::new(signer, stream))),
         Kind::Flooder => Box::new(Puppeteer::new(config, Flooder::new(signer, stream))),
         Kind::LyingSyncPeer => Box::new(Puppeteer::new(config, LyingSyncPeer::new(signer, stream))),
+        Kind::LyingReporter => Box::new(Puppeteer::new(config, LyingReporter::new(signer, stream))),
         Kind::Mutator => Box::new(Puppeteer::new(config, Mutator::new(signer, stream))),
         Kind::StaleProposer => Box::new(Puppeteer::new(config, StaleProposer::new(signer, stream))),
         Kind::Twin => Box::new(Twin::new(config, sides.to_vec())),

@@ -5,22 +5,26 @@
 //! replica without a journal.
 
 use quorate::{
-    consensus::{Config, Input, Message},
+    consensus::{Config, Input, Message, certify::Endorsement},
     types::ReplicaIndex,
 };
 use std::{collections::BTreeMap, fmt};
 
-use super::{Adversary, Letter, puppet::Puppet};
+use super::{Adversary, puppet::Puppet};
+use crate::letter::{Letter, Words};
 
-/// A message and for whom.
-pub(super) type Addressed = (ReplicaIndex, Message);
+/// Words and for whom.
+pub(super) type Addressed = (ReplicaIndex, Words);
 
 /// In what an adversary differs from an honest replica. All defaults are honest.
 pub(super) trait Behaviour: fmt::Debug {
     /// Sees a letter first; says whether its core shall have it.
-    fn hears(&mut self, _letter: &Letter) -> bool {
+    fn hears(&mut self, _from: ReplicaIndex, _message: &Message) -> bool {
         true
     }
+
+    /// Hears an endorsement. Without a control cycle of its own it endorses nothing.
+    fn hears_endorsement(&mut self, _endorsement: &Endorsement) {}
 
     /// What it sends instead of an honest message.
     fn says(&mut self, _to: ReplicaIndex, message: Message) -> Vec<Message> {
@@ -32,8 +36,8 @@ pub(super) trait Behaviour: fmt::Debug {
         Vec::new()
     }
 
-    /// How long it holds a message back, in milliseconds.
-    fn holds_ms(&mut self, _message: &Message) -> u64 {
+    /// How long it holds words back, in milliseconds.
+    fn holds_ms(&mut self, _words: &Words) -> u64 {
         0
     }
 }
@@ -65,8 +69,14 @@ impl<B: Behaviour> Puppeteer<B> {
 impl<B: Behaviour> Adversary for Puppeteer<B> {
     fn receive(&mut self, now_ms: u64, letter: Letter) {
         self.now_ms = now_ms;
-        if self.behaviour.hears(&letter) {
-            self.give(now_ms, Input::Message { from: letter.from, message: letter.message });
+        let from = letter.from;
+        match letter.words {
+            Words::Consensus(message) => {
+                if self.behaviour.hears(from, &message) {
+                    self.give(now_ms, Input::Message { from, message });
+                }
+            }
+            Words::Endorsement(endorsement) => self.behaviour.hears_endorsement(&endorsement),
         }
     }
 
@@ -89,18 +99,19 @@ impl<B: Behaviour> Adversary for Puppeteer<B> {
     fn letters(&mut self) -> Vec<Letter> {
         let mut said = Vec::new();
         for (to, message) in self.puppet.messages() {
-            said.extend(self.behaviour.says(to, message).into_iter().map(|message| (to, message)));
+            let instead = self.behaviour.says(to, message).into_iter();
+            said.extend(instead.map(|message| (to, Words::Consensus(message))));
         }
         said.extend(self.behaviour.adds());
-        for (to, message) in said {
-            let due_ms = self.now_ms + self.behaviour.holds_ms(&message);
+        for (to, words) in said {
+            let due_ms = self.now_ms + self.behaviour.holds_ms(&words);
             self.made += 1;
-            self.held.insert((due_ms, self.made), (to, message));
+            self.held.insert((due_ms, self.made), (to, words));
         }
         let mut letters = Vec::new();
         while let Some(entry) = self.held.first_entry().filter(|entry| entry.key().0 <= self.now_ms) {
-            let (to, message) = entry.remove();
-            letters.push(Letter { from: self.me, to, message, mark: None });
+            let (to, words) = entry.remove();
+            letters.push(Letter { from: self.me, to, words, mark: None });
         }
         letters
     }

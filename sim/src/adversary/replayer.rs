@@ -9,7 +9,6 @@ use quorate::{
 };
 
 use super::{
-    Letter,
     memory::Memory,
     puppeteer::{Addressed, Behaviour},
     signer::Signer,
@@ -75,13 +74,13 @@ impl Replayer {
 }
 
 impl Behaviour for Replayer {
-    fn hears(&mut self, letter: &Letter) -> bool {
-        self.memory.hear(&letter.message);
+    fn hears(&mut self, _from: ReplicaIndex, message: &Message) -> bool {
+        self.memory.hear(message);
         if self.memory.may_add(&mut self.stream, REPLAYS_PER_MILLE) {
             let peers = self.signer.peers();
             let to: ReplicaIndex = peers[self.stream.index(peers.len())];
             let message = self.replayed();
-            self.extra.extend(message.map(|message| (to, message)));
+            self.extra.extend(message.map(|message| (to, message.into())));
         }
         true
     }

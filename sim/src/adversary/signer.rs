@@ -3,14 +3,13 @@
 //! It forges nobody's signature. Invariant: what it signs verifies for its own key and no other.
 
 use quorate::{
-    consensus::{
-        Block, BlockId, Config, Message, Proposal, QuorumCertificate, Timeout, TimeoutCertificate, Vote,
-    },
+    consensus::{Block, BlockId, Config, Proposal, QuorumCertificate, Timeout, TimeoutCertificate, Vote},
     types::{Height, ReplicaIndex, View},
 };
 use std::sync::Arc;
 
-use crate::statements;
+use super::puppeteer::Addressed;
+use crate::{letter::Words, statements};
 
 /// An adversary's place and key.
 #[derive(Clone, Debug)]
@@ -27,8 +26,9 @@ impl Signer {
         self.config.committee.replicas().filter(|peer| *peer != self.config.me).collect()
     }
 
-    pub(super) fn to_all(&self, message: &Message) -> Vec<(ReplicaIndex, Message)> {
-        self.peers().into_iter().map(|to| (to, message.clone())).collect()
+    pub(super) fn to_all(&self, words: impl Into<Words>) -> Vec<Addressed> {
+        let words = words.into();
+        self.peers().into_iter().map(|to| (to, words.clone())).collect()
     }
 
     pub(super) fn vote(&self, view: View, height: Height, block: BlockId) -> Vote {

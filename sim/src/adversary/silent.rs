@@ -4,7 +4,8 @@
 
 use quorate::types::ReplicaIndex;
 
-use super::{Adversary, Letter};
+use super::Adversary;
+use crate::letter::Letter;
 
 /// Says nothing.
 #[derive(Debug)]

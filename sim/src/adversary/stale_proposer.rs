@@ -9,7 +9,7 @@ use quorate::{
 };
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{Letter, invented::Inventor, puppeteer::Behaviour, signer::Signer};
+use super::{invented::Inventor, puppeteer::Behaviour, signer::Signer};
 use crate::rng::Stream;
 
 /// How many old certificates it keeps.
@@ -61,8 +61,8 @@ impl StaleProposer {
 }
 
 impl Behaviour for StaleProposer {
-    fn hears(&mut self, letter: &Letter) -> bool {
-        if let Message::Proposal(proposal) = &letter.message {
+    fn hears(&mut self, _from: ReplicaIndex, message: &Message) -> bool {
+        if let Message::Proposal(proposal) = message {
             self.certificates.push_back(proposal.block.justify().clone());
             if self.certificates.len() > MOST_KEPT {
                 self.certificates.pop_front();

@@ -8,7 +8,8 @@ use quorate::{
     types::ReplicaIndex,
 };
 
-use super::{Adversary, Letter, puppet::Puppet};
+use super::{Adversary, puppet::Puppet};
+use crate::letter::{Letter, Words};
 
 /// One of a twin's two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,9 @@ impl Adversary for Twin {
     fn receive(&mut self, now_ms: u64, letter: Letter) {
         // Another twin says which side of it speaks.
         let side = letter.mark.or_else(|| self.side_of(letter.from)).unwrap_or(Side::Left);
-        self.puppet(side).handle(now_ms, Input::Message { from: letter.from, message: letter.message });
+        if let Words::Consensus(message) = letter.words {
+            self.puppet(side).handle(now_ms, Input::Message { from: letter.from, message });
+        }
     }
 
     fn connected(&mut self, now_ms: u64, peer: ReplicaIndex) {
@@ -80,7 +83,7 @@ impl Adversary for Twin {
                 if self.side_of(to).is_some_and(|other| other != side) {
                     continue;
                 }
-                letters.push(Letter { from, to, message, mark: Some(side) });
+                letters.push(Letter { from, to, words: message.into(), mark: Some(side) });
             }
         }
         letters

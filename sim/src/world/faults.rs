@@ -117,10 +117,10 @@ impl World<'_> {
         }
         self.trace.event(self.now_ms, &[15, number(replica)], || format!("{replica} starts"));
         self.invariants.started(replica);
-        match node.start() {
+        match node.start(self.now_ms) {
             Ok(started) => {
-                for committed in &started.redelivered {
-                    self.invariants.applied(replica, committed);
+                for (committed, root) in &started.redelivered {
+                    self.invariants.applied(replica, committed, *root);
                 }
             }
             Err(_) if node.disk().has_failed() => {
