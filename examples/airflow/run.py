@@ -244,6 +244,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
+        # What stops everything is not stopped itself.
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, signal.SIG_IGN)
         say("stopping everything")
         run.stop()
         print(f"logs and documents: {run.folder}/run", flush=True)
