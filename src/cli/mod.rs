@@ -11,13 +11,16 @@ pub mod dev;
 mod exit;
 pub mod init;
 pub mod inspect_otlp;
+mod operator;
 pub mod output;
 pub mod plans;
 mod reach;
 pub mod relay;
 pub mod replay_otlp;
+pub mod resume;
 pub mod run;
 pub mod status;
+pub mod stop;
 pub mod token;
 pub mod verify;
 
@@ -46,6 +49,8 @@ Examples:
       post a recorded incident to it
   quorate inspect-otlp RECORDING
       what the telemetry door would count from a recording
+  quorate stop --all --operator-key operator.key
+      no agent applies anything new; `quorate resume` lets the next plans through
   quorate verify --root root.json --plan plan.json
       is this plan certified, and by whom
 
@@ -70,6 +75,8 @@ enum Command {
     Run(Box<run::Arguments>),
     Agent(agent::Arguments),
     Status(status::Arguments),
+    Stop(Box<stop::Arguments>),
+    Resume(Box<resume::Arguments>),
     Plans(plans::Arguments),
     Verify(verify::Arguments),
     Token(token::Arguments),
@@ -110,6 +117,8 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Run(arguments) => wait_for(run::run(*arguments, output)),
         Command::Agent(arguments) => wait_for(agent::run(arguments, output)),
         Command::Status(arguments) => wait_for(status::run(arguments, output)),
+        Command::Stop(arguments) => wait_for(stop::run(*arguments, output)),
+        Command::Resume(arguments) => wait_for(resume::run(*arguments, output)),
         Command::Plans(arguments) => wait_for(plans::run(arguments, output)),
         Command::Verify(arguments) => verify::run(&arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),

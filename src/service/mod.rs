@@ -15,6 +15,7 @@ pub mod http_server;
 pub mod key_file;
 pub mod lifecycle;
 pub mod metrics;
+pub mod operator_client;
 pub mod postgres;
 pub mod relay;
 mod reload;

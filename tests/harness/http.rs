@@ -14,11 +14,20 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Fetches a path; the body, when the answer is a success.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Option<Vec<u8>> {
-    exchange(address, &format!("GET {path} HTTP/1.1\r\n"), &[])
+    success(exchange(address, &format!("GET {path} HTTP/1.1\r\n"), &[])?)
+}
+
+fn success((status, body): (u16, Vec<u8>)) -> Option<Vec<u8>> {
+    (200..300).contains(&status).then_some(body)
 }
 
 /// Posts JSON to a path; the answer's body, when it is a success.
 pub(crate) fn post_json(address: SocketAddr, path: &str, body: &[u8]) -> Option<Vec<u8>> {
+    success(post(address, path, body)?)
+}
+
+/// Posts JSON to a path; the answer's status and body.
+pub(crate) fn post(address: SocketAddr, path: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
     let head = format!(
         "POST {path} HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
         body.len()
@@ -26,7 +35,7 @@ pub(crate) fn post_json(address: SocketAddr, path: &str, body: &[u8]) -> Option<
     exchange(address, &head, body)
 }
 
-fn exchange(address: SocketAddr, head: &str, body: &[u8]) -> Option<Vec<u8>> {
+fn exchange(address: SocketAddr, head: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).ok()?;
     stream.set_read_timeout(Some(TIMEOUT)).ok()?;
     stream.set_write_timeout(Some(TIMEOUT)).ok()?;
@@ -36,6 +45,7 @@ fn exchange(address: SocketAddr, head: &str, body: &[u8]) -> Option<Vec<u8>> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
-    let is_success = answer.starts_with(b"HTTP/1.1 2");
-    is_success.then(|| answer.split_off(end + 4))
+    let body = answer.split_off(end + 4);
+    let status = std::str::from_utf8(answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?;
+    Some((status.parse().ok()?, body))
 }

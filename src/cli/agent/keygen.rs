@@ -16,7 +16,7 @@ Examples:
   quorate agent keygen --out agent.key
 
 Writes the secret key to FILE, which only you can read, and the public key to FILE.pub. The public key alone
-goes to the operators of the target's owner, who put it into the policy file before the cluster is founded.";
+goes to the operators of the target's owner, who bind it to the target with `quorate agent enroll`.";
 
 /// Make a new key for an agent
 #[derive(Debug, clap::Args)]

@@ -2,6 +2,7 @@
 
 mod actuator;
 mod clear;
+mod enroll;
 mod keygen;
 mod run;
 
@@ -10,7 +11,7 @@ use std::{fs, path::Path};
 use super::{ExitCode, Failure, output::Output};
 use crate::{knowledge::root::VerifiedRoot, service::agent::StateFileError};
 
-/// Run the agent of a target, make its key, or let it go on after a contradiction
+/// Run the agent of a target, make its key, bind it, or let it go on after a contradiction
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -21,6 +22,7 @@ pub struct Arguments {
 enum Action {
     Run(Box<run::Arguments>),
     Keygen(keygen::Arguments),
+    Enroll(Box<enroll::Arguments>),
     Clear(clear::Arguments),
 }
 
@@ -32,6 +34,7 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
     match arguments.action {
         Action::Run(arguments) => run::run(*arguments, output).await,
         Action::Keygen(arguments) => keygen::run(&arguments, output),
+        Action::Enroll(arguments) => enroll::run(*arguments, output).await,
         Action::Clear(arguments) => clear::run(&arguments, output),
     }
 }

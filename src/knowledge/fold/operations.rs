@@ -35,7 +35,7 @@ pub enum OperatorRefusal {
     Duplicate,
     /// The key's counter did not rise.
     #[error(
-        "its counter is {got}, and the newest of this operator's key is {last}; sign it with a larger one"
+        "its counter {got} is not above {last}, the newest of this operator's key: sign it with a larger one (--counter)"
     )]
     Replayed {
         /// The request's counter.
