@@ -46,15 +46,19 @@ pub fn end_requests() -> watch::Receiver<Asked> {
     let signals = (signal(SignalKind::interrupt()).ok(), signal(SignalKind::terminate()).ok());
     let (mut interrupt, mut terminate) = signals;
     tokio::spawn(async move {
-        tokio::select! {
-            () = next(&mut interrupt) => {}
-            () = next(&mut terminate) => {}
-            () = wait_for(parent) => {}
-        }
+        let by_signal = tokio::select! {
+            () = next(&mut interrupt) => true,
+            () = next(&mut terminate) => true,
+            () = wait_for(parent) => false,
+        };
         requests.send_replace(Asked::Once);
-        tokio::select! {
-            () = next(&mut interrupt) => {}
-            () = next(&mut terminate) => {}
+        // What ended the parent, such as Ctrl-C at their terminal, mostly reaches this process too: the two together
+        // are one request, in whichever order they come.
+        for _ in 0..if by_signal { 1 } else { 2 } {
+            tokio::select! {
+                () = next(&mut interrupt) => {}
+                () = next(&mut terminate) => {}
+            }
         }
         requests.send_replace(Asked::Twice);
         // Whoever watches is not told that nobody counts any more.
