@@ -3,11 +3,14 @@
 //! It wires nothing itself. Invariant: it ends with code 0 only when it was asked to end.
 
 use super::{ExitCode, Failure, output::Output};
-use crate::service::{
-    config::{LogFormat, ReplicaConfig, ReplicaFlags},
-    lifecycle::asked_to_end,
-    replica::{Membership, Replica, ReplicaError, StoreStartError},
-    telemetry,
+use crate::{
+    consensus::{journal::OpenError, task::StartError},
+    service::{
+        config::{LogFormat, ReplicaConfig, ReplicaFlags},
+        lifecycle::asked_to_end,
+        replica::{Membership, Replica, ReplicaError, StoreStartError},
+        telemetry,
+    },
 };
 
 const EXAMPLES: &str = "\
@@ -65,6 +68,12 @@ fn failure(error: ReplicaError) -> Failure {
         ReplicaError::Root { .. } | ReplicaError::WrongGenesis { .. } | ReplicaError::NotAReplica { .. } => {
             Failure::refused(error)
         }
+        ReplicaError::Start(StartError::Journal { error: OpenError::Disk(_), .. }) | ReplicaError::Journal(_) => {
+            Failure::failed(error).next(
+                "make room on the disk, or repair it, and start again; nothing that left this replica depends on what \
+                 was not written",
+            )
+        }
         ReplicaError::Start(_) => Failure::refused(error).next(
             "keep the journal's folder as it is and look into the cause; a replica without its journal signs \
              nothing, and its key is rotated in at the next epoch",
@@ -80,7 +89,6 @@ fn failure(error: ReplicaError) -> Failure {
         ReplicaError::Random(_)
         | ReplicaError::Links(_)
         | ReplicaError::Listen(_)
-        | ReplicaError::Journal(_)
         | ReplicaError::TaskEnded(_) => Failure::failed(error),
     }
 }

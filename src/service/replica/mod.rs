@@ -72,6 +72,9 @@ const RECEIPT_QUEUE: usize = 256;
 /// How many events wait for whoever watches; more are missed.
 const EVENT_QUEUE: usize = 1_024;
 
+/// How long a task that is ending may take to say why.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Why a replica did not start, or ended unasked.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicaError {
@@ -302,13 +305,21 @@ impl Replica {
                     Ok(Err(error)) => ReplicaError::Journal(error),
                     Ok(Ok(())) | Err(_) => ReplicaError::TaskEnded("consensus"),
                 })),
-                _ = &mut self.control => return Ok(Some(ReplicaError::TaskEnded("control"))),
+                _ = &mut self.control => return Ok(Some(self.why_control_ended().await)),
                 _ = &mut self.server => return Ok(Some(ReplicaError::TaskEnded("HTTP server"))),
                 ended = ended(&mut self.store) => return Ok(Some(match ended {
                     Ok(Err(error)) => ReplicaError::Store(error),
                     Ok(Ok(())) | Err(_) => ReplicaError::TaskEnded("store"),
                 })),
             }
+        }
+    }
+
+    /// Control ends by itself when consensus is gone, which then knows why.
+    async fn why_control_ended(&mut self) -> ReplicaError {
+        match tokio::time::timeout(LAST_WORDS, &mut self.consensus).await {
+            Ok(Ok(Err(error))) => ReplicaError::Journal(error),
+            Ok(Ok(Ok(())) | Err(_)) | Err(_) => ReplicaError::TaskEnded("control"),
         }
     }
 
