@@ -154,10 +154,15 @@ fn broken_documents_and_recordings_are_refused_by_name() {
     );
 }
 
+#[expect(clippy::print_stderr, reason = "whoever runs the tests should see what was not tested")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// Runs the command as a user who owns nothing; `None` where that is not possible here.
 fn told_to_nobody(folder: &Path, line: &str) -> Option<(Option<i32>, String)> {
     if !geteuid().is_root() {
-        eprintln!("skipped: only root can become another user");
+        skipped("only root can become another user");
         return None;
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
@@ -165,7 +170,7 @@ fn told_to_nobody(folder: &Path, line: &str) -> Option<(Option<i32>, String)> {
     match command.output() {
         Ok(output) => Some((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())),
         Err(error) => {
-            eprintln!("skipped: another user cannot run the program from where it lies: {error}");
+            skipped(&format!("another user cannot run the program from where it lies: {error}"));
             None
         }
     }
@@ -227,7 +232,7 @@ impl SmallDisk {
         if mount.is_ok_and(|mount| mount.status.success()) {
             return Some(Self(folder));
         }
-        eprintln!("skipped: no disk can be mounted here");
+        skipped("no disk can be mounted here");
         None
     }
 
