@@ -28,7 +28,7 @@ use quorate::{
         key_file::{read_secret_key, write_secret_key},
         lifecycle::END_WITH_PARENT,
     },
-    types::{Digest, SecretKey, TargetId},
+    types::{Digest, SecretKey, TargetId, UnixMillis},
 };
 use serde_json::Value;
 
@@ -188,6 +188,7 @@ fn a_replayed_resume_lifts_no_later_stop() {
         cluster: root.committee().cluster(),
         epoch: root.committee().epoch(),
         counter,
+        expires_at: UnixMillis::new(counter + 60_000),
         request: Request::Resume { targets: Selection::These([target_id].into()) },
     };
     let key = read_secret_key(&layout.operator_key(0)).expect("it was written");

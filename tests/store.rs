@@ -434,7 +434,9 @@ fn logged_request(counter: u64) -> Change {
     let operator = Operator { name: "ana".to_owned(), key: key.public(), owner: "owner-0".to_owned() };
     let operators = [operator].into_iter().collect();
     let request = Request::Stop { targets: Selection::All(All::All), mode: StopMode::Hold };
-    let envelope = OperatorRequest { v: 1, cluster, epoch, counter, request }.sign(&key).to_json();
+    let expires_at = UnixMillis::new(4_000_000_000_000);
+    let envelope =
+        OperatorRequest { v: 1, cluster, epoch, counter, expires_at, request }.sign(&key).to_json();
     let request = VerifiedOperatorRequest::verify(&envelope, &operators, cluster, epoch);
     let request = Box::new(request.expect("it is signed"));
     Change::OperatorRequestLogged { request, heads: Vec::new() }

@@ -19,7 +19,7 @@ use crate::{
         key_file::read_secret_key,
         operator_client::{OperatorClient, OperatorClientError},
     },
-    types::{Digest, HeadNumber, Height, Shard, TargetId, UnixMillis},
+    types::{Digest, HeadNumber, Height, Millis, Shard, TargetId, UnixMillis},
 };
 
 /// Who asks, and whom.
@@ -81,6 +81,10 @@ impl TargetArguments {
     }
 }
 
+/// How long a request may still be ordered: long enough for clocks that differ and a cluster that is slow, short enough
+/// that nobody gains by holding it back.
+const REQUEST_LIFETIME: Millis = Millis::from_secs(300);
+
 /// Signs the request, hands it to all replicas and waits for its end.
 ///
 /// # Errors
@@ -102,11 +106,13 @@ pub(super) async fn order(
         return Err(Failure::refused(error).next("`quorate init` writes operators' keys to DIR/operators"));
     }
     let committee = root.committee();
+    let now = wall_clock();
     let signed = OperatorRequest {
         v: 1,
         cluster: committee.cluster(),
         epoch: committee.epoch(),
-        counter: counter.unwrap_or_else(|| wall_clock().as_millis()),
+        counter: counter.unwrap_or_else(|| now.as_millis()),
+        expires_at: now.plus(REQUEST_LIFETIME),
         request,
     };
     let digest = Digest::of(&signed.to_bytes());

@@ -11,7 +11,7 @@ use super::{
     root::{Operator, Operators},
 };
 use crate::types::{
-    Digest, Envelope, EnvelopeError, Epoch, KeyId, SecretKey, TargetId, from_strict_json, pae,
+    Digest, Envelope, EnvelopeError, Epoch, KeyId, SecretKey, TargetId, UnixMillis, from_strict_json, pae,
 };
 
 /// The DSSE type of an operator's request.
@@ -29,6 +29,8 @@ pub struct OperatorRequest {
     pub epoch: Epoch,
     /// Above that of every earlier request signed with the same key.
     pub counter: u64,
+    /// Refused once agreed time is later: what somebody held back does not wait for its day.
+    pub expires_at: UnixMillis,
     /// What is asked for.
     pub request: Request,
 }
@@ -293,7 +295,7 @@ mod tests {
     };
     use crate::{
         knowledge::fixtures::{committee, operator_keys, owner_keys, seal, target, verified_root},
-        types::{Digest, EnvelopeError, Epoch, SecretKey},
+        types::{Digest, EnvelopeError, Epoch, SecretKey, UnixMillis},
     };
 
     fn stop() -> OperatorRequest {
@@ -302,6 +304,7 @@ mod tests {
             cluster: committee().cluster(),
             epoch: Epoch::new(1),
             counter: 7,
+            expires_at: UnixMillis::new(4_000_000_000_000),
             request: Request::Stop { targets: Selection::These([target()].into()), mode: StopMode::Hold },
         }
     }

@@ -183,7 +183,7 @@ impl Monitor {
         if window < self.oldest_open {
             return Err(Reason::Late);
         }
-        if time > now.plus(self.parameters.ahead) {
+        if time > self.newest_taken(now) {
             return Err(Reason::Future);
         }
         if window.index() - self.oldest_open.index() >= MAX_OPEN_WINDOWS {
@@ -194,6 +194,12 @@ impl Monitor {
         let series = self.index.find_or_add(point)?;
         self.windows.add(window, series, point.sample, self.parameters.samples_per_stream)?;
         Ok(series)
+    }
+
+    /// The newest time that a sample may have now.
+    #[must_use]
+    pub const fn newest_taken(&self, now: UnixMillis) -> UnixMillis {
+        now.plus(self.parameters.ahead)
     }
 
     /// Notes that samples with times from `from` to `to` may have been missed: the windows there are partial.

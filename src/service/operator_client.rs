@@ -4,7 +4,11 @@
 //! It decides nothing and trusts no single replica: an outcome is believed when f+1 replicas say the same (or all that
 //! were given, when they are fewer), and a head only under the root. Invariant: every wait ends at the deadline.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Deserialize;
 use tokio::{task::JoinSet, time::Instant};
@@ -88,8 +92,10 @@ impl OperatorClient {
     /// A client for these replicas that gives up after so long.
     #[must_use]
     pub fn new(client: HttpClient, replicas: &[String], patience: Duration) -> Self {
-        let replicas = replicas.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        Self { client, replicas, deadline: Instant::now() + patience }
+        // Named twice, a replica still has one voice.
+        let replicas: BTreeSet<String> =
+            replicas.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        Self { client, replicas: replicas.into_iter().collect(), deadline: Instant::now() + patience }
     }
 
     /// The first root as the replicas serve it: all that answer must serve the same one.

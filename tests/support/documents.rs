@@ -188,6 +188,7 @@ pub(crate) fn request() -> OperatorRequest {
         cluster: cluster_of(&root()),
         epoch: Epoch::new(1),
         counter: 1,
+        expires_at: UnixMillis::new(4_000_000_000_000),
         request: Request::Stop { targets: Selection::These([target()].into()), mode: StopMode::Hold },
     }
 }

@@ -86,7 +86,8 @@
 //!   bound to the target (O10) for this cluster, and the state it reports is of the target's kind.
 //! - **A2** It is refused unless it names one of the target's newest 16 logged plans.
 //! - **A3** It is refused unless its counter is above the last one logged for its key and target.
-//! - **A4** Otherwise the target's state is what the agent saw afterwards. Nothing else changes.
+//! - **A4** Otherwise the target's state is what the agent saw afterwards, unless a receipt for a newer plan was logged
+//!   before: an agent that was away tells late what another one has overtaken. Nothing else changes.
 //!
 //! # Operators
 //!
@@ -94,7 +95,9 @@
 //!   and epoch, and it is well-formed.
 //! - **O2** Its counter must be above the newest of the operator's key. It is the newest from then on, even when
 //!   a later rule refuses the request: what failed once can never be played again. The very same request in a
-//!   second place of the log is refused by a name of its own, because it is sent to several replicas.
+//!   second place of the log is refused by a name of its own, because it is sent to several replicas. It is refused,
+//!   and its counter not taken, once agreed time is after its `expires_at`: else a replica that withheld a resume
+//!   could lift a later stop with it.
 //! - **O3** Its targets must be in the genesis. It takes effect for all the targets that it names, or for none;
 //!   "all" means every target to a stop, and to a resume every one that the operator may resume, at least one.
 //! - **O4** Any operator may stop any target. Each operator's stop stands by itself: a target is stopped while any

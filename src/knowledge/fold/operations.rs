@@ -30,6 +30,9 @@ pub enum OperatorRefusal {
     /// No operator of the root signed it for this cluster and epoch, or it is malformed.
     #[error("{0}")]
     NotVerified(String),
+    /// Agreed time has passed its end.
+    #[error("it expired at {0}; sign it again if it is still meant")]
+    Expired(UnixMillis),
     /// The very same request was ordered before.
     #[error("this very request was ordered before")]
     Duplicate,
@@ -97,6 +100,7 @@ impl OperatorRefusal {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::NotVerified(_) => "not_verified",
+            Self::Expired(_) => "expired",
             Self::Duplicate => "duplicate",
             Self::Replayed { .. } => "replayed",
             Self::UnknownTarget(_) => "unknown_target",
@@ -261,6 +265,9 @@ impl Operations {
     ) -> Result<BTreeSet<usize>, OperatorRefusal> {
         self.judge_counter(request)?;
         let (operator, signed) = (request.operator(), request.request());
+        if now.is_some_and(|now| now > signed.expires_at) {
+            return Err(OperatorRefusal::Expired(signed.expires_at)); // O2
+        }
         self.counters.insert(operator.key.id(), (signed.counter, request.digest())); // O2
         match &signed.request {
             Request::Stop { targets, mode } => {

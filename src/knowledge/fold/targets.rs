@@ -34,6 +34,8 @@ pub(super) struct TargetRecord {
     /// The newest logged plans, oldest first.
     answerable: VecDeque<(Cycle, Digest)>,
     pending: Option<Pending>,
+    /// The newest plan that a receipt was logged for.
+    reported: Cycle,
 }
 
 /// All targets, in the genesis' order, with the log of plans and the heads' numbers.
@@ -188,12 +190,17 @@ impl Targets {
     /// A4. The receipt has passed A1 to A3.
     pub(super) fn log_receipt(&mut self, place: usize, receipt: &Receipt) {
         let Some(record) = self.records.get_mut(place) else { return };
-        record.state.state = receipt.after; // A4
+        if receipt.seq >= record.reported {
+            record.reported = receipt.seq;
+            record.state.state = receipt.after; // A4
+        }
         if let Some(pending) = record.pending.as_mut().filter(|pending| pending.plan == receipt.plan) {
-            pending.applied = match receipt.outcome {
-                Outcome::Applied {} | Outcome::Noop {} => true,
-                Outcome::Refused { .. } | Outcome::Reverted {} => false,
-            };
+            match receipt.outcome {
+                Outcome::Applied {} | Outcome::Noop {} => pending.applied = true,
+                Outcome::Reverted {} => pending.applied = false,
+                // Another agent, or a later look, refused what one has applied: it is in force.
+                Outcome::Refused { .. } => {}
+            }
         }
     }
 
@@ -224,7 +231,7 @@ fn first_record(target: &Target) -> TargetRecord {
     };
     let state =
         TargetState { state, newest_plan: Digest::ZERO, newest_seq: Cycle::ZERO, recent_plans: Vec::new() };
-    TargetRecord { state, answerable: VecDeque::new(), pending: None }
+    TargetRecord { state, answerable: VecDeque::new(), pending: None, reported: Cycle::ZERO }
 }
 
 fn settled(target: &TargetId, pending: &Pending, effect: Effect) -> Change {

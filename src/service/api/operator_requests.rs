@@ -136,6 +136,7 @@ fn refused(why: &OperatorRefusal) -> ApiError {
         }
         OperatorRefusal::BadKey(_) => ApiError::BadRequest(why.to_string()),
         OperatorRefusal::Duplicate
+        | OperatorRefusal::Expired(_)
         | OperatorRefusal::Replayed { .. }
         | OperatorRefusal::NotStopped(_)
         | OperatorRefusal::NothingToResume(_)
@@ -162,11 +163,19 @@ mod tests {
             },
         },
         service::api::testing::Replica,
-        types::{Digest, Epoch, HeadNumber, Height, MAX_ENVELOPE_BYTES, Shard, TargetId},
+        types::{Digest, Epoch, HeadNumber, Height, MAX_ENVELOPE_BYTES, Shard, TargetId, UnixMillis},
     };
 
     fn request(counter: u64, request: Request) -> OperatorRequest {
-        OperatorRequest { v: 1, cluster: committee().cluster(), epoch: Epoch::new(1), counter, request }
+        let expires_at = UnixMillis::new(4_000_000_000_000);
+        OperatorRequest {
+            v: 1,
+            cluster: committee().cluster(),
+            epoch: Epoch::new(1),
+            counter,
+            expires_at,
+            request,
+        }
     }
 
     fn these() -> Selection {

@@ -138,8 +138,10 @@ impl Lane {
         loop {
             self.settle_too_old().await;
             // Seen before the queue is asked, so that what comes in between is asked for again.
-            may_have_more |= durable.has_changed().unwrap_or(false);
-            durable.mark_unchanged();
+            if durable.has_changed().unwrap_or(false) {
+                durable.mark_unchanged();
+                may_have_more = true;
+            }
             if may_have_more && self.held.len() < MAX_HELD / 2 && Instant::now() >= self.next_read {
                 match self.parts.keeper.take(self.parts.lane, MAX_HELD, MAX_HELD_BYTES).await {
                     Ok(taken) => {

@@ -8,7 +8,7 @@ use crate::{
         fold::OperatorRefusal,
         operator_request::{All, OperatorRequest, Request, Selection, StopMode},
     },
-    types::{PublicKey, Shard},
+    types::{PublicKey, Shard, UnixMillis},
 };
 
 const ANA: usize = 0;
@@ -52,7 +52,15 @@ pub(super) fn agent_number(number: u64) -> SecretKey {
 impl Replicas {
     fn signed(&self, request: Request, counter: u64) -> OperatorRequest {
         let committee = self.state.committee();
-        OperatorRequest { v: 1, cluster: committee.cluster(), epoch: committee.epoch(), counter, request }
+        let expires_at = UnixMillis::new(4_000_000_000_000);
+        OperatorRequest {
+            v: 1,
+            cluster: committee.cluster(),
+            epoch: committee.epoch(),
+            counter,
+            expires_at,
+            request,
+        }
     }
 
     pub(super) fn ask(&mut self, operator: usize, counter: u64, request: Request) -> Applied {
@@ -140,6 +148,21 @@ fn o2_a_counter_that_is_not_above_the_last_one_is_refused_and_a_failed_request_i
     assert_eq!(refused(&replicas.ask(ANA, 7, resume(&["pool"]))), Some(OperatorRefusal::Duplicate));
     assert_eq!(replicas.modes()[1], Mode::Hold, "each key has a counter of its own");
     assert_eq!(refused(&replicas.ask(BOB, 0, stop(&["pool"]))), replayed(0, 0));
+}
+
+#[test]
+fn o2_a_request_that_was_withheld_until_after_its_end_lifts_no_later_stop() {
+    let mut replicas = Replicas::begun(4);
+    let now = replicas.state.now().expect("four replicas have said what time it is");
+    let ends = |at| OperatorRequest { expires_at: at, ..replicas.signed(resume(&["pool"]), 5) };
+    let [withheld, in_time] = [ends(UnixMillis::new(now.as_millis() - 1)), ends(now)];
+    let seal = |request: &OperatorRequest| request.sign(&operator_keys()[ANA]).to_json();
+    replicas.order(BEA, 1, stop(&["pool"]));
+    let applied = replicas.apply(Command::OperatorRequest { envelope: seal(&withheld) });
+    assert_eq!(refused(&applied), Some(OperatorRefusal::Expired(withheld.expires_at)));
+    assert_eq!(replicas.modes()[1], Mode::Hold);
+    let applied = replicas.apply(Command::OperatorRequest { envelope: seal(&in_time) });
+    assert_eq!(refused(&applied), None, "the refused one did not take the counter");
 }
 
 #[test]
