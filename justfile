@@ -52,7 +52,7 @@ demo:
     set -euo pipefail
     dir=$(TMPDIR=/var/tmp mktemp -d)
     trap 'rm -rf "$dir"' EXIT
-    export QUORATE_DEMO_DIR=$dir QUORATE_DEMO_OTLP_PORT=43180 QUORATE_DEMO_BASE_PORT=43100
+    export QUORATE_DEMO_DIR=$dir QUORATE_DEMO_OTLP_PORT=24180 QUORATE_DEMO_BASE_PORT=24100
     scripts/demo | tee "$dir/demo.out"
     envelopes=$(sed -n '$s/^envelopes: //p' "$dir/demo.out")
     python3 examples/verify.py "$envelopes/root.json" "$envelopes/plan.json" "$envelopes/head.json"
