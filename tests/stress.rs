@@ -302,6 +302,11 @@ fn a_database_from_a_backup_or_an_empty_one_is_filled_once_and_old_days_go_while
 
     // An empty one, under the running replica.
     database.create("r3");
+    // The replica may still speak of the old one: the tables tell that it has met the new.
+    let tables = "SELECT count(*)::text FROM pg_proc WHERE proname = 'ensure_day_partitions'";
+    cluster.eventually("the empty database to be filled", || {
+        (database.column("r3", tables) == ["1"]).then_some(())
+    });
     caught_up(&cluster);
 
     // Days of last year, some of them half dropped by an earlier process.
