@@ -65,6 +65,14 @@ impl Analyzer {
         Self { window: genesis.parameters.window, watches: genesis.policies.iter().map(Watch::new).collect() }
     }
 
+    /// Whether it is analysis by this genesis, whatever it has seen.
+    #[must_use]
+    pub fn fits(&self, genesis: &Genesis) -> bool {
+        let mut fresh = self.clone();
+        fresh.watches.iter_mut().for_each(|watch| watch.detector.begin_anew());
+        fresh == Self::new(genesis)
+    }
+
     /// Looks at the next closed window, at agreed time `now`.
     ///
     /// At most one finding is about the loop itself; it comes first. The others come in the policies' order,
@@ -158,6 +166,13 @@ impl Detector {
         match self {
             Self::Threshold(threshold) => threshold.look(moment, reading),
             Self::Absence(absence) => absence.look(moment, reading),
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        match self {
+            Self::Threshold(threshold) => threshold.begin_anew(),
+            Self::Absence(_) => {}
         }
     }
 

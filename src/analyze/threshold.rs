@@ -52,6 +52,11 @@ impl Threshold {
         }
     }
 
+    /// As it was before the first window.
+    pub(super) const fn begin_anew(&mut self) {
+        self.lasting = None;
+    }
+
     /// Forgets a symptom whose hold time has not been seen whole (W5).
     pub(super) fn lose_sight(&mut self) {
         self.lasting = self.lasting.filter(|lasting| lasting.held);

@@ -9,6 +9,8 @@
 //! - **E3** One per peer and subject; early ones wait, the newest few per peer.
 //! - **E4** A quorum of equal endorsements is the certificate, made once.
 //! - **E5** A verified member's endorsement of another digest is reported once per peer and subject; the rest goes on.
+//! - **E6** Of old plans, and of those that were derived before this replica's state began as a checkpoint gave it,
+//!   it is not known here what was derived: endorsements of them are neither kept nor reported.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::{
@@ -21,6 +23,10 @@ use crate::types::{Committee, Digest, Envelope, KeyId, PublicKey, ReplicaIndex, 
 /// How many subjects of a kind are collected at once: heads of all shards, plans of several cycles. The oldest
 /// goes.
 const MAX_OPEN_PER_KIND: usize = 512;
+
+/// How many of them may be of one target or shard: a plan lapses within two or three cycles, and a head is superseded
+/// by the next one.
+const MAX_OPEN_PER_NAME: usize = 16;
 
 /// How many endorsements of subjects that are not derived here yet wait per peer and kind.
 const MAX_EARLY_PER_KIND: usize = 128;
@@ -125,6 +131,8 @@ pub struct Collector {
     early: BTreeMap<ReplicaIndex, BTreeMap<Subject, Endorsement>>,
     /// Up to which control cycle this replica has derived all its plans.
     settled_cycle: u64,
+    /// Up to which control cycle it is not known what was derived.
+    passed_cycle: u64,
     /// Endorsements of what was not derived here that were told already.
     told: BTreeMap<ReplicaIndex, BTreeSet<Subject>>,
 }
@@ -139,6 +147,7 @@ impl Collector {
             open: BTreeMap::new(),
             early: BTreeMap::new(),
             settled_cycle: 0,
+            passed_cycle: 0,
             told: BTreeMap::new(),
         }
     }
@@ -218,6 +227,9 @@ impl Collector {
             said.extend(self.certify(&subject));
             return Ok(said);
         }
+        if self.is_passed(&endorsement.subject) {
+            return Ok(Vec::new()); // E6
+        }
         if self.is_unfounded(&endorsement.subject) {
             return Ok(self.unfounded(endorsement).into_iter().collect());
         }
@@ -247,11 +259,21 @@ impl Collector {
         unfounded.into_iter().filter_map(|endorsement| self.unfounded(endorsement)).collect()
     }
 
+    /// The state begins after this control cycle: what was derived until then was not derived here (rule E6).
+    pub fn pass_plans(&mut self, cycle: u64) {
+        self.passed_cycle = self.passed_cycle.max(cycle);
+        let passed = self.passed_cycle;
+        for of_peer in self.early.values_mut() {
+            of_peer.retain(|subject, _| subject.kind != SubjectKind::Plan || subject.number > passed);
+        }
+    }
+
+    fn is_passed(&self, subject: &Subject) -> bool {
+        subject.kind == SubjectKind::Plan && subject.number <= self.passed_cycle
+    }
+
     fn is_unfounded(&self, subject: &Subject) -> bool {
-        // Subjects that were derived but are no longer open cannot be told from those that never were.
-        let forgotten = self.of_kind(subject.kind).count() >= MAX_OPEN_PER_KIND
-            && self.of_kind(subject.kind).next().is_some_and(|oldest| subject < oldest);
-        subject.kind == SubjectKind::Plan && subject.number <= self.settled_cycle && !forgotten
+        subject.kind == SubjectKind::Plan && subject.number <= self.settled_cycle
     }
 
     /// The open subjects of a kind, oldest first.
@@ -259,14 +281,24 @@ impl Collector {
         self.open.keys().filter(move |subject| subject.kind == kind)
     }
 
-    /// Closes the oldest subject of the kind when another one needs its place.
+    /// Closes the oldest subject of the name or of the kind when another one needs its place. Plans that were derived
+    /// and are no longer open cannot be told from those that never were (rule E6).
     fn make_room(&mut self, subject: &Subject) {
-        let oldest = self.of_kind(subject.kind).next().cloned();
-        if !self.open.contains_key(subject)
-            && self.of_kind(subject.kind).count() >= MAX_OPEN_PER_KIND
-            && let Some(oldest) = oldest
-        {
-            self.open.remove(&oldest);
+        if self.open.contains_key(subject) {
+            return;
+        }
+        let of_name = || self.of_kind(subject.kind).filter(|open| open.of == subject.of);
+        let oldest = if of_name().count() >= MAX_OPEN_PER_NAME {
+            of_name().next().cloned()
+        } else if self.of_kind(subject.kind).count() >= MAX_OPEN_PER_KIND {
+            self.of_kind(subject.kind).next().cloned()
+        } else {
+            None
+        };
+        let Some(oldest) = oldest else { return };
+        self.open.remove(&oldest);
+        if oldest.kind == SubjectKind::Plan {
+            self.pass_plans(oldest.number);
         }
     }
 
@@ -339,12 +371,14 @@ impl Collector {
             return None;
         }
         open.certified = true;
-        let signatures: Vec<(KeyId, Signature)> = open
-            .signatures
-            .iter()
-            .filter_map(|(signer, signature)| self.committee.key(*signer).map(|key| (key.id(), *signature)))
+        // What is certified is certified once: only the own signature is ever needed again, for a peer that comes back.
+        let own = open.signatures.get(&self.me).copied();
+        let signatures: Vec<(KeyId, Signature)> = std::mem::take(&mut open.signatures)
+            .into_iter()
+            .filter_map(|(signer, signature)| self.committee.key(signer).map(|key| (key.id(), signature)))
             .collect();
-        let envelope = Envelope::new(&open.document_type, open.body.clone(), signatures);
+        open.signatures.extend(own.map(|signature| (self.me, signature)));
+        let envelope = Envelope::new(&open.document_type, std::mem::take(&mut open.body), signatures);
         Some(Certification::Certified { subject: subject.clone(), envelope })
     }
 }

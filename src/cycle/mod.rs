@@ -9,6 +9,7 @@
 //! carries a plan's bytes to a peer before a quorum has endorsed them.
 
 mod seals;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -200,6 +201,12 @@ impl Cycle {
         self.seals.keep(seal);
     }
 
+    /// Everything that this replica signed and must know again after a restart: what [`Self::restore`] takes.
+    #[must_use]
+    pub fn seals(&self) -> Vec<Seal> {
+        self.seals.all()
+    }
+
     /// Folds a committed block; blocks come in the order of their heights, each once.
     pub fn commit(&mut self, block: &Arc<Block>) {
         let mut changes = Vec::new();
@@ -280,12 +287,6 @@ impl Cycle {
     #[must_use]
     pub const fn newest_report(&self) -> Option<WindowIndex> {
         self.seals.newest_report()
-    }
-
-    /// Digest of all that equal logs make equal: the state and the running state of analysis.
-    #[must_use]
-    pub fn root(&self) -> Digest {
-        Digest::of_value(&(self.state.root(), &self.analyzer))
     }
 
     fn fold(&mut self, head: &[u8], body: &[u8], changes: &mut Vec<Change>) {
@@ -396,7 +397,10 @@ impl Cycle {
             }
             Known::Endorsed(_) => {}
             Known::New => self.seal(Seal::Endorsed { subject: subject.clone(), digest: derived }),
-            Known::Forgotten => return,
+            Known::Forgotten => {
+                let said = self.collector.collect(subject, document_type, body);
+                return self.take(said);
+            }
         }
         if let Some((endorsement, said)) = self.collector.endorse(subject, document_type, body, &self.key) {
             self.outputs.push_back(Output::Endorse(endorsement));

@@ -11,9 +11,9 @@ use crate::{
     types::{Digest, WindowIndex},
 };
 
-/// How many subjects are remembered of each kind. Whatever is older is never signed again: its control cycle is
-/// long past.
-const MAX_SUBJECTS_PER_KIND: usize = 65_536;
+/// How many subjects are remembered of each target and each shard. A plan lapses within two or three cycles, and a head
+/// is superseded by the next one. What is older is never signed again, whatever it says.
+const MAX_SUBJECTS_PER_NAME: usize = 16;
 
 /// One thing that was signed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -34,6 +34,8 @@ pub enum Seal {
         /// SHA-256 of the document's body.
         digest: Digest,
     },
+    /// Everything of this kind and name up to this number may have been signed: none of it is signed again.
+    Forgotten(Subject),
 }
 
 /// What is known of a subject.
@@ -49,32 +51,33 @@ pub(super) enum Known {
 
 #[derive(Debug, Default)]
 pub(super) struct Seals {
-    plans: Subjects,
-    heads: Subjects,
+    /// By kind, and by the target's or the shard's name. Names are the genesis'.
+    endorsed: BTreeMap<(SubjectKind, String), Numbers>,
     newest_report: Option<(WindowIndex, EncodedCommand)>,
 }
 
+/// What was signed for one target or shard.
 #[derive(Debug, Default)]
-struct Subjects {
-    endorsed: BTreeMap<Subject, Digest>,
+struct Numbers {
+    endorsed: BTreeMap<u64, Digest>,
     /// Up to this number everything may have been signed and forgotten.
     forgotten: Option<u64>,
 }
 
-impl Subjects {
-    fn keep(&mut self, subject: Subject, digest: Digest, most: usize) {
-        self.endorsed.insert(subject, digest);
-        if self.endorsed.len() > most
+impl Numbers {
+    fn keep(&mut self, number: u64, digest: Digest) {
+        self.endorsed.insert(number, digest);
+        if self.endorsed.len() > MAX_SUBJECTS_PER_NAME
             && let Some((oldest, _)) = self.endorsed.pop_first()
         {
-            self.forgotten = self.forgotten.max(Some(oldest.number));
+            self.forgotten = self.forgotten.max(Some(oldest));
         }
     }
 
-    fn known(&self, subject: &Subject) -> Known {
-        match self.endorsed.get(subject) {
+    fn known(&self, number: u64) -> Known {
+        match self.endorsed.get(&number) {
             Some(digest) => Known::Endorsed(*digest),
-            None if self.forgotten.is_some_and(|forgotten| subject.number <= forgotten) => Known::Forgotten,
+            None if self.forgotten.is_some_and(|forgotten| number <= forgotten) => Known::Forgotten,
             None => Known::New,
         }
     }
@@ -87,20 +90,39 @@ impl Seals {
                 self.newest_report = Some((window, EncodedCommand { head, body }));
             }
             Seal::Endorsed { subject, digest } => {
-                let subjects = match subject.kind {
-                    SubjectKind::Plan => &mut self.plans,
-                    SubjectKind::Head => &mut self.heads,
-                };
-                subjects.keep(subject, digest, MAX_SUBJECTS_PER_KIND);
+                let Subject { kind, number, of } = subject;
+                self.endorsed.entry((kind, of)).or_default().keep(number, digest);
+            }
+            Seal::Forgotten(Subject { kind, number, of }) => {
+                let numbers = self.endorsed.entry((kind, of)).or_default();
+                numbers.forgotten = numbers.forgotten.max(Some(number));
             }
         }
     }
 
     pub(super) fn endorsed(&self, subject: &Subject) -> Known {
-        match subject.kind {
-            SubjectKind::Plan => self.plans.known(subject),
-            SubjectKind::Head => self.heads.known(subject),
-        }
+        let of_name = self.endorsed.get(&(subject.kind, subject.of.clone()));
+        of_name.map_or(Known::New, |numbers| numbers.known(subject.number))
+    }
+
+    /// Everything that must be known again after a restart, in an order in which it can be kept.
+    pub(super) fn all(&self) -> Vec<Seal> {
+        let endorsed = self.endorsed.iter().flat_map(|((kind, of), numbers)| {
+            let subject = move |number| Subject { kind: *kind, number, of: of.clone() };
+            let forgotten = numbers.forgotten.map(move |number| Seal::Forgotten(subject(number)));
+            let kept = numbers.endorsed.iter();
+            let kept = kept.map(move |(number, digest)| Seal::Endorsed {
+                subject: Subject { kind: *kind, number: *number, of: of.clone() },
+                digest: *digest,
+            });
+            forgotten.into_iter().chain(kept)
+        });
+        let report = self.newest_report.iter().map(|(window, EncodedCommand { head, body })| Seal::Report {
+            window: *window,
+            head: head.clone(),
+            body: body.clone(),
+        });
+        report.chain(endorsed).collect()
     }
 
     pub(super) const fn newest_report(&self) -> Option<WindowIndex> {
@@ -117,22 +139,62 @@ impl Seals {
 
 #[cfg(test)]
 mod tests {
-    use super::{Known, Subjects};
+    use super::{Known, MAX_SUBJECTS_PER_NAME, Seal, Seals};
     use crate::{
         consensus::certify::{Subject, SubjectKind},
-        types::Digest,
+        types::{Digest, WindowIndex},
     };
 
+    fn subject(of: &str, number: u64) -> Subject {
+        Subject { kind: SubjectKind::Plan, number, of: of.to_owned() }
+    }
+
+    fn signed(of: &str, number: u64) -> Seal {
+        Seal::Endorsed { subject: subject(of, number), digest: Digest::of(&number.to_le_bytes()) }
+    }
+
     #[test]
-    fn what_was_signed_and_forgotten_is_never_taken_for_new() {
-        let subject = |number| Subject { kind: SubjectKind::Plan, number, of: "pool".to_owned() };
-        let mut subjects = Subjects::default();
-        for number in 1..=4 {
-            subjects.keep(subject(number), Digest::of(b"plan"), 3);
+    fn what_was_signed_and_forgotten_is_never_taken_for_new_also_after_all_is_written_down_again() {
+        let most = MAX_SUBJECTS_PER_NAME as u64;
+        let mut seals = Seals::default();
+        seals.keep(Seal::Report { window: WindowIndex::new(7), head: vec![1], body: vec![2] });
+        for number in 1..=most + 1 {
+            seals.keep(signed("pool", 10 * number));
         }
-        let known = |number| subjects.known(&subject(number));
-        assert_eq!(known(1), Known::Forgotten);
-        assert_eq!(known(2), Known::Endorsed(Digest::of(b"plan")));
-        assert_eq!(known(5), Known::New);
+        seals.keep(signed("dag", 5));
+        let mut again = Seals::default();
+        for seal in seals.all() {
+            again.keep(seal);
+        }
+        for seals in [&seals, &again] {
+            assert_eq!(seals.newest_report(), Some(WindowIndex::new(7)));
+            let known = |of, number| seals.endorsed(&subject(of, number));
+            let endorsed = |number: u64| Known::Endorsed(Digest::of(&number.to_le_bytes()));
+            let newest = 10 * (most + 1);
+            // What is signed often forgets nothing of what is signed rarely.
+            let cases = [
+                ("pool", 10, Known::Forgotten),
+                ("pool", 3, Known::Forgotten),
+                ("pool", 15, Known::New),
+                ("pool", 20, endorsed(20)),
+                ("pool", newest, endorsed(newest)),
+                ("pool", newest + 1, Known::New),
+                ("dag", 5, endorsed(5)),
+                ("dag", 4, Known::New),
+                ("other", 1, Known::New),
+            ];
+            for (of, number, expected) in cases {
+                assert_eq!(known(of, number), expected, "{of} {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_subjects_of_one_name_take_no_more_room_than_a_few() {
+        let mut seals = Seals::default();
+        for number in 0..10_000 {
+            seals.keep(signed("pool", number));
+        }
+        assert_eq!(seals.all().len(), MAX_SUBJECTS_PER_NAME + 1);
     }
 }

@@ -271,7 +271,7 @@ fn a_replica_that_starts_again_signs_what_it_signed_before() {
     };
     let sealed = cluster.said[0].seals.iter().find_map(|seal| match seal {
         Seal::Report { head, .. } => Some(head.clone()),
-        Seal::Endorsed { .. } => None,
+        Seal::Endorsed { .. } | Seal::Forgotten(_) => None,
     });
     assert_eq!(Some(command.head), sealed);
 }
@@ -303,4 +303,81 @@ fn a_replica_that_holds_its_endorsements_accuses_nobody_and_still_learns_the_cer
     cluster.endorse(&[1, 2, 3]);
     assert!(cluster.said[0].alarms.is_empty(), "{:?}", cluster.said[0].alarms);
     assert_eq!(cluster.said[0].certified_plans.len(), 1);
+}
+
+/// A replica that has seen nothing goes on from another one's snapshot.
+fn joined(cluster: &Cluster, place: u16, snapshot: &[u8]) -> Cycle {
+    let mut joined = cycle(&cluster.committee, place);
+    joined.install(snapshot).expect("the snapshot is this cluster's");
+    joined
+}
+
+#[test]
+fn a_replica_that_goes_on_from_a_snapshot_takes_part_as_if_it_had_been_there() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    cluster.report(FIRST + 1, |_| backlog(2));
+    let snapshot = cluster.cycles[1].snapshot();
+    cluster.cycles[0] = joined(&cluster, 0, &snapshot);
+    cluster.said[0] = Said::default();
+    cluster.report(FIRST + 2, |_| backlog(37));
+    assert_eq!(cluster.said[0].plans, cluster.said[1].plans, "it derives the same plan");
+    cluster.endorse(&[0, 1, 2, 3]);
+    let late = UnixMillis::new((FIRST + 3) * WINDOW.as_millis() + 4_000);
+    for place in 0..4 {
+        cluster.cycles[place].tick(late);
+        cluster.collect(place);
+    }
+    cluster.order();
+    assert!(cluster.said.iter().all(|said| said.alarms.is_empty()));
+    assert_eq!(cluster.said[0].certified_plans.len(), 1);
+    let roots: Vec<_> = cluster.cycles.iter().map(Cycle::root).collect();
+    assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
+    let newest = cluster.cycles[0].state().newest_plans().next().cloned();
+    assert_eq!(newest.map(|newest| newest.document().clone()), cluster.said[1].plans.first().cloned());
+}
+
+#[test]
+fn endorsements_of_what_was_derived_before_a_snapshot_accuse_nobody() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    cluster.report(FIRST + 1, |_| backlog(37));
+    let endorsements = cluster.cycles[1].endorsements();
+    let snapshot = cluster.cycles[1].snapshot();
+    let mut joined = joined(&cluster, 0, &snapshot);
+    for endorsement in endorsements {
+        joined.receive(ReplicaIndex::new(1), endorsement).expect("honest endorsements are taken");
+    }
+    cluster.cycles[0] = joined;
+    cluster.report(FIRST + 2, |_| backlog(37));
+    assert!(cluster.said[0].alarms.is_empty(), "{:?}", cluster.said[0].alarms);
+}
+
+#[test]
+fn what_was_signed_stays_known_when_a_snapshot_is_installed_and_when_the_seals_are_restated() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    cluster.report(FIRST + 1, |_| backlog(37));
+    let snapshot = cluster.cycles[1].snapshot();
+    let before = cluster.cycles[0].seals();
+    cluster.cycles[0].install(&snapshot).expect("the snapshot is this cluster's");
+    assert_eq!(cluster.cycles[0].seals(), before);
+    let mut again = joined(&cluster, 0, &snapshot);
+    before.iter().for_each(|seal| again.restore(seal.clone()));
+    assert_eq!(again.seals(), before);
+    assert_eq!(again.newest_report(), Some(WindowIndex::new(FIRST + 1)));
+}
+
+#[test]
+fn a_snapshot_that_is_refused_changes_nothing() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    let sound = cluster.cycles[1].snapshot();
+    cluster.report(FIRST + 1, |_| backlog(37));
+    let root = cluster.cycles[0].root();
+    let longer = [sound.as_slice(), &[0]].concat();
+    for refused in [&sound[..sound.len() - 1], &sound[1..], &longer, &[]] {
+        assert!(cluster.cycles[0].install(refused).is_err());
+        assert_eq!(cluster.cycles[0].root(), root);
+    }
 }

@@ -20,6 +20,12 @@ pub struct LogTree {
 }
 
 impl LogTree {
+    /// Whether there is a subtree for each bit of the size.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.subtrees.len() == self.size.count_ones() as usize
+    }
+
     /// How many bodies the log holds.
     #[must_use]
     pub const fn size(&self) -> u64 {

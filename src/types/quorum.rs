@@ -1,6 +1,7 @@
 //! Quorum arithmetic, in one checked type. Nothing else in the project computes a fault bound or a quorum.
 
-use borsh::BorshSerialize;
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::io;
 
 /// The size of a committee and all that follows from it.
 ///
@@ -9,6 +10,13 @@ use borsh::BorshSerialize;
 /// `n = 3f+1`: for n = 5 and n = 6 a quorum is 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize)]
 pub struct CommitteeSize(u16);
+
+impl BorshDeserialize for CommitteeSize {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        Self::new(usize::from(u16::deserialize_reader(reader)?))
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
 
 /// A number of replicas that no committee can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -109,6 +109,8 @@ impl Rules {
                 let earlier = self.endorsed.insert(subject.clone(), digest);
                 assert!(earlier.is_none_or(|earlier| earlier == digest), "two digests for {subject:?}");
             }
+            // It takes nothing back: what it names is not signed again.
+            Seal::Forgotten(_) => {}
         }
     }
 }

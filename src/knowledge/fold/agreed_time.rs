@@ -1,11 +1,11 @@
 //! Agreed time: the replicated clock (rules T1 and T2). It reads no clock and never goes back.
 
-use borsh::BorshSerialize;
+use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::types::{CommitteeSize, Millis, ReplicaIndex, UnixMillis};
 
 /// Each replica's largest logged time, and what follows from all of them.
-#[derive(Clone, Debug, BorshSerialize)]
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
 pub(super) struct AgreedTime {
     size: CommitteeSize,
     /// By place in the committee; as many as there are replicas.
@@ -16,6 +16,11 @@ pub(super) struct AgreedTime {
 impl AgreedTime {
     pub(super) fn new(size: CommitteeSize) -> Self {
         Self { size, newest: vec![None; size.replicas()], now: None }
+    }
+
+    /// Whether it can be of a committee of this size.
+    pub(super) fn fits(&self, size: CommitteeSize) -> bool {
+        self.size == size && self.newest.len() == size.replicas()
     }
 
     /// Agreed time; `None` until a quorum of replicas has a logged time.

@@ -1,6 +1,6 @@
 //! The effect of a logged plan, judged from merged readings (rules E1 to E3). It plans nothing.
 
-use borsh::BorshSerialize;
+use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::{
     knowledge::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A logged plan whose effect is not settled yet.
-#[derive(Clone, Debug, BorshSerialize)]
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
 pub(super) struct Pending {
     pub(super) seq: Cycle,
     pub(super) plan: Digest,

@@ -70,7 +70,8 @@
 //! - **P3** It is refused as late when agreed time is more than the activation limit after its issue, or when
 //!   there is no agreed time yet to compare with.
 //! - **P4** Otherwise it is logged, once: it is the target's newest plan, and its body is the next leaf of
-//!   the log tree. A head follows (H2). Which quorum signed it changes nothing in the state.
+//!   the log tree. A head follows (H2). Its certificate is kept as it was ordered, because agents are served it;
+//!   which quorum signed it changes nothing else.
 //! - **P5** Plans of the last hour of agreed time are remembered for each target, with their policies' names.
 //!
 //! # Heads
@@ -151,4 +152,4 @@ mod tests;
 pub use operations::{
     MAX_BOUND_KEYS, MAX_KEYS_EVER_BOUND, Operations, OperatorRefusal, Parties, Permit, Stop,
 };
-pub use state::{Applied, MAX_REPORT_BODY_BYTES, State};
+pub use state::{Applied, MAX_REPORT_BODY_BYTES, RestoreError, State};

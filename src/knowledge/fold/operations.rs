@@ -3,7 +3,7 @@
 //!
 //! Invariant: a refused request changes nothing but its key's counter.
 
-use borsh::BorshSerialize;
+use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
@@ -118,7 +118,7 @@ impl OperatorRefusal {
 }
 
 /// What operators have ordered, of all targets.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Operations {
     /// Of each operator's key the newest counter, and the digest of the request that had it.
     counters: BTreeMap<KeyId, (u64, Digest)>,
@@ -127,7 +127,7 @@ pub struct Operations {
 }
 
 /// What may be done to one target, and whose receipts count for it.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Permit {
     mode: Mode,
     stops: BTreeMap<KeyId, Stop>,
@@ -137,7 +137,7 @@ pub struct Permit {
 }
 
 /// One operator's stop of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Stop {
     /// What it makes of the newest plan.
     pub mode: Mode,
@@ -145,7 +145,7 @@ pub struct Stop {
     pub since: Option<UnixMillis>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 struct AgentKey {
     key: PublicKey,
     bound: bool,
@@ -217,6 +217,16 @@ impl Permit {
 impl Operations {
     pub(super) fn new(genesis: &Genesis) -> Self {
         Self { counters: BTreeMap::new(), targets: genesis.targets.iter().map(Permit::first).collect() }
+    }
+
+    /// Whether it can be of this genesis: a line for each target, and keys within their bounds.
+    pub(super) fn fits(&self, genesis: &Genesis) -> bool {
+        let is_sound = |permit: &Permit| {
+            let ids_hold = permit.agents.iter().all(|(id, agent)| *id == agent.key.id());
+            let bound = permit.agents().count();
+            ids_hold && (1..=MAX_BOUND_KEYS).contains(&bound) && permit.agents.len() <= MAX_KEYS_EVER_BOUND
+        };
+        self.targets.len() == genesis.targets.len() && self.targets.iter().all(is_sound)
     }
 
     /// What is known of the target at this place of the genesis.

@@ -1,7 +1,7 @@
 //! Readings: what each policy's indicator says after a window, remembered from one window to the next
 //! (rules R1 to R4). It merges nothing and judges nothing.
 
-use borsh::BorshSerialize;
+use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::VecDeque;
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 const LEARNED_DISTANCES: usize = 8;
 
 /// What is remembered of one indicator.
-#[derive(Clone, Debug, Default, BorshSerialize)]
+#[derive(Clone, Debug, Default, BorshSerialize, BorshDeserialize)]
 pub(super) struct IndicatorMemory {
     /// The newest confirmed window with samples, and its value.
     last: Option<(WindowIndex, Interval)>,
@@ -30,6 +30,11 @@ pub(super) struct IndicatorMemory {
 }
 
 impl IndicatorMemory {
+    /// Whether it remembers no more than it may.
+    pub(super) fn is_sound(&self) -> bool {
+        self.distances.len() <= LEARNED_DISTANCES
+    }
+
     /// R4: windows passed that nobody reported.
     pub(super) const fn interrupt(&mut self) {
         self.interrupted = true;

@@ -3,12 +3,14 @@
 //! It routes commands to the parts that hold the rules, and puts their changes in order. Invariant: a
 //! refused command changes nothing but what the rules name, and no input makes it panic.
 
+mod encoding;
+
+pub use encoding::RestoreError;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-
-use borsh::BorshSerialize;
 
 use super::{
     agreed_time::AgreedTime,
@@ -178,6 +180,17 @@ impl State {
     #[must_use]
     pub fn root(&self) -> Digest {
         Digest::of_value(self)
+    }
+
+    /// Of each target that has one, the newest logged plan with the certificate that was ordered.
+    pub fn newest_plans(&self) -> impl Iterator<Item = &Arc<Certified<Plan>>> {
+        self.targets.newest_plans()
+    }
+
+    /// The newest window that is closed, or passed over; `None` before the first agreed time.
+    #[must_use]
+    pub fn newest_closed(&self) -> Option<WindowIndex> {
+        self.windows.newest_closed()
     }
 
     /// Agreed time; `None` until a quorum of replicas has said what time it is.
@@ -434,16 +447,5 @@ impl State {
 
     fn derive_head(&mut self, shard: usize, now: UnixMillis) -> Option<Head> {
         self.targets.derive_head(shard, &self.genesis, &self.committee, &self.operations, now)
-    }
-}
-
-/// The canonical bytes under the state root. What follows from genesis and root stands by digest.
-impl BorshSerialize for State {
-    fn serialize<W: borsh::io::Write>(&self, writer: &mut W) -> borsh::io::Result<()> {
-        let committee = self.committee.iter().map(|(_, key)| *key).collect::<Vec<_>>();
-        (self.committee.cluster(), self.committee.epoch(), committee).serialize(writer)?;
-        self.genesis.digest().serialize(writer)?;
-        (&self.agreed, self.windows.canonical(), &self.memories).serialize(writer)?;
-        (self.cycle, &self.targets, &self.operations).serialize(writer)
     }
 }

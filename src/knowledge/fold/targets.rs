@@ -1,12 +1,13 @@
 //! Targets: their newest logged plans, their observed states and the heads that tell agents of them (rules
 //! P2 to P5, H1, H2, A1, A2, A4, E1). It verifies no signature: what reaches it is verified by its type.
 
-use borsh::BorshSerialize;
-use std::collections::VecDeque;
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
     effect::Pending,
     operations::{Operations, Permit},
+    state::RestoreError,
 };
 use crate::{
     knowledge::{
@@ -28,9 +29,12 @@ use crate::{
 const ANSWERABLE_PLANS: usize = 16;
 
 /// What the fold knows of one target.
-#[derive(Clone, Debug, BorshSerialize)]
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
 pub(super) struct TargetRecord {
     state: TargetState,
+    /// The newest logged plan with the certificate that was ordered: what agents are served.
+    #[borsh(skip)]
+    newest: Option<Arc<Certified<Plan>>>,
     /// The newest logged plans, oldest first.
     answerable: VecDeque<(Cycle, Digest)>,
     pending: Option<Pending>,
@@ -39,7 +43,7 @@ pub(super) struct TargetRecord {
 }
 
 /// All targets, in the genesis' order, with the log of plans and the heads' numbers.
-#[derive(Clone, Debug, BorshSerialize)]
+#[derive(Clone, Debug)]
 pub(super) struct Targets {
     records: Vec<TargetRecord>,
     log: LogTree,
@@ -49,11 +53,79 @@ pub(super) struct Targets {
     slot: Option<u64>,
 }
 
+/// What a snapshot says of the targets; the newest plans' envelopes stand beside the records.
+type Encoded = (Vec<TargetRecord>, Vec<Option<Vec<u8>>>, LogTree, Vec<HeadNumber>, Option<u64>);
+
+impl TargetRecord {
+    fn fits(&self, target: &Target, genesis: &Genesis) -> bool {
+        let is_newest = match &self.newest {
+            Some(newest) => {
+                let plan = newest.document();
+                plan.target == target.id
+                    && (plan.seq, newest.digest()) == (self.state.newest_seq, self.state.newest_plan)
+            }
+            None => (self.state.newest_seq, self.state.newest_plan) == (Cycle::ZERO, Digest::ZERO),
+        };
+        let knows_policy =
+            self.pending.as_ref().is_none_or(|pending| pending.policy < genesis.policies.len());
+        is_newest
+            && knows_policy
+            && self.answerable.len() <= ANSWERABLE_PLANS
+            && self.state.recent_plans.len() <= MAX_PLANS_PER_HOUR as usize
+    }
+}
+
+impl BorshSerialize for Targets {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        let envelope =
+            |record: &TargetRecord| record.newest.as_ref().map(|newest| newest.envelope().to_json());
+        let envelopes: Vec<Option<Vec<u8>>> = self.records.iter().map(envelope).collect();
+        (&self.records, envelopes, &self.log, &self.numbers, self.slot).serialize(writer)
+    }
+}
+
 impl Targets {
     pub(super) fn new(genesis: &Genesis) -> Self {
         let records: Vec<TargetRecord> = genesis.targets.iter().map(first_record).collect();
         let shards = records.len().div_ceil(SHARD_TARGETS);
         Self { records, log: LogTree::default(), numbers: vec![HeadNumber::ZERO; shards], slot: None }
+    }
+
+    /// Reads back what was written; checks it against genesis and committee.
+    pub(super) fn restore<R: io::Read>(
+        reader: &mut R,
+        genesis: &Genesis,
+        committee: &Committee,
+    ) -> Result<Self, RestoreError> {
+        let malformed = |error: io::Error| RestoreError::Malformed(error.to_string());
+        let (mut records, envelopes, log, numbers, slot): Encoded =
+            BorshDeserialize::deserialize_reader(reader).map_err(malformed)?;
+        let shards = genesis.targets.len().div_ceil(SHARD_TARGETS);
+        if records.len() != genesis.targets.len() || envelopes.len() != records.len() {
+            return Err(RestoreError::Unsound("it does not have a line for each target"));
+        }
+        if numbers.len() != shards || !log.is_sound() {
+            return Err(RestoreError::Unsound("it does not have a head's number for each shard, or no log"));
+        }
+        for ((record, envelope), target) in records.iter_mut().zip(envelopes).zip(&genesis.targets) {
+            record.newest = match envelope {
+                Some(envelope) => {
+                    let certified = Certified::verify(&envelope, committee);
+                    let certified = certified.map_err(|error| RestoreError::Malformed(error.to_string()))?;
+                    Some(Arc::new(certified))
+                }
+                None => None,
+            };
+            if !record.fits(target, genesis) {
+                return Err(RestoreError::Unsound("a target's plans are not its newest, or too many"));
+            }
+        }
+        Ok(Self { records, log, numbers, slot })
+    }
+
+    /// Of each target that has one, the newest logged plan.
+    pub(super) fn newest_plans(&self) -> impl Iterator<Item = &Arc<Certified<Plan>>> {
+        self.records.iter().filter_map(|record| record.newest.as_ref())
     }
 
     /// Each target with its limits and what is known of it at a point of agreed time (P5).
@@ -145,6 +217,7 @@ impl Targets {
         self.log.append(certified.envelope().unverified_body()); // P4
         let superseded =
             record.pending.take().map(|pending| settled(&plan.target, &pending, Effect::Inconclusive));
+        record.newest = Some(Arc::new(certified.clone()));
         record.state.newest_plan = digest;
         record.state.newest_seq = plan.seq;
         record.pending =
@@ -231,7 +304,7 @@ fn first_record(target: &Target) -> TargetRecord {
     };
     let state =
         TargetState { state, newest_plan: Digest::ZERO, newest_seq: Cycle::ZERO, recent_plans: Vec::new() };
-    TargetRecord { state, answerable: VecDeque::new(), pending: None, reported: Cycle::ZERO }
+    TargetRecord { state, newest: None, answerable: VecDeque::new(), pending: None, reported: Cycle::ZERO }
 }
 
 fn settled(target: &TargetId, pending: &Pending, effect: Effect) -> Change {

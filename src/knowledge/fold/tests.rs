@@ -33,6 +33,7 @@ use crate::{
 
 mod operators;
 mod properties;
+mod restore;
 
 const WINDOW: Millis = Millis::from_secs(10);
 /// Where most tests begin: the first agreed time, which opens window 100.
@@ -734,13 +735,20 @@ fn p4_a_certified_plan_is_logged_and_a_head_follows_at_once() {
 }
 
 #[test]
-fn p4_the_state_does_not_depend_on_who_signed() {
+fn p4_nothing_but_the_kept_certificate_depends_on_who_signed() {
     let mut replicas = Replicas::begun(4);
     let plan = plan(&replicas.state, 1, Digest::ZERO, BEGIN);
     let mut other = replicas.clone();
-    replicas.apply(Command::Certified { envelope: replicas.certify(&plan, 3) });
-    other.apply(Command::Certified { envelope: other.certify(&plan, 4) });
-    assert_eq!(replicas.state.root(), other.state.root());
+    let applied = replicas.apply(Command::Certified { envelope: replicas.certify(&plan, 3) });
+    let others = other.apply(Command::Certified { envelope: other.certify(&plan, 4) });
+    assert_eq!(heads(&applied), heads(&others));
+    let signers = |replicas: &Replicas| {
+        let newest: Vec<usize> = replicas.state.newest_plans().map(|newest| newest.signers().len()).collect();
+        newest
+    };
+    assert_eq!((signers(&replicas), signers(&other)), (vec![3], vec![4]));
+    let (closed, others) = (replicas.full_window(101, &summary(&[])), other.full_window(101, &summary(&[])));
+    assert_eq!(replicas.state.snapshot(&closed), other.state.snapshot(&others));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! It merges nothing. Invariant: no replica has more than [`MAX_OPEN_WINDOWS`] reports here, and every kept
 //! report's window is open.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
-use borsh::BorshSerialize;
+use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::agreed_time::AgreedTime;
 use crate::{
@@ -148,14 +148,56 @@ impl OpenWindows {
         })
     }
 
-    /// What the state root covers: the bodies by their digests, which the headers hold.
-    pub(super) fn canonical(&self) -> impl BorshSerialize + use<'_> {
-        let reported: Vec<(WindowIndex, Vec<&ReportHeader>)> = self
-            .reported
-            .iter()
-            .map(|(window, reports)| (*window, reports.values().map(|held| &held.header).collect()))
-            .collect();
-        (self.next, reported)
+    /// Whether it can be of a committee of this size.
+    pub(super) fn fits(&self, size: CommitteeSize) -> bool {
+        let mut held: BTreeMap<ReplicaIndex, usize> = BTreeMap::new();
+        let opens = |window: &WindowIndex| self.next.is_some_and(|next| next <= *window);
+        for (window, reports) in &self.reported {
+            let is_of_it = |report: &HeldReport| report.header.window == *window;
+            if !opens(window) || reports.is_empty() || !reports.values().all(is_of_it) {
+                return false;
+            }
+            for replica in reports.keys() {
+                *held.entry(*replica).or_default() += 1;
+            }
+        }
+        held.iter().all(|(replica, count)| replica.as_usize() < size.replicas() && *count <= MAX_OPEN_WINDOWS)
+    }
+
+    /// The window before the oldest open one; `None` before the first agreed time.
+    pub(super) fn newest_closed(&self) -> Option<WindowIndex> {
+        self.next?.index().checked_sub(1).map(WindowIndex::new)
+    }
+}
+
+/// The oldest open window, each body once by its digest, then the headers that name them.
+impl BorshSerialize for OpenWindows {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        let held = self.reported.values().flat_map(Reports::values);
+        let bodies: BTreeMap<Digest, &WindowSummary> =
+            held.map(|held| (held.header.body, &*held.summary)).collect();
+        let headers: Vec<&ReportHeader> =
+            self.reported.values().flat_map(Reports::values).map(|held| &held.header).collect();
+        (self.next, bodies, headers).serialize(writer)
+    }
+}
+
+impl BorshDeserialize for OpenWindows {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        let refused = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+        let (next, bodies, headers): (_, BTreeMap<Digest, Arc<WindowSummary>>, Vec<ReportHeader>) =
+            BorshDeserialize::deserialize_reader(reader)?;
+        if bodies.iter().any(|(digest, body)| *digest != Digest::of_value(body)) {
+            return Err(refused("a report's body is not the one that its digest names"));
+        }
+        let mut reported: BTreeMap<WindowIndex, Reports> = BTreeMap::new();
+        for header in headers {
+            let summary =
+                bodies.get(&header.body).cloned().ok_or_else(|| refused("a report lacks its body"))?;
+            let reports = reported.entry(header.window).or_default();
+            reports.insert(header.replica, HeldReport { header, summary });
+        }
+        Ok(Self { next, reported })
     }
 }
 
