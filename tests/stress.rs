@@ -28,6 +28,7 @@ use quorate::{
     consensus::{
         Config, ViewTimes,
         journal::{SALT_BYTES, Salt},
+        limits::CHECKPOINT_INTERVAL,
         task::{self, Recovered},
     },
     cycle::{Cycle, CycleConfig, Hold, Output as Step},
@@ -154,7 +155,13 @@ fn expected(replica_file: &Path, height: u64) -> Expected {
     let Membership { root, genesis, me, key } = Membership::read(&config).expect("it ran with these keys");
     let (committee, operators) = (Arc::new(root.committee().clone()), root.operators().clone());
     let times = ViewTimes::default();
-    let core = Config { committee: Arc::clone(&committee), me, key: key.clone(), times };
+    let core = Config {
+        committee: Arc::clone(&committee),
+        me,
+        key: key.clone(),
+        times,
+        checkpoint_interval: CHECKPOINT_INTERVAL,
+    };
     let salt = Salt::new([7; SALT_BYTES]);
     let opened = task::open(core, &config.data_dir.join("journal"), salt);
     let (_, Recovered { blocks, .. }) = opened.expect("the journal is sound");

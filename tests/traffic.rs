@@ -64,7 +64,13 @@ impl Cluster {
         let replica = |(place, key): (u16, SecretKey)| {
             let me = ReplicaIndex::new(place);
             let (committee, times) = (Arc::clone(&committee), ViewTimes::default());
-            let core = Config { committee: Arc::clone(&committee), me, key: key.clone(), times };
+            let core = Config {
+                committee: Arc::clone(&committee),
+                me,
+                key: key.clone(),
+                times,
+                checkpoint_interval: 0,
+            };
             let cycle = Cycle::new(CycleConfig {
                 genesis: genesis(),
                 committee,
@@ -102,6 +108,9 @@ impl Cluster {
                     Output::Send { to, message } => self.send(me, Some(to), &Frame::Consensus(message)),
                     Output::Broadcast(message) => self.send(me, None, &Frame::Consensus(message)),
                     Output::Commit(committed) => replica.cycle.commit(&committed.block),
+                    Output::Stable(_) | Output::Diverged { .. } | Output::Install { .. } => {
+                        panic!("no checkpoint is made")
+                    }
                     Output::ServeFromJournal { .. } => panic!("all blocks are in memory"),
                 }
             } else if let Some(output) = replica.cycle.poll_output() {

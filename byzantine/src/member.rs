@@ -9,6 +9,7 @@ use quorate::{
     consensus::{
         Command, Config, ViewTimes,
         journal::{SALT_BYTES, Salt},
+        limits::CHECKPOINT_INTERVAL,
         task::{self, Event, Handles, Recovered, Request},
         transport::{Links, LinksConfig},
     },
@@ -56,8 +57,13 @@ impl Member {
     pub(crate) async fn join(config: &ReplicaConfig, membership: Membership) -> anyhow::Result<Self> {
         let Membership { root, genesis, me, key } = membership;
         let committee = Arc::new(root.committee().clone());
-        let core =
-            Config { committee: Arc::clone(&committee), me, key: key.clone(), times: ViewTimes::default() };
+        let core = Config {
+            committee: Arc::clone(&committee),
+            me,
+            key: key.clone(),
+            times: ViewTimes::default(),
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+        };
         // The salt guards against what peers make a replica store; nobody attacks an adversary's journal.
         let salt = Salt::new([0; SALT_BYTES]);
         let (opened, recovered) = task::open(core, &config.data_dir.join("journal"), salt)?;
@@ -73,7 +79,7 @@ impl Member {
         tokio::spawn(task::run(opened, links.sender(), inbox, ends));
         let mut cycle =
             Cycle::new(CycleConfig { genesis, committee, operators: root.operators().clone(), me, key })?;
-        let Recovered { notes, blocks, torn: _ } = recovered;
+        let Recovered { notes, base: _, blocks, torn: _ } = recovered;
         for seal in notes.iter().filter_map(|note| borsh::from_slice::<Seal>(note).ok()) {
             cycle.restore(seal);
         }
@@ -98,7 +104,12 @@ impl Member {
                     // It raises no alarms about others.
                     let _ = self.cycle.receive(from, endorsement);
                 }
-                Some(Event::PeerConnected(_)) => {}
+                Some(
+                    Event::PeerConnected(_)
+                    | Event::Stable(_)
+                    | Event::Diverged { .. }
+                    | Event::Installed { .. },
+                ) => {}
                 None => return Moment::Ended,
             },
             _ = self.beats.tick() => {

@@ -149,7 +149,9 @@ impl Invariants {
             | Message::Timeout(_)
             | Message::Certificates(_)
             | Message::BlockRequest(_)
-            | Message::BlockResponse(_) => {}
+            | Message::BlockResponse(_)
+            | Message::CheckpointVote(_)
+            | Message::Checkpoint(_) => {}
         }
     }
 
@@ -178,7 +180,11 @@ impl Invariants {
                     self.invariant_one_durable_report_a_window(replica, command, disk);
                 }
             }
-            Message::Certificates(_) | Message::BlockRequest(_) | Message::BlockResponse(_) => {}
+            Message::Certificates(_)
+            | Message::BlockRequest(_)
+            | Message::BlockResponse(_)
+            | Message::CheckpointVote(_)
+            | Message::Checkpoint(_) => {}
         }
     }
 

@@ -476,6 +476,7 @@ impl Running {
                 }
                 Ok(Effect::Committed(committed))
             }
+            Output::Stable(_) | Output::Diverged { .. } | Output::Install { .. } => Ok(Effect::Inside),
             Output::ServeFromJournal { to, request } => {
                 self.sync(plant)?;
                 let answer = self.archive.answer(&self.journal, &request);

@@ -3,7 +3,7 @@
 //! It decides nothing. Invariant: two runs with equal digests had the same events in the same order.
 
 use quorate::{
-    consensus::{Message, Proposal, TimeoutCertificate, certify::Endorsement},
+    consensus::{CheckpointVote, Message, Proposal, TimeoutCertificate, certify::Endorsement},
     types::Signature,
 };
 use std::fmt;
@@ -78,6 +78,8 @@ fn fingerprint_of_message(message: &Message) -> [u64; 3] {
         Message::Commands(commands) => [5, commands.len() as u64, 0],
         Message::BlockRequest(request) => [6, request.target_height.number(), request.above.number()],
         Message::BlockResponse(response) => [7, response.blocks.len() as u64, response.tip.view.number()],
+        Message::CheckpointVote(vote) => [9, vote.checkpoint.height.number(), first(vote.signature)],
+        Message::Checkpoint(stable) => [10, stable.height().number(), stable.qc.view.number()],
     }
 }
 
@@ -126,6 +128,12 @@ fn describe_message(message: &Message) -> String {
             let heights = response.blocks.first().zip(response.blocks.last());
             let heights = heights.map(|(first, last)| format!("{}..={}", first.height(), last.height()));
             format!("gives heights {}", heights.unwrap_or_default())
+        }
+        Message::CheckpointVote(CheckpointVote { checkpoint, .. }) => {
+            format!("says of h{} {:?}", checkpoint.height, checkpoint.state.root())
+        }
+        Message::Checkpoint(stable) => {
+            format!("certified checkpoint h{} {:?}", stable.height(), stable.checkpoint().state.root())
         }
     }
 }

@@ -123,8 +123,13 @@ impl<'a> World<'a> {
         let everybody: Vec<_> = committee.replicas().collect();
         let mut seats = BTreeMap::new();
         for (replica, key) in everybody.iter().zip(keys) {
-            let config =
-                Config { committee: Arc::clone(&committee), me: *replica, key, times: ViewTimes::default() };
+            let config = Config {
+                committee: Arc::clone(&committee),
+                me: *replica,
+                key,
+                times: ViewTimes::default(),
+                checkpoint_interval: 0,
+            };
             seats.insert(*replica, seat(&scenario, config));
         }
         let network = Network::new(scenario.weather, Stream::new(scenario.seed, Cause::Network, 0));
@@ -261,7 +266,8 @@ impl<'a> World<'a> {
             Rejected::Certificate(_)
             | Rejected::Proposal(_)
             | Rejected::SecondProposal
-            | Rejected::SecondVote => true,
+            | Rejected::SecondVote
+            | Rejected::SecondCheckpoint => true,
             Rejected::ViewAhead | Rejected::Unsolicited | Rejected::BrokenChain | Rejected::PendingFull => {
                 false
             }

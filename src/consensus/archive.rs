@@ -49,7 +49,10 @@ impl Archive {
                 }
                 self.uncommitted.retain(|_, (of, _)| *of > *height);
             }
-            Record::Proposal { .. } | Record::Vote { .. } | Record::Timeout(_) => {}
+            Record::Proposal { .. }
+            | Record::Vote { .. }
+            | Record::Timeout(_)
+            | Record::CheckpointVote(_) => {}
         }
     }
 

@@ -3,7 +3,11 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use super::{PROTOCOL_HOTSTUFF2, block::Block, block::BlockId};
+use super::{
+    PROTOCOL_HOTSTUFF2,
+    block::{Block, BlockId},
+    checkpoint::Checkpoint,
+};
 use crate::types::{Committee, Height, ReplicaIndex, Signature, StatementKind, View, statement_bytes};
 
 /// A value whose signatures were checked against the committee. Only this module makes one.
@@ -58,6 +62,9 @@ pub enum CertificateError {
     /// A certificate is of a view not below the one that it may justify.
     #[error("a certificate is of its own or a later view")]
     FromTheFuture,
+    /// A checkpoint comes with the certificate of another block than its own.
+    #[error("the checkpoint and the certificate beside it are of different blocks")]
+    AnotherBlock,
 }
 
 /// What a vote says.
@@ -78,6 +85,10 @@ pub(super) fn timeout_statement(committee: &Committee, view: View, high_qc_view:
 
 pub(super) fn proposal_statement(committee: &Committee, view: View, block: BlockId) -> Vec<u8> {
     statement(committee, StatementKind::Proposal, &(view, block))
+}
+
+pub(super) fn checkpoint_statement(committee: &Committee, checkpoint: &Checkpoint) -> Vec<u8> {
+    statement(committee, StatementKind::Checkpoint, checkpoint)
 }
 
 fn statement<T: BorshSerialize>(committee: &Committee, kind: StatementKind, body: &T) -> Vec<u8> {
@@ -197,7 +208,7 @@ pub(super) fn check_signature(
     key.verify(statement, signature).map_err(|_| CertificateError::BadSignature(signer))
 }
 
-fn check_signers(
+pub(super) fn check_signers(
     committee: &Committee,
     signers: impl Iterator<Item = ReplicaIndex>,
 ) -> Result<(), CertificateError> {

@@ -58,3 +58,25 @@ pub const MAX_GOSSIP_COMMANDS: usize = 1_024;
 
 /// The most bytes of commands in one gossip message, the first command aside.
 pub const MAX_GOSSIP_BYTES: usize = 1024 * 1024;
+
+/// A checkpoint is made at each height that this divides: restart and state transfer then replay seconds of a
+/// busy cluster, and its cost is a small part of what so many blocks cost.
+pub const CHECKPOINT_INTERVAL: u64 = 256;
+
+/// The most bytes of a snapshot's chunk: small enough to be proven, sent and asked for again by itself.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// The most bytes of a snapshot: a state of this size no longer travels or loads in the time of an interval, and
+/// it still fits the memory of the machine that must hold it.
+pub const MAX_SNAPSHOT_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// The most chunks of a snapshot: as many full ones as the bytes allow.
+pub const MAX_SNAPSHOT_CHUNKS: u32 = 4_096;
+
+/// How many checkpoint heights wait for the application to name its state, and how many certificates for a state
+/// to be compared with: an application that is further behind than these catches up without checkpoints.
+pub const MAX_OPEN_CHECKPOINTS: usize = 64;
+
+/// How many of its newest checkpoint statements are kept of each replica: one that is complete and one that is
+/// not yet.
+pub const KEPT_CHECKPOINT_VOTES: usize = 2;

@@ -11,6 +11,7 @@ use super::{
         CertificateError, QuorumCertificate, TimeoutCertificate, Verified, check_signature,
         proposal_statement, timeout_statement, vote_statement,
     },
+    checkpoint::{CheckpointVote, StableCheckpoint},
 };
 use crate::types::{Committee, Height, ReplicaIndex, Signature, View};
 
@@ -31,6 +32,10 @@ pub enum Message {
     BlockRequest(BlockRequest),
     /// Answers with a certified chain.
     BlockResponse(BlockResponse),
+    /// A statement about the state after a block (rule K1).
+    CheckpointVote(CheckpointVote),
+    /// A certified checkpoint (rule K2).
+    Checkpoint(StableCheckpoint),
 }
 
 /// A leader's block (rule B2). The signer is the block's proposer.

@@ -69,10 +69,22 @@
 //!   here, each block certified by the next one's verified justification and the last by a QC of its own.
 //! - **F2** Nobody stops voting to fetch; requests go to the QC's signers in turn, each with a deadline. Only an
 //!   answer that brings a missing block is followed by the next request before the deadline.
+//!
+//! Checkpoints
+//! - **K1** At each committed height that the interval divides, the application names its state. The replica then
+//!   signs one statement: height, view, block and state. It is durable before it leaves, is broadcast, and is sent
+//!   again to each peer that connects. No statement is signed at or below the height of an earlier one, whatever
+//!   the application says after a restart, and none by a replica that is silent by R2.
+//! - **K2** A quorum of equal statements is a certificate. A checkpoint is *stable* here when a certificate of it is
+//!   here and the own state at that height is the certified one. If it is another one, this replica has *diverged*:
+//!   it goes on voting, which depends on no state, and its application must endorse nothing any more. Two newest
+//!   statements are kept of each peer; certificates in any message are verified and absorbed.
 
 mod archive;
 mod block;
 mod certificate;
+mod checkpoint;
+mod checkpoints;
 mod core;
 mod digest_map;
 mod fetch;
@@ -81,6 +93,7 @@ mod pacemaker;
 mod pending;
 mod record;
 mod safety;
+mod snapshot;
 mod tree;
 mod votes;
 
@@ -96,10 +109,12 @@ pub use self::core::{Config, Core, Input, Output, Recovery, RecoveryError, Rejec
 pub use archive::{Archive, ArchiveError};
 pub use block::{Block, BlockId, Command, CommandError, Payload};
 pub use certificate::{CertificateError, QuorumCertificate, SignedTimeoutView, TimeoutCertificate, Verified};
+pub use checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote, StableCheckpoint};
 pub use message::{BlockRequest, BlockResponse, Certificates, Message, Proposal, Timeout, Vote};
 pub use pacemaker::ViewTimes;
 pub use record::{Record, StoredProposal, VoteEntry};
 pub use safety::InvalidProposal;
+pub use snapshot::{ProvenChunk, Snapshot, SnapshotId, SnapshotTooLarge};
 pub use tree::CommittedBlock;
 
 /// The number of this protocol in the domain of every signed consensus statement.

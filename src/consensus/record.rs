@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{
     block::{Block, BlockId},
     certificate::{QuorumCertificate, TimeoutCertificate},
+    checkpoint::CheckpointVote,
     message::{Proposal, Timeout, Vote},
 };
 use crate::types::Height;
@@ -42,6 +43,8 @@ pub enum Record {
         /// A certificate of the block, the proof that a fetch can be answered with.
         certificate: QuorumCertificate,
     },
+    /// This replica's statement about the state after a committed block.
+    CheckpointVote(CheckpointVote),
 }
 
 /// How the view of a vote was entered.

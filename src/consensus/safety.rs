@@ -1,19 +1,21 @@
 //! The safety record: what this replica has signed, and the only code that signs consensus statements.
 //!
 //! Invariant: for each view at most one proposal, one vote and one timeout ever get a signature, no vote follows
-//! a timeout of its view, and the highest QC never falls. The journal holds every change before it is seen.
+//! a timeout of its view, each height gets at most one checkpoint statement, and the highest QC never falls. The journal holds every change before it is seen.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     block::{Block, Payload},
     certificate::{
-        QuorumCertificate, TimeoutCertificate, Verified, proposal_statement, timeout_statement,
-        vote_statement,
+        QuorumCertificate, TimeoutCertificate, Verified, checkpoint_statement, proposal_statement,
+        timeout_statement, vote_statement,
     },
+    checkpoint::{Checkpoint, CheckpointVote},
+    limits::KEPT_CHECKPOINT_VOTES,
     message::{Proposal, Timeout, Vote},
 };
-use crate::types::{Committee, ReplicaIndex, SecretKey, View};
+use crate::types::{Committee, Height, ReplicaIndex, SecretKey, View};
 
 /// Why a proposal is not valid (rule B2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +52,8 @@ pub(super) struct SafetyRecord {
     last_timeout: Option<Timeout>,
     last_proposed: View,
     high_qc: Verified<QuorumCertificate>,
+    /// The newest checkpoint statements.
+    checkpoints: BTreeMap<Height, CheckpointVote>,
 }
 
 impl SafetyRecord {
@@ -63,6 +67,7 @@ impl SafetyRecord {
             last_timeout: None,
             last_proposed: View::ZERO,
             high_qc: Verified::vouch(genesis),
+            checkpoints: BTreeMap::new(),
         }
     }
 
@@ -151,6 +156,34 @@ impl SafetyRecord {
         let timeout = Timeout { view, high_qc, entry, sender: self.me, signature };
         self.last_timeout = Some(timeout.clone());
         Some(timeout)
+    }
+
+    /// Signs this replica's one statement for a checkpoint (rule K1): none at or below an earlier one's height.
+    pub(super) fn sign_checkpoint(&mut self, checkpoint: Checkpoint) -> Option<CheckpointVote> {
+        if checkpoint.height <= self.checkpoint_height() {
+            return None;
+        }
+        let signature = self.key.sign(&checkpoint_statement(&self.committee, &checkpoint));
+        let vote = CheckpointVote { checkpoint, voter: self.me, signature };
+        self.recover_checkpoint(vote.clone());
+        Some(vote)
+    }
+
+    /// The highest height of a checkpoint statement.
+    pub(super) fn checkpoint_height(&self) -> Height {
+        self.checkpoints.last_key_value().map_or(Height::ZERO, |(height, _)| *height)
+    }
+
+    /// The newest checkpoint statements, lowest height first.
+    pub(super) fn checkpoint_votes(&self) -> impl Iterator<Item = &CheckpointVote> {
+        self.checkpoints.values()
+    }
+
+    pub(super) fn recover_checkpoint(&mut self, vote: CheckpointVote) {
+        self.checkpoints.insert(vote.checkpoint.height, vote);
+        while self.checkpoints.len() > KEPT_CHECKPOINT_VOTES {
+            self.checkpoints.pop_first();
+        }
     }
 
     /// Takes back from the journal what was signed before a restart. Records come in the order of writing.

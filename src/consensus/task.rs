@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected,
+    Checkpoint, Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected, Snapshot,
+    SnapshotId, StableCheckpoint,
     archive::{Archive, ArchiveError},
     block::Block,
     certify::{Endorsement, MAX_SUBJECT_NAME_BYTES},
@@ -93,6 +94,16 @@ pub enum Request {
         /// What it may lack.
         endorsements: Vec<Endorsement>,
     },
+    /// A checkpoint is due at this height: the application's state after it, and its notes that are still
+    /// needed, restated. What was noted before is forgotten once the checkpoint is stable.
+    Checkpoint {
+        /// The height, which [`super::Config::checkpoint_interval`] divides.
+        height: Height,
+        /// The state after the block of that height.
+        snapshot: Snapshot,
+        /// The notes.
+        notes: Vec<Vec<u8>>,
+    },
     /// Read committed blocks back from the journal.
     Read {
         /// Blocks above this height, lowest first: a piece of them, none when it is the newest.
@@ -116,6 +127,24 @@ pub enum Event {
     },
     /// A link to a peer came up.
     PeerConnected(ReplicaIndex),
+    /// A quorum certified the state that the application named at this height.
+    Stable(StableCheckpoint),
+    /// A quorum certified another state at this height than the application named: it must endorse nothing any
+    /// more until a later [`Event::Installed`].
+    Diverged {
+        /// What was certified.
+        certified: StableCheckpoint,
+        /// What the application named.
+        own: SnapshotId,
+    },
+    /// The application's state is now this one, and the next committed block is the one above it, whatever came
+    /// before.
+    Installed {
+        /// The certified checkpoint.
+        checkpoint: StableCheckpoint,
+        /// Its state.
+        snapshot: Snapshot,
+    },
 }
 
 /// Where consensus stands.
@@ -135,6 +164,8 @@ pub struct ConsensusStatus {
     pub forgotten: Option<View>,
     /// Syncs of the journal since the start.
     pub syncs: u64,
+    /// The newest checkpoint whose certified state is this replica's own.
+    pub checkpoint: Option<Checkpoint>,
     /// Events that wait for the application beyond its queue.
     pub backlog: usize,
     /// Messages and commands that were refused since the start.
@@ -173,12 +204,23 @@ pub enum StartError {
     },
 }
 
+/// A stable checkpoint with its state: where the application begins.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// The checkpoint.
+    pub checkpoint: StableCheckpoint,
+    /// Its state.
+    pub snapshot: Snapshot,
+}
+
 /// What was read back from the journal.
 #[derive(Debug)]
 pub struct Recovered {
     /// The application's notes, in order.
     pub notes: Vec<Vec<u8>>,
-    /// All committed blocks, lowest first.
+    /// The state to begin with; `None` when the blocks begin at height 1.
+    pub base: Option<Base>,
+    /// The committed blocks above the base, lowest first.
     pub blocks: Vec<CommittedBlock>,
     /// A torn tail that was cut off.
     pub torn: Option<TornTail>,
@@ -202,7 +244,7 @@ pub fn open(config: super::Config, folder: &Path, salt: Salt) -> Result<(Opened,
     let identity = Identity { cluster: config.committee.cluster(), key };
     let mut recovery = Recovery::new(config);
     let mut archive = Archive::default();
-    let mut recovered = Recovered { notes: Vec::new(), blocks: Vec::new(), torn: None };
+    let mut recovered = Recovered { notes: Vec::new(), base: None, blocks: Vec::new(), torn: None };
     let mut failed: Option<StartError> = None;
     let journal_config = JournalConfig { identity, salt, segment_bytes: SEGMENT_BYTES };
     let opened = Journal::open(disk, journal_config, |entry| {
@@ -445,6 +487,9 @@ impl Task {
                 });
                 self.leaving.extend(frames);
             }
+            Request::Checkpoint { height, snapshot, notes: _ } => {
+                self.input(None, Input::StateAt { height, snapshot: snapshot.id() });
+            }
             Request::Read { above, answer } => {
                 // A reader that is gone needs no answer.
                 drop(answer.send(self.archive.blocks_above(&self.journal, above)));
@@ -466,6 +511,13 @@ impl Task {
                 Output::Broadcast(message) => self.send(None, message),
                 Output::Commit(committed) => {
                     self.leaving.push(Leaving::Event(Event::Committed(committed)));
+                }
+                Output::Stable(checkpoint) => self.leaving.push(Leaving::Event(Event::Stable(checkpoint))),
+                Output::Diverged { certified, own } => {
+                    self.leaving.push(Leaving::Event(Event::Diverged { certified, own }));
+                }
+                Output::Install { checkpoint, snapshot } => {
+                    self.leaving.push(Leaving::Event(Event::Installed { checkpoint, snapshot }));
                 }
                 Output::ServeFromJournal { to, request } => {
                     match self.archive.answer(&self.journal, &request) {
@@ -498,7 +550,10 @@ impl Task {
             | Message::Timeout(_)
             | Message::Certificates(_)
             | Message::BlockRequest(_) => Class::Urgent,
-            Message::Commands(_) | Message::BlockResponse(_) => Class::Bulk,
+            Message::Commands(_)
+            | Message::BlockResponse(_)
+            | Message::CheckpointVote(_)
+            | Message::Checkpoint(_) => Class::Bulk,
         };
         self.leaving.push(Leaving::Frame { to, frame: Frame::Consensus(message), class });
     }
@@ -570,6 +625,7 @@ impl Task {
         self.status.pending = self.core.pending_commands();
         self.status.fetching = self.core.fetching();
         self.status.forgotten = self.core.forgotten();
+        self.status.checkpoint = self.core.stable_checkpoint().map(|stable| *stable.checkpoint());
         self.status.backlog = self.backlog.len();
         if *status.borrow() != self.status {
             status.send_replace(self.status.clone());

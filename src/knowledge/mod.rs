@@ -14,7 +14,6 @@ pub(crate) mod fixtures;
 pub mod fold;
 pub mod genesis;
 pub mod head;
-pub mod log_tree;
 pub mod merge;
 pub mod observation;
 pub mod operator_request;

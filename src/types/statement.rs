@@ -22,6 +22,8 @@ pub enum StatementKind {
     Report = 4,
     /// A signed time without a report.
     Tick = 5,
+    /// A checkpoint: the state after a committed block.
+    Checkpoint = 6,
 }
 
 /// Where a statement belongs: a signature made for one cluster, epoch or protocol is void in any other.

@@ -17,7 +17,7 @@ use quorate::{
         config::{ReplicaConfig, ReplicaFlags},
         replica::Membership,
     },
-    types::{Digest, View, WindowIndex},
+    types::{Digest, Height, View, WindowIndex},
 };
 
 /// What was counted while a journal was checked.
@@ -36,6 +36,7 @@ struct Rules {
     votes: BTreeMap<View, BlockId>,
     proposals: BTreeMap<View, BlockId>,
     last_timeout: Option<View>,
+    last_checkpoint: Option<Height>,
     views: BTreeMap<BlockId, View>,
     endorsed: BTreeMap<Subject, Digest>,
     last_report: Option<WindowIndex>,
@@ -92,6 +93,11 @@ impl Rules {
                 self.signed.timeouts += 1;
                 let earlier = self.last_timeout.replace(timeout.view);
                 assert!(earlier < Some(timeout.view), "a timeout of {} after {earlier:?}", timeout.view);
+            }
+            Record::CheckpointVote(vote) => {
+                let height = vote.checkpoint.height;
+                let earlier = self.last_checkpoint.replace(height);
+                assert!(earlier < Some(height), "a checkpoint at {height} after one at {earlier:?}");
             }
             Record::Committed { .. } => {}
         }

@@ -72,7 +72,9 @@ impl Behaviour for EquivocatingLeader {
             | Message::Certificates(_)
             | Message::Commands(_)
             | Message::BlockRequest(_)
-            | Message::BlockResponse(_)) => vec![honest],
+            | Message::BlockResponse(_)
+            | Message::CheckpointVote(_)
+            | Message::Checkpoint(_)) => vec![honest],
         }
     }
 }

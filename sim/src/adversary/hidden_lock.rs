@@ -60,7 +60,11 @@ impl Behaviour for HiddenLock {
             }
             // Certificates would show what it hides.
             Message::Certificates(_) => Vec::new(),
-            honest @ (Message::Commands(_) | Message::BlockRequest(_) | Message::BlockResponse(_)) => {
+            honest @ (Message::Commands(_)
+            | Message::BlockRequest(_)
+            | Message::BlockResponse(_)
+            | Message::CheckpointVote(_)
+            | Message::Checkpoint(_)) => {
                 vec![honest]
             }
         }

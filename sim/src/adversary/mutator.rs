@@ -55,7 +55,9 @@ impl Mutator {
             unsigned @ (Message::Certificates(_)
             | Message::Commands(_)
             | Message::BlockRequest(_)
-            | Message::BlockResponse(_)) => unsigned,
+            | Message::BlockResponse(_)
+            | Message::CheckpointVote(_)
+            | Message::Checkpoint(_)) => unsigned,
         }
     }
 }

@@ -41,6 +41,9 @@ impl Puppet {
                 Output::Persist(_)
                 | Output::Append(_)
                 | Output::Commit(_)
+                | Output::Stable(_)
+                | Output::Diverged { .. }
+                | Output::Install { .. }
                 | Output::ServeFromJournal { .. } => {}
             }
         }

@@ -43,7 +43,9 @@ impl Behaviour for SelectiveSender {
             Message::Certificates(_)
             | Message::Commands(_)
             | Message::BlockRequest(_)
-            | Message::BlockResponse(_) => {}
+            | Message::BlockResponse(_)
+            | Message::CheckpointVote(_)
+            | Message::Checkpoint(_) => {}
         }
         if self.circle.contains(&to) { vec![message] } else { Vec::new() }
     }

@@ -86,7 +86,9 @@ impl Behaviour for StaleProposer {
             | Message::Certificates(_)
             | Message::Commands(_)
             | Message::BlockRequest(_)
-            | Message::BlockResponse(_) => vec![message],
+            | Message::BlockResponse(_)
+            | Message::CheckpointVote(_)
+            | Message::Checkpoint(_) => vec![message],
         }
     }
 }

@@ -41,7 +41,9 @@ impl Behaviour for VoteWithholder {
             | Message::Certificates(_)
             | Message::Commands(_)
             | Message::BlockRequest(_)
-            | Message::BlockResponse(_) => true,
+            | Message::BlockResponse(_)
+            | Message::CheckpointVote(_)
+            | Message::Checkpoint(_) => true,
         };
         if sent { vec![message] } else { Vec::new() }
     }

@@ -34,6 +34,8 @@ impl Core {
                 Ok(())
             }
             Message::BlockResponse(response) => self.handle_block_response(from, response),
+            Message::CheckpointVote(vote) => self.handle_checkpoint_vote(vote),
+            Message::Checkpoint(checkpoint) => self.handle_checkpoint(checkpoint),
         }
     }
 
@@ -121,13 +123,13 @@ impl Core {
     }
 
     /// Rule R2: a statement of this replica's that its journal does not hold.
-    fn remember_forgotten(&mut self, view: View) {
+    pub(super) fn remember_forgotten(&mut self, view: View) {
         self.forgotten = self.forgotten.max(Some(view));
     }
 
     /// Looks for own signatures in a verified QC (rule R2): a vote is durable before it leaves, so there is none
     /// above the last recorded vote unless the journal was lost.
-    fn look_for_own_vote(&mut self, qc: &QuorumCertificate) {
+    pub(super) fn look_for_own_vote(&mut self, qc: &QuorumCertificate) {
         let mine = qc.signatures.iter().any(|(signer, _)| *signer == self.me);
         if mine && !self.safety.voted_at_or_after(qc.view) {
             self.remember_forgotten(qc.view);

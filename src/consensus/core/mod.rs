@@ -4,6 +4,7 @@
 //! stand in `handlers`, fetching in `sync`, recovery in `recovery`. Invariant: outputs are carried out in order, and
 //! what a [`Output::Persist`] holds is durable before anything later leaves the replica.
 
+mod checkpoints;
 mod handlers;
 mod recovery;
 mod sync;
@@ -18,6 +19,8 @@ use std::{
 use super::{
     block::{Block, Command, Payload},
     certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
+    checkpoint::StableCheckpoint,
+    checkpoints::Checkpoints,
     fetch::Fetch,
     limits::STALE_ANSWER_INTERVAL,
     message::{BlockRequest, Certificates, Message, Proposal, Vote},
@@ -25,6 +28,7 @@ use super::{
     pending::{Admission, Pending},
     record::{Record, StoredProposal, VoteEntry},
     safety::{InvalidProposal, SafetyRecord},
+    snapshot::{Snapshot, SnapshotId},
     tree::{BlockTree, CommittedBlock},
     votes::Votes,
 };
@@ -43,6 +47,8 @@ pub struct Config {
     pub key: SecretKey,
     /// How long views may take.
     pub times: ViewTimes,
+    /// A checkpoint is made at each height that this divides; all replicas must share it. Zero: none is made.
+    pub checkpoint_interval: u64,
 }
 
 /// What happens to a replica.
@@ -59,6 +65,13 @@ pub enum Input {
     Submit(Command),
     /// A link to a peer came up: what it may have missed is sent again.
     PeerConnected(ReplicaIndex),
+    /// The application names its state after the committed block of a height (rule K1).
+    StateAt {
+        /// The height.
+        height: Height,
+        /// The state.
+        snapshot: SnapshotId,
+    },
     /// The time that [`Core::next_timeout`] named has come.
     Timer,
 }
@@ -88,6 +101,22 @@ pub enum Output {
         /// For what.
         request: BlockRequest,
     },
+    /// A quorum certified the state that the application named at this height (rule K2).
+    Stable(StableCheckpoint),
+    /// A quorum certified another state at this height than the application named (rule K2).
+    Diverged {
+        /// What was certified.
+        certified: StableCheckpoint,
+        /// What the application named.
+        own: SnapshotId,
+    },
+    /// Begin at this checkpoint: its snapshot is here. The next block to commit is the one above it.
+    Install {
+        /// The checkpoint.
+        checkpoint: StableCheckpoint,
+        /// Its state.
+        snapshot: Snapshot,
+    },
 }
 
 /// Why an input changed nothing. A peer's is counted against it; a submitter's goes back to it.
@@ -105,6 +134,9 @@ pub enum Rejected {
     /// A voter signed votes for two blocks in one view.
     #[error("a second vote in one view")]
     SecondVote,
+    /// A replica signed two checkpoints for one height.
+    #[error("a second checkpoint for one height")]
+    SecondCheckpoint,
     /// A message of a view far ahead without the certificates that would lead there.
     #[error("a message of a later view without a certificate that enters it")]
     ViewAhead,
@@ -138,6 +170,7 @@ pub struct Core {
     votes: Votes,
     pending: Pending,
     fetch: Fetch,
+    checkpoints: Checkpoints,
     candidate: Option<Candidate>,
     /// This replica's proposal for the current view, to be sent again.
     own_proposal: Option<Proposal>,
@@ -153,7 +186,7 @@ pub struct Core {
 
 impl Core {
     fn new(config: Config) -> Self {
-        let Config { committee, me, key, times } = config;
+        let Config { committee, me, key, times, checkpoint_interval } = config;
         let size = committee.size();
         Self {
             safety: SafetyRecord::new(Arc::clone(&committee), me, key),
@@ -162,6 +195,7 @@ impl Core {
             votes: Votes::new(size),
             pending: Pending::default(),
             fetch: Fetch::default(),
+            checkpoints: Checkpoints::new(size, checkpoint_interval),
             candidate: None,
             own_proposal: None,
             stale_answers: BTreeMap::new(),
@@ -185,6 +219,10 @@ impl Core {
             Input::Submit(command) => self.handle_submission(command),
             Input::PeerConnected(peer) => {
                 self.redeliver_to(peer);
+                Ok(())
+            }
+            Input::StateAt { height, snapshot } => {
+                self.handle_state(height, snapshot);
                 Ok(())
             }
             Input::Timer => {
@@ -266,6 +304,12 @@ impl Core {
     #[must_use]
     pub const fn forgotten(&self) -> Option<View> {
         self.forgotten
+    }
+
+    /// The newest checkpoint whose certified state is this replica's own (rule K2).
+    #[must_use]
+    pub fn stable_checkpoint(&self) -> Option<&StableCheckpoint> {
+        self.checkpoints.stable().map(Verified::get)
     }
 
     /// The newest view in which this replica signed anything.
@@ -471,6 +515,7 @@ impl Core {
             self.pending.commit(command.digest());
         }
         let committed = self.tree.commit(block, certificate);
+        self.checkpoints.committed(&committed);
         self.outputs.push_back(Output::Append(Record::Committed {
             height: committed.block.height(),
             block: committed.block.id(),
@@ -505,6 +550,8 @@ impl Core {
         messages.extend(vote.cloned().map(Message::Vote));
         let timeout = self.safety.last_timeout().filter(|timeout| timeout.view == view);
         messages.extend(timeout.cloned().map(Message::Timeout));
+        messages.extend(self.checkpoints.stable().map(|stable| Message::Checkpoint(stable.get().clone())));
+        messages.extend(self.safety.checkpoint_votes().cloned().map(Message::CheckpointVote));
         let commands = self.pending.oldest(Some(self.me));
         if !commands.is_empty() {
             messages.push(Message::Commands(commands));

@@ -81,6 +81,12 @@ impl Recovery {
                 core.safety.recover_timeout(timeout.clone());
                 self.certificates([timeout.high_qc], timeout.entry);
             }
+            Record::CheckpointVote(vote) => {
+                if vote.voter != core.me {
+                    return Err(RecoveryError::AnotherReplica(vote.voter));
+                }
+                core.safety.recover_checkpoint(vote);
+            }
             Record::Committed { block, certificate, .. } => {
                 return self.commit(block, certificate).map(Some);
             }
@@ -117,6 +123,7 @@ impl Recovery {
         }
         core.safety.raise(&Verified::vouch(certificate.clone()));
         let committed = core.tree.commit(block, certificate);
+        core.checkpoints.committed(&committed);
         core.pacemaker.committed(core.tree.committed_view());
         core.tree.prune(core.safety.high_qc().get().block);
         Ok(committed)
@@ -155,6 +162,11 @@ impl Recovery {
         }
         if let Some(timeout) = core.safety.last_timeout().cloned() {
             core.pacemaker.record_timeout(Verified::vouch(timeout));
+        }
+        for vote in core.safety.checkpoint_votes().cloned().collect::<Vec<_>>() {
+            if core.checkpoints.wants(&vote) {
+                core.checkpoints.count(Verified::vouch(vote));
+            }
         }
         core.outputs.extend(messages.into_iter().flatten().map(Output::Broadcast));
         core

@@ -1,11 +1,13 @@
 //! Step tables for the core's rules: four replicas in one process, messages carried by hand.
 
+mod checkpoints;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{Config, Core, Input, Output, Recovery, Rejected};
 use crate::consensus::{
     Block, BlockResponse, Certificates, Command, Message, Proposal, QuorumCertificate, Record,
-    SignedTimeoutView, Timeout, TimeoutCertificate, ViewTimes, Vote,
+    SignedTimeoutView, StableCheckpoint, Timeout, TimeoutCertificate, ViewTimes, Vote,
     certificate::{proposal_statement, timeout_statement, vote_statement},
     limits::MAX_GOSSIP_BYTES,
 };
@@ -26,6 +28,7 @@ fn config(replicas: u16, place: u16) -> Config {
         me: ReplicaIndex::new(place),
         key: key(place),
         times: ViewTimes::default(),
+        checkpoint_interval: 2,
     }
 }
 
@@ -39,6 +42,8 @@ struct Cluster {
     cores: Vec<Core>,
     journals: Vec<Vec<Record>>,
     commits: Vec<Vec<Digest>>,
+    stable: Vec<Vec<StableCheckpoint>>,
+    diverged: Vec<Vec<StableCheckpoint>>,
     cut: Vec<u16>,
     wires: VecDeque<(ReplicaIndex, ReplicaIndex, Message)>,
 }
@@ -50,6 +55,8 @@ impl Cluster {
             cores: (0..replicas).map(|place| Recovery::new(config(replicas, place)).finish()).collect(),
             journals: vec![Vec::new(); usize::from(replicas)],
             commits: vec![Vec::new(); usize::from(replicas)],
+            stable: vec![Vec::new(); usize::from(replicas)],
+            diverged: vec![Vec::new(); usize::from(replicas)],
             cut: Vec::new(),
             wires: VecDeque::new(),
         }
@@ -78,6 +85,9 @@ impl Cluster {
                 Output::Commit(committed) => {
                     self.commits[usize::from(from)].push(committed.block.id());
                 }
+                Output::Stable(stable) => self.stable[usize::from(from)].push(stable),
+                Output::Diverged { certified, .. } => self.diverged[usize::from(from)].push(certified),
+                Output::Install { .. } => panic!("nothing is so far behind"),
                 Output::ServeFromJournal { .. } => panic!("all blocks are in memory"),
             }
         }
@@ -421,7 +431,9 @@ fn a_leader_that_crashes_right_after_its_proposal_sends_the_same_one_again() {
         | Message::Certificates(_)
         | Message::Commands(_)
         | Message::BlockRequest(_)
-        | Message::BlockResponse(_) => None,
+        | Message::BlockResponse(_)
+        | Message::CheckpointVote(_)
+        | Message::Checkpoint(_) => None,
     });
     assert_eq!(again, Some((ReplicaIndex::new(2), View::new(2))));
 }
@@ -533,7 +545,9 @@ fn commands_of_a_proposal_that_got_no_vote_are_known_to_all_in_the_end() {
         | Message::Timeout(_)
         | Message::Certificates(_)
         | Message::BlockRequest(_)
-        | Message::BlockResponse(_) => false,
+        | Message::BlockResponse(_)
+        | Message::CheckpointVote(_)
+        | Message::Checkpoint(_) => false,
     });
     assert!(told, "else this replica stays awake alone");
 }

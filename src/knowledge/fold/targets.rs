@@ -15,13 +15,12 @@ use crate::{
         change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal},
         genesis::{Genesis, MAX_PLANS_PER_HOUR, REMEMBERED},
         head::{Head, HeadEntry, Mode, SHARD_TARGETS},
-        log_tree::LogTree,
         plan::{DesiredState, Plan},
         policy::{Target, TargetKind},
         receipt::{Outcome, Receipt},
         snapshot::TargetState,
     },
-    types::{Committee, Cycle, Digest, HeadNumber, Millis, Shard, TargetId, UnixMillis},
+    types::{Committee, Cycle, Digest, HeadNumber, MerkleTree, Millis, Shard, TargetId, UnixMillis},
 };
 
 /// How many of a target's newest plans a receipt may be about (A2): an agent that was away answers for its
@@ -46,7 +45,7 @@ pub(super) struct TargetRecord {
 #[derive(Clone, Debug)]
 pub(super) struct Targets {
     records: Vec<TargetRecord>,
-    log: LogTree,
+    log: MerkleTree,
     /// The newest head's number, by shard.
     numbers: Vec<HeadNumber>,
     /// The slot that agreed time was in when it last moved.
@@ -54,7 +53,7 @@ pub(super) struct Targets {
 }
 
 /// What a snapshot says of the targets; the newest plans' envelopes stand beside the records.
-type Encoded = (Vec<TargetRecord>, Vec<Option<Vec<u8>>>, LogTree, Vec<HeadNumber>, Option<u64>);
+type Encoded = (Vec<TargetRecord>, Vec<Option<Vec<u8>>>, MerkleTree, Vec<HeadNumber>, Option<u64>);
 
 impl TargetRecord {
     fn fits(&self, target: &Target, genesis: &Genesis) -> bool {
@@ -88,7 +87,7 @@ impl Targets {
     pub(super) fn new(genesis: &Genesis) -> Self {
         let records: Vec<TargetRecord> = genesis.targets.iter().map(first_record).collect();
         let shards = records.len().div_ceil(SHARD_TARGETS);
-        Self { records, log: LogTree::default(), numbers: vec![HeadNumber::ZERO; shards], slot: None }
+        Self { records, log: MerkleTree::default(), numbers: vec![HeadNumber::ZERO; shards], slot: None }
     }
 
     /// Reads back what was written; checks it against genesis and committee.

@@ -158,6 +158,8 @@ impl Control {
                 let endorsements = self.cycle.endorsements();
                 self.request(Request::Remind { to: peer, endorsements }).await;
             }
+            // No state was named, so nothing was compared with it.
+            Event::Stable(_) | Event::Diverged { .. } | Event::Installed { .. } => {}
         }
     }
 

@@ -48,6 +48,7 @@ use crate::{
     consensus::{
         Config, ViewTimes,
         journal::{JournalError, SALT_BYTES, Salt},
+        limits::CHECKPOINT_INTERVAL,
         task::{self, Handles, Opened, Recovered, StartError},
         transport::{Inbox, Links, LinksConfig, LinksError},
     },
@@ -220,10 +221,8 @@ impl Replica {
     ) -> Result<Self, ReplicaError> {
         let Membership { root, genesis, me, key } = membership;
         let committee = Arc::new(root.committee().clone());
-        let times = ViewTimes::default();
-        let core = Config { committee: Arc::clone(&committee), me, key: key.clone(), times };
         let journal = config.data_dir.join("journal");
-        let (opened, remembered) = open_journal(core, &journal)?;
+        let (opened, remembered) = open_journal(core_config(&committee, me, &key), &journal)?;
         let operators = root.operators().clone();
         let cycle_config =
             CycleConfig { genesis, committee: Arc::clone(&committee), operators, me, key: key.clone() };
@@ -406,10 +405,20 @@ fn start_store(
     Ok(Some((ends, tokio::spawn(task.run(first)))))
 }
 
+fn core_config(committee: &Arc<Committee>, me: ReplicaIndex, key: &SecretKey) -> Config {
+    Config {
+        committee: Arc::clone(committee),
+        me,
+        key: key.clone(),
+        times: ViewTimes::default(),
+        checkpoint_interval: CHECKPOINT_INTERVAL,
+    }
+}
+
 /// Opens the journal and reads the application's notes in it. A replica that cannot read what it signed must not
 /// sign anything else.
 fn open_journal(core: Config, folder: &Path) -> Result<(Opened, Remembered), ReplicaError> {
-    let (opened, Recovered { notes, blocks, torn }) = task::open(core, folder, random_salt()?)?;
+    let (opened, Recovered { notes, base: _, blocks, torn }) = task::open(core, folder, random_salt()?)?;
     let seals = notes.iter().map(|note| borsh::from_slice(note)).collect::<Result<_, _>>();
     let seals = seals.map_err(|_| StartError::UnknownRecord { folder: folder.to_owned() })?;
     Ok((opened, Remembered { seals, blocks, torn }))

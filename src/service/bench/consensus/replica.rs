@@ -121,6 +121,7 @@ fn start<E>(
         me,
         key: secret.clone(),
         times: ViewTimes::default(),
+        checkpoint_interval: 0,
     };
     let (opened, _) = task::open(config, &seat.journal, Salt::new([0; SALT_BYTES]))?;
     let (links, inbox) =
@@ -186,7 +187,13 @@ async fn obey<E>(
                         client.refill().await?;
                     }
                 }
-                Some(Event::Endorsement { .. } | Event::PeerConnected(_)) => {}
+                Some(
+                    Event::Endorsement { .. }
+                    | Event::PeerConnected(_)
+                    | Event::Stable(_)
+                    | Event::Diverged { .. }
+                    | Event::Installed { .. },
+                ) => {}
                 None => return Err(ReplicaError::TaskEnded),
             },
             () = turn => {
