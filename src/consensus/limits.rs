@@ -11,11 +11,25 @@ pub const MAX_BLOCK_BYTES: usize = 6 * 1024 * 1024;
 /// The most commands in one block: beyond that, a block's latency grows faster than its throughput.
 pub const MAX_BLOCK_COMMANDS: usize = 4_096;
 
-/// The most commands that wait from one submitter: some four full blocks.
+/// The most commands of its own that wait from one submitter, and of one peer all that it passes on: some four full
+/// blocks.
 pub const MAX_PENDING_COMMANDS: usize = 16_384;
 
-/// The most bytes of commands that wait from one submitter.
+/// The most bytes of such commands.
 pub const MAX_PENDING_BYTES: usize = 32 * 1024 * 1024;
+
+/// The most ordinary commands that wait from one submitter: those of one full block, so that what the submitter
+/// hands in after them waits behind one block's worth at most.
+pub const MAX_ORDINARY_COMMANDS: usize = MAX_BLOCK_COMMANDS;
+
+/// The most bytes of ordinary commands that wait from one submitter, for the same reason.
+pub const MAX_ORDINARY_BYTES: usize = MAX_BLOCK_BYTES;
+
+/// The most urgent commands that wait from one submitter: people send them, one by one.
+pub const MAX_URGENT_COMMANDS: usize = 256;
+
+/// The most bytes of urgent commands that wait from one submitter.
+pub const MAX_URGENT_BYTES: usize = 1024 * 1024;
 
 /// How many committed commands are remembered so that a late copy is not ordered again: several seconds of
 /// the highest load, while copies arrive within milliseconds. A copy later than that is ordered twice,

@@ -112,6 +112,7 @@ pub use certificate::{CertificateError, QuorumCertificate, SignedTimeoutView, Ti
 pub use checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote, StableCheckpoint};
 pub use message::{BlockRequest, BlockResponse, Certificates, Message, Proposal, Timeout, Vote};
 pub use pacemaker::ViewTimes;
+pub use pending::Share;
 pub use record::{Record, StoredProposal, VoteEntry};
 pub use safety::InvalidProposal;
 pub use snapshot::{ProvenChunk, Snapshot, SnapshotId, SnapshotTooLarge};

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Checkpoint, Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected, Snapshot,
+    Checkpoint, Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected, Share, Snapshot,
     SnapshotId, StableCheckpoint,
     archive::{Archive, ArchiveError},
     block::Block,
@@ -51,6 +51,10 @@ const BATCH_TIME: Duration = Duration::from_millis(5);
 /// How many endorsements of one peer wait for the application: several cycles of some hundred targets.
 const MAX_WAITING_ENDORSEMENTS: usize = 512;
 
+/// How many of the replica's own commands are tried again when they found no room, the newest ones: it hands in a
+/// few a window, and those of old windows help nobody.
+const MAX_TRIED_AGAIN: usize = 64;
+
 /// The kind of a consensus record in the journal.
 pub const RECORD: u8 = 1;
 
@@ -71,6 +75,8 @@ pub enum Frame {
 pub enum Request {
     /// Have a command ordered.
     Submit {
+        /// To what it counts.
+        share: Share,
         /// The command.
         command: Command,
         /// Where to say that it waits now, or why not.
@@ -82,7 +88,8 @@ pub enum Request {
         notes: Vec<Vec<u8>>,
         /// What may leave once they are durable.
         then: Vec<Endorsement>,
-        /// Commands that may leave once they are durable.
+        /// The replica's own commands, which may leave once they are durable. One that finds no room is counted and
+        /// tried again.
         submit: Vec<Command>,
         /// Where to say that they are durable, for what leaves by other ways.
         durable: Option<oneshot::Sender<()>>,
@@ -156,6 +163,8 @@ pub struct ConsensusStatus {
     pub height: Height,
     /// Commands that wait to be committed.
     pub pending: usize,
+    /// Commands that found no room among those that wait, since the start.
+    pub without_room: u64,
     /// The newest view in which this replica signed anything, as far as the journal holds it durably.
     pub signed: View,
     /// The height that is being fetched, while this replica is behind.
@@ -333,6 +342,7 @@ pub async fn run(
         began: Instant::now(),
         backlog: VecDeque::new(),
         endorsements: BTreeMap::new(),
+        tried_again: VecDeque::new(),
         must_sync: false,
         leaving: Vec::new(),
         connects: Vec::new(),
@@ -389,6 +399,8 @@ struct Task {
     backlog: VecDeque<Event>,
     /// How many endorsements of each peer wait for the application.
     endorsements: BTreeMap<ReplicaIndex, usize>,
+    /// The replica's own commands that found no room, oldest first.
+    tried_again: VecDeque<Command>,
     /// Whether something was appended that must be durable before anything leaves.
     must_sync: bool,
     /// What leaves after the next sync, in order.
@@ -454,9 +466,8 @@ impl Task {
 
     fn serve(&mut self, request: Request) -> Result<(), JournalError> {
         match request {
-            Request::Submit { command, answer } => {
-                let now = self.now();
-                let result = self.core.handle(now, Input::Submit(command));
+            Request::Submit { share, command, answer } => {
+                let result = self.submit(share, command);
                 if let Some(answer) = answer {
                     self.leaving.push(Leaving::Answer(answer, result));
                 }
@@ -476,7 +487,7 @@ impl Task {
                 self.leaving.extend(frames);
                 self.leaving.extend(durable.map(Leaving::Durable));
                 for command in submit {
-                    self.input(None, Input::Submit(command));
+                    self.submit_own(command);
                 }
             }
             Request::Remind { to, endorsements } => {
@@ -496,6 +507,35 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    fn submit(&mut self, share: Share, command: Command) -> Result<(), Rejected> {
+        let now = self.now();
+        let result = self.core.handle(now, Input::SubmitFor(share, command));
+        if result.is_err() {
+            self.status.without_room += 1;
+        }
+        result
+    }
+
+    fn submit_own(&mut self, command: Command) {
+        if let Err(error) = self.submit(Share::Own, command.clone()) {
+            tracing::warn!(%error, "an own command waits outside");
+            if self.tried_again.len() == MAX_TRIED_AGAIN {
+                self.tried_again.pop_front();
+            }
+            self.tried_again.push_back(command);
+        }
+    }
+
+    /// Oldest first, while there is room.
+    fn try_again(&mut self) {
+        let now = self.now();
+        while let Some(command) = self.tried_again.front().cloned()
+            && self.core.handle(now, Input::Submit(command)).is_ok()
+        {
+            self.tried_again.pop_front();
+        }
     }
 
     /// Appends what the core wants in the journal and queues what leaves after it.
@@ -620,6 +660,7 @@ impl Task {
                 self.leaving.push(Leaving::Event(Event::PeerConnected(peer.peer)));
             }
         }
+        self.try_again();
         self.status.view = self.core.view();
         self.status.height = self.core.committed_height();
         self.status.pending = self.core.pending_commands();

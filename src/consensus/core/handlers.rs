@@ -8,6 +8,7 @@ use crate::consensus::{
     certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
     limits::{MAX_GOSSIP_BYTES, MAX_GOSSIP_COMMANDS},
     message::{Certificates, Message, Proposal, Timeout, Vote},
+    pending::Share,
     safety::check_proposal,
     votes::Counted,
 };
@@ -39,8 +40,8 @@ impl Core {
         }
     }
 
-    pub(super) fn handle_submission(&mut self, command: Command) -> Result<(), Rejected> {
-        match self.pending.insert(self.me, command.clone()) {
+    pub(super) fn handle_submission(&mut self, share: Share, command: Command) -> Result<(), Rejected> {
+        match self.pending.insert(self.me, share, command.clone()) {
             Admission::Waits => {
                 self.spread(command);
                 Ok(())
@@ -64,7 +65,7 @@ impl Core {
 
     fn handle_commands(&mut self, from: ReplicaIndex, commands: Vec<Command>) -> Result<(), Rejected> {
         for command in commands {
-            match self.pending.insert(from, command) {
+            match self.pending.insert(from, Share::Own, command) {
                 Admission::Waits | Admission::Known => {}
                 Admission::Full => return Err(Rejected::PendingFull),
             }

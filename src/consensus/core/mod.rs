@@ -25,7 +25,7 @@ use super::{
     limits::STALE_ANSWER_INTERVAL,
     message::{BlockRequest, Certificates, Message, Proposal, Vote},
     pacemaker::{Pacemaker, ViewTimes},
-    pending::{Admission, Pending},
+    pending::{Admission, Pending, Share},
     record::{Record, StoredProposal, VoteEntry},
     safety::{InvalidProposal, SafetyRecord},
     snapshot::{Snapshot, SnapshotId},
@@ -61,8 +61,10 @@ pub enum Input {
         /// The message.
         message: Message,
     },
-    /// Somebody at this replica wants a command ordered.
+    /// This replica wants a command of its own ordered.
     Submit(Command),
+    /// It wants one ordered that counts to this share of its room.
+    SubmitFor(Share, Command),
     /// A link to a peer came up: what it may have missed is sent again.
     PeerConnected(ReplicaIndex),
     /// The application names its state after the committed block of a height (rule K1).
@@ -216,7 +218,8 @@ impl Core {
     pub fn handle(&mut self, now: Millis, input: Input) -> Result<(), Rejected> {
         let result = match input {
             Input::Message { from, message } => self.handle_message(now, from, message),
-            Input::Submit(command) => self.handle_submission(command),
+            Input::Submit(command) => self.handle_submission(Share::Own, command),
+            Input::SubmitFor(share, command) => self.handle_submission(share, command),
             Input::PeerConnected(peer) => {
                 self.redeliver_to(peer);
                 Ok(())
@@ -461,7 +464,7 @@ impl Core {
     /// A block's commands wait like any others: whether it is committed or not, all shall know them.
     fn wait_for_commands_of(&mut self, block: &Block) {
         for command in block.payload().commands() {
-            self.pending.insert(block.proposer(), command.clone());
+            self.pending.insert(block.proposer(), Share::Own, command.clone());
         }
     }
 

@@ -7,6 +7,7 @@ use crate::consensus::{
     block::BlockId,
     certificate::{QuorumCertificate, TimeoutCertificate, Verified},
     message::Message,
+    pending::Share,
     record::{Record, VoteEntry},
     tree::CommittedBlock,
 };
@@ -143,7 +144,7 @@ impl Recovery {
             entry: proposal.entry.clone().map(Verified::vouch),
         });
         for (submitter, command) in core.tree.uncommitted_commands() {
-            core.pending.insert(submitter, command);
+            core.pending.insert(submitter, Share::Own, command);
         }
         let high_qc = core.safety.high_qc().clone();
         if core.tree.path(high_qc.get().block).is_none() {

@@ -197,6 +197,12 @@ impl Permit {
         self.agents.values().filter(|agent| agent.bound).map(|agent| &agent.key)
     }
 
+    /// The counter of the newest logged receipt of a key; zero before its first.
+    #[must_use]
+    pub fn receipt_counter(&self, key: KeyId) -> u64 {
+        self.agents.get(&key).map_or(0, |agent| agent.counter)
+    }
+
     /// The control cycle in which the last stop was lifted: what was decided until then is not logged (O7).
     #[must_use]
     pub const fn lifted(&self) -> Cycle {
@@ -325,7 +331,7 @@ impl Operations {
     }
 
     /// A3: takes the counter of a receipt by this key; whether it is above the last one.
-    pub(super) fn take_receipt_counter(&mut self, place: usize, key: KeyId, counter: u64) -> bool {
+    pub(crate) fn take_receipt_counter(&mut self, place: usize, key: KeyId, counter: u64) -> bool {
         let agent = self.targets.get_mut(place).and_then(|permit| permit.agents.get_mut(&key));
         match agent.filter(|agent| agent.bound && agent.counter < counter) {
             Some(agent) => {

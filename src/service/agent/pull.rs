@@ -285,7 +285,13 @@ impl Replicas {
             && let Some((address, answer)) = next(&mut asked).await
         {
             match answer {
-                Ok(answer) if matches!(answer.status, StatusCode::OK | StatusCode::ACCEPTED) => {
+                // A conflict is an end as well: it was logged before, or can count no more.
+                Ok(answer)
+                    if matches!(
+                        answer.status,
+                        StatusCode::OK | StatusCode::ACCEPTED | StatusCode::CONFLICT
+                    ) =>
+                {
                     round.answered += 1;
                 }
                 Ok(answer) => round.faults.push((address, said(&answer))),

@@ -10,6 +10,7 @@ mod receipts;
 mod refused;
 mod request_log;
 mod roots;
+mod submissions;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,15 +21,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    watch,
-};
+use tokio::sync::watch;
 
 use crate::{
     execute::feed::Feed,
     knowledge::{
-        command::Command,
         fold::{Operations, Parties},
         genesis::Genesis,
         root::Operators,
@@ -38,6 +35,7 @@ use crate::{
 
 pub use refused::{DocumentKind, RefusedDocuments, Stage};
 pub use request_log::{HeadMark, Outcome, RequestLog, RequestOutcome};
+pub use submissions::{Submission, Submissions, Submitter, queues};
 
 /// The longest that a request may wait for news, in seconds; a longer `wait` means this. Proxies between an
 /// agent and a replica usually give up after 60 s.
@@ -54,9 +52,8 @@ pub struct AgentApi {
     pub operations: watch::Receiver<Arc<Operations>>,
     /// What became of operators' requests; a change wakes the requests that wait.
     pub requests: watch::Receiver<Arc<RequestLog>>,
-    /// Where verified receipts and requests go to be ordered. Its bound is the sender's choice; a full queue answers
-    /// 503.
-    pub commands: mpsc::Sender<Command>,
+    /// Where verified receipts and requests go to be ordered.
+    pub submitter: Submitter,
     /// Counts the documents that are refused here.
     pub refused: RefusedDocuments,
 }
@@ -119,7 +116,7 @@ enum ApiError {
     Refused(String),
     /// It contradicts what is committed.
     Conflict(String),
-    /// The queue is full; the same request may pass later.
+    /// There is no room; the same request may pass later.
     Busy,
     /// The replica is shutting down.
     Stopping,
@@ -144,15 +141,6 @@ impl IntoResponse for ApiError {
             Self::Conflict(error) => answer(StatusCode::CONFLICT, error),
             Self::Busy => later("too many commands wait for their order; try again"),
             Self::Stopping => later("this replica is stopping; ask another"),
-        }
-    }
-}
-
-impl<T> From<TrySendError<T>> for ApiError {
-    fn from(error: TrySendError<T>) -> Self {
-        match error {
-            TrySendError::Full(_) => Self::Busy,
-            TrySendError::Closed(_) => Self::Stopping,
         }
     }
 }

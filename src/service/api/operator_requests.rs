@@ -1,7 +1,7 @@
 //! `POST /v1/operator-requests` takes an operator's request and hands it on to be ordered; `GET
 //! /v1/operator-requests/{digest}` says what became of it.
 //!
-//! "Committed" is said only of what stands in a committed block. Invariant: a request that does not verify, or that the
+//! "Committed" is said only of what stands in a committed block, "queued" only of what waits to be ordered. Invariant: a request that does not verify, or that the
 //! committed state refuses already, is never queued.
 
 use axum::{
@@ -64,7 +64,8 @@ async fn receive(
         api.refused.count(DocumentKind::OperatorRequest, Stage::Api, why.as_str());
         refused(&why)
     })?;
-    api.commands.try_send(Command::OperatorRequest { envelope: envelope.to_vec() })?;
+    let envelope = request.envelope().to_json();
+    api.submitter.submit(DocumentKind::OperatorRequest, Command::OperatorRequest { envelope }).await?;
     Ok((StatusCode::ACCEPTED, Json(Queued { digest, status: "queued" })).into_response())
 }
 
@@ -154,6 +155,7 @@ mod tests {
     use serde_json::json;
 
     use crate::{
+        consensus::Rejected,
         knowledge::{
             change::Change,
             command::Command,
@@ -191,16 +193,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_operators_request_is_queued_byte_by_byte_and_told_of_when_it_is_committed() {
+    async fn an_operators_request_is_queued_and_told_of_when_it_is_committed() {
         let mut replica = Replica::new();
         let envelope = signed(&stop(1));
         let digest = Digest::of(&stop(1).to_bytes());
         let (status, body) = replica.post("/v1/operator-requests", envelope.clone()).await;
         assert_eq!((status, body), (StatusCode::ACCEPTED, json!({"digest": digest, "status": "queued"})));
-        assert_eq!(
-            replica.commands.recv().await,
-            Some(Command::OperatorRequest { envelope: envelope.clone() })
-        );
+        assert_eq!(replica.taken, [Command::OperatorRequest { envelope: envelope.clone() }]);
         let uri = format!("/v1/operator-requests/{digest}");
         let (status, body) = replica.get(&uri).await;
         assert_eq!(status, StatusCode::NOT_FOUND);
@@ -233,16 +232,17 @@ mod tests {
         assert_eq!(answer, (StatusCode::OK, expected.clone()));
         let again = replica.post("/v1/operator-requests", envelope).await;
         assert_eq!(again, (StatusCode::OK, expected), "a copy is told what became of the first");
-        assert!(replica.commands.try_recv().is_err());
+        assert_eq!(replica.taken.len(), 1);
     }
 
     #[tokio::test]
-    async fn a_full_queue_and_a_stopping_replica_ask_to_come_back() {
+    async fn consensus_without_room_and_a_stopping_replica_ask_to_come_back() {
         let mut replica = Replica::new();
         let post = |counter| signed(&stop(counter));
-        assert_eq!(replica.post("/v1/operator-requests", post(1)).await.0, StatusCode::ACCEPTED);
+        replica.answer = Err(Rejected::PendingFull);
         assert_eq!(replica.post("/v1/operator-requests", post(2)).await.0, StatusCode::SERVICE_UNAVAILABLE);
-        replica.commands.close();
+        assert_eq!(replica.refused_for("pending_full"), 1);
+        replica.stop();
         assert_eq!(replica.post("/v1/operator-requests", post(3)).await.0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
@@ -297,7 +297,7 @@ mod tests {
         }
         let large = replica.post("/v1/operator-requests", vec![b' '; MAX_ENVELOPE_BYTES + 1]).await;
         assert_eq!(large.0, StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(replica.commands.try_recv().is_err());
+        assert_eq!(replica.taken, []);
         for uri in ["/v1/operator-requests/x", "/v1/operator-requests/00?wait=1"] {
             assert_eq!(replica.get(uri).await.0, StatusCode::BAD_REQUEST, "{uri}");
         }

@@ -1,5 +1,7 @@
-//! `POST /v1/receipts`: an agent's receipt, to be ordered. 202 says that this replica has it, not that it is
-//! committed; agents send it to f + 1 replicas.
+//! `POST /v1/receipts`: an agent's receipt, to be ordered. 202 says that it waits to be ordered here, not that it is
+//! committed; agents send it to f + 1 replicas. 409 says that it can change nothing any more.
+//!
+//! Invariant: one signed receipt is one command, however its envelope was spelled.
 
 use axum::{
     Json, Router,
@@ -35,25 +37,34 @@ async fn receive(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Queued>), ApiError> {
     let envelope = body?;
-    check(&api, &envelope).map_err(|(reason, error)| {
+    let receipt = check(&api, &envelope).map_err(|(reason, error)| {
         api.refused.count(DocumentKind::Receipt, Stage::Api, reason);
         error
     })?;
-    api.commands.try_send(Command::Receipt { envelope: envelope.to_vec() })?;
+    let envelope = receipt.envelope().to_json();
+    api.submitter.submit(DocumentKind::Receipt, Command::Receipt { envelope }).await?;
     Ok((StatusCode::ACCEPTED, Json(Queued { status: "queued" })))
 }
 
-/// Verifies a receipt against the keys that are bound to its target.
-fn check(api: &AgentApi, envelope: &[u8]) -> Result<(), (&'static str, ApiError)> {
+/// Verifies a receipt against the keys that are bound to its target, and looks at its counter.
+fn check(api: &AgentApi, envelope: &[u8]) -> Result<VerifiedReceipt, (&'static str, ApiError)> {
     let target = claimed_target(envelope).map_err(|error| (reason(&error), refused(&error, None)))?;
     let unknown =
         || ("unknown_target", ApiError::NotFound(format!("there is no target {:?}", target.as_str())));
     let operations = Arc::clone(&api.operations.borrow());
     let permit = api.members.genesis.place(&target).and_then(|place| operations.target(place));
-    let agents = permit.ok_or_else(unknown)?.agents();
-    VerifiedReceipt::verify_of_any(envelope, agents, api.members.committee.cluster())
+    let permit = permit.ok_or_else(unknown)?;
+    let receipt = VerifiedReceipt::verify_of_any(envelope, permit.agents(), api.members.committee.cluster())
         .map_err(|error| (reason(&error), refused(&error, Some(&target))))?;
-    Ok(())
+    let (got, last) = (receipt.receipt().counter, permit.receipt_counter(receipt.signer()));
+    if got <= last {
+        let why = format!(
+            "its counter {got} is not above {last}, that of the newest logged receipt of its key: it was logged before, \
+             or a newer one was"
+        );
+        return Err(("replayed", ApiError::Conflict(why)));
+    }
+    Ok(receipt)
 }
 
 const fn reason(error: &ReceiptError) -> &'static str {
@@ -98,6 +109,7 @@ mod tests {
     use serde_json::json;
 
     use crate::{
+        consensus::Rejected,
         knowledge::{
             command::Command,
             fixtures::{agent_key, receipt, replica_keys, seal},
@@ -112,20 +124,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agents_receipt_is_queued_byte_by_byte() {
+    async fn an_agents_receipt_is_queued_as_one_command_however_it_is_spelled() {
         let mut replica = Replica::new();
         let envelope = sealed(&receipt());
-        let (status, body) = replica.post("/v1/receipts", envelope.clone()).await;
-        assert_eq!((status, body), (StatusCode::ACCEPTED, json!({"status": "queued"})));
-        assert_eq!(replica.commands.recv().await, Some(Command::Receipt { envelope }));
+        let text = String::from_utf8(envelope.clone()).expect("JSON is UTF-8");
+        let value: serde_json::Value = serde_json::from_slice(&envelope).expect("it is JSON");
+        let spellings = [
+            text.clone(),
+            format!("\n {text}\t"),
+            text.replace("\":", "\": "),
+            text.replace("payloadType", "payload\\u0054ype"),
+            serde_json::to_string_pretty(&value).expect("it was JSON"),
+        ];
+        for spelling in &spellings {
+            let (status, body) = replica.post("/v1/receipts", spelling.clone().into_bytes()).await;
+            assert_eq!((status, body), (StatusCode::ACCEPTED, json!({"status": "queued"})), "{spelling}");
+        }
+        assert_eq!(replica.taken, vec![Command::Receipt { envelope }; spellings.len()]);
     }
 
     #[tokio::test]
-    async fn a_full_queue_and_a_stopping_replica_ask_to_come_back() {
+    async fn a_receipt_that_is_not_above_the_newest_logged_one_is_refused_at_the_door() {
         let mut replica = Replica::new();
-        assert_eq!(replica.post("/v1/receipts", sealed(&receipt())).await.0, StatusCode::ACCEPTED);
+        replica.log_receipt(receipt().counter);
+        for (counter, expected) in [
+            (receipt().counter - 1, StatusCode::CONFLICT),
+            (receipt().counter, StatusCode::CONFLICT),
+            (receipt().counter + 1, StatusCode::ACCEPTED),
+        ] {
+            let (status, answer) =
+                replica.post("/v1/receipts", sealed(&Receipt { counter, ..receipt() })).await;
+            assert_eq!(status, expected, "counter {counter}: {answer}");
+        }
+        assert_eq!(replica.refused_for("replayed"), 2);
+        assert_eq!(replica.taken.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn consensus_without_room_and_a_stopping_replica_ask_to_come_back() {
+        let mut replica = Replica::new();
+        replica.answer = Err(Rejected::PendingFull);
         assert_eq!(replica.post("/v1/receipts", sealed(&receipt())).await.0, StatusCode::SERVICE_UNAVAILABLE);
-        replica.commands.close();
+        assert_eq!(replica.refused_for("pending_full"), 1);
+        replica.stop();
         assert_eq!(replica.post("/v1/receipts", sealed(&receipt())).await.0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
@@ -155,6 +196,6 @@ mod tests {
             assert_eq!(status, expected, "{what}: {answer}");
             assert!(answer["error"].is_string(), "{what}: {answer}");
         }
-        assert!(replica.commands.try_recv().is_err());
+        assert_eq!(replica.taken, []);
     }
 }

@@ -8,17 +8,18 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use super::{AgentApi, Members, RefusedDocuments, RequestLog, router};
+use super::{AgentApi, Members, RefusedDocuments, RequestLog, Submission, Submissions, queues, router};
 use crate::{
+    consensus::Rejected,
     execute::feed::Feed,
     knowledge::{
         change::Change,
         command::Command,
         fixtures::{agent_key, committee, target, verified_root},
-        fold::State,
+        fold::{Operations, State},
         genesis::{Genesis, Parameters},
         policy::{Target, TargetKind},
     },
@@ -28,7 +29,12 @@ use crate::{
 pub(super) struct Replica {
     pub(super) api: AgentApi,
     pub(super) feed: watch::Sender<Arc<Feed>>,
-    pub(super) commands: mpsc::Receiver<Command>,
+    /// What was handed in, oldest first; the control task would have it ordered.
+    pub(super) taken: Vec<Command>,
+    /// What consensus says to it.
+    pub(super) answer: Result<(), Rejected>,
+    submissions: Option<Submissions>,
+    operations: watch::Sender<Arc<Operations>>,
     requests: watch::Sender<Arc<RequestLog>>,
 }
 
@@ -47,28 +53,46 @@ fn genesis() -> Genesis {
 }
 
 /// An interface before the first block.
-pub(crate) fn api_over(feed: watch::Receiver<Arc<Feed>>, commands: mpsc::Sender<Command>) -> AgentApi {
+pub(crate) fn api_over(feed: watch::Receiver<Arc<Feed>>) -> (AgentApi, Submissions) {
     let operators = verified_root().operators().clone();
     let state = State::new(genesis(), committee(), operators.clone()).expect("the genesis is sound");
-    AgentApi {
+    let refused = RefusedDocuments::default();
+    let (submitter, submissions) = queues(refused.clone());
+    let api = AgentApi {
         feed,
         members: Arc::new(Members { genesis: genesis(), operators, committee: committee() }),
         // What is in them can be read after their senders are gone.
         operations: watch::channel(Arc::new(state.operations().clone())).1,
         requests: watch::channel(Arc::default()).1,
-        commands,
-        refused: RefusedDocuments::default(),
-    }
+        submitter,
+        refused,
+    };
+    (api, submissions)
 }
 
 impl Replica {
-    /// A replica whose queue holds one receipt.
+    /// A replica whose consensus takes everything in.
     pub(super) fn new() -> Self {
         let (feed, seen) = watch::channel(Arc::new(Feed::new(verified_root(), [target()])));
-        let (sender, commands) = mpsc::channel(1);
         let (requests, outcomes) = watch::channel(Arc::default());
-        let api = AgentApi { requests: outcomes, ..api_over(seen, sender) };
-        Self { api, feed, commands, requests }
+        let (api, submissions) = api_over(seen);
+        let (operations, ordered) = watch::channel(Arc::clone(&api.operations.borrow()));
+        let api = AgentApi { requests: outcomes, operations: ordered, ..api };
+        let submissions = Some(submissions);
+        Self { api, feed, taken: Vec::new(), answer: Ok(()), submissions, operations, requests }
+    }
+
+    /// Its control task ends.
+    pub(super) fn stop(&mut self) {
+        self.submissions = None;
+    }
+
+    /// The agent's receipt with this counter is logged.
+    pub(super) fn log_receipt(&self, counter: u64) {
+        let taken = |operations: &mut Arc<Operations>| {
+            Arc::make_mut(operations).take_receipt_counter(0, agent_key().public().id(), counter)
+        };
+        self.operations.send_modify(|operations| assert!(taken(operations), "it is above the last"));
     }
 
     /// A block at this height changed this.
@@ -97,14 +121,30 @@ impl Replica {
         self.send(Request::get(uri).body(Body::empty()).expect("a valid request")).await
     }
 
-    pub(super) async fn post(&self, uri: &str, body: Vec<u8>) -> (StatusCode, Value) {
-        self.send(Request::post(uri).body(Body::from(body)).expect("a valid request")).await
+    pub(super) async fn post(&mut self, uri: &str, body: Vec<u8>) -> (StatusCode, Value) {
+        let request = Request::post(uri).body(Body::from(body)).expect("a valid request");
+        let api = self.api.clone();
+        let Some(submissions) = &mut self.submissions else { return send(api, request).await };
+        let control = async {
+            while let Some(Submission { command, answer, .. }) = submissions.next().await {
+                self.taken.push(command);
+                answer.send(self.answer).expect("somebody waits");
+            }
+        };
+        tokio::select! {
+            answer = send(api, request) => answer,
+            () = control => unreachable!("the API can submit"),
+        }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
-        let response = router(self.api.clone()).oneshot(request).await.expect("a router does not fail");
-        let status = response.status();
-        let body = response.into_body().collect().await.expect("the body is in memory").to_bytes();
-        (status, serde_json::from_slice(&body).expect("every answer is JSON"))
+        send(self.api.clone(), request).await
     }
+}
+
+async fn send(api: AgentApi, request: Request<Body>) -> (StatusCode, Value) {
+    let response = router(api).oneshot(request).await.expect("a router does not fail");
+    let status = response.status();
+    let body = response.into_body().collect().await.expect("the body is in memory").to_bytes();
+    (status, serde_json::from_slice(&body).expect("every answer is JSON"))
 }

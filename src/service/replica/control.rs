@@ -20,9 +20,15 @@ use crate::{
     },
     cycle::{Cycle, Decided, Folded, Hold, Output, Seal},
     execute::feed::Feed,
-    knowledge::{certified::Certified, change::Change, command::Command, head::Head},
+    knowledge::{certified::Certified, change::Change, head::Head},
     monitor::task::MonitorHandle,
-    service::{clock, metrics::Metrics, status::StatusSnapshot, telemetry::CycleTracer},
+    service::{
+        api::{Submission, Submissions},
+        clock,
+        metrics::Metrics,
+        status::StatusSnapshot,
+        telemetry::CycleTracer,
+    },
     types::{Committee, Height, Millis, ReplicaIndex, UnixMillis},
 };
 
@@ -39,7 +45,7 @@ pub(super) struct Surroundings {
     pub(super) consensus: watch::Receiver<ConsensusStatus>,
     pub(super) links: LinkSender,
     pub(super) monitor: MonitorHandle,
-    pub(super) receipts: mpsc::Receiver<Command>,
+    pub(super) submissions: Submissions,
     pub(super) store: Option<StoreEnds>,
     pub(super) feed: watch::Sender<Arc<Feed>>,
     pub(super) published: Published,
@@ -119,7 +125,7 @@ impl Control {
                     Some(event) => self.take(event).await,
                     None => return Ended::ConsensusGone,
                 },
-                Some(receipt) = self.around.receipts.recv() => self.order(receipt).await,
+                Some(submission) = self.around.submissions.next() => self.order(submission).await,
                 _ = beats.tick() => self.beat().await,
                 () = stopped(&mut stop) => return Ended::Stopped,
             }
@@ -191,11 +197,13 @@ impl Control {
     }
 
     /// A receipt or an operator's request, verified at the API, goes to be ordered.
-    async fn order(&mut self, command: Command) {
+    async fn order(&mut self, submission: Submission) {
+        let Submission { command, share, answer } = submission;
         let encoded = command.encode();
         match Ordered::new(encoded.head, encoded.body) {
-            Ok(command) => self.request(Request::Submit { command, answer: None }).await,
-            Err(error) => tracing::warn!(%error, "a receipt or request is not ordered"),
+            Ok(command) => self.request(Request::Submit { share, command, answer: Some(answer) }).await,
+            // Who submitted it hears it by the answer that is dropped; an envelope is far below the limit.
+            Err(error) => tracing::error!(%error, "a receipt or request is not ordered"),
         }
     }
 

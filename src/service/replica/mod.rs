@@ -67,9 +67,6 @@ use crate::{
 pub use event::ReplicaEvent;
 pub use storing::StoreStartError;
 
-/// How many receipts and operators' requests wait to be ordered before their senders are asked to come later.
-const RECEIPT_QUEUE: usize = 256;
-
 /// How many events wait for whoever watches; more are missed.
 const EVENT_QUEUE: usize = 1_024;
 
@@ -245,14 +242,13 @@ impl Replica {
         let (status_sender, status) = watch::channel(first_status(&committee, me, genesis, config));
         let (stop, stopping) = watch::channel(false);
         let (told, events) = mpsc::channel(EVENT_QUEUE);
-        let (commands, receipts) = mpsc::channel(RECEIPT_QUEUE);
         let metrics = Arc::new(Metrics::new());
         let journal = requests.downgrade();
         let follows = Follows { journal, consensus: consensus_status.clone(), stop: stopping.clone() };
         let store = start_store(database, &cycle_config, remembered.height(), follows);
         let (store, store_task) = store.map_err(|error| bad_genesis(config, error))?.unzip();
         let cycle = Cycle::new(cycle_config).map_err(|error| bad_genesis(config, error))?;
-        let (published, agent_api) = Published::new(cycle.state(), feed_receiver, commands);
+        let (published, agent_api, submissions) = Published::new(cycle.state(), feed_receiver);
         let sources = metrics::Sources {
             status: status.clone(),
             consensus: consensus_status.clone(),
@@ -272,7 +268,7 @@ impl Replica {
             consensus: consensus_status,
             links: links.sender(),
             monitor,
-            receipts,
+            submissions,
             store,
             feed: feed_sender,
             published,

@@ -4,17 +4,16 @@
 //! Invariant: what is published follows the committed blocks, never what is only queued.
 
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::{
     execute::feed::Feed,
     knowledge::{
         change::Change,
-        command::Command,
         fold::{Operations, State},
     },
     service::{
-        api::{AgentApi, DocumentKind, Members, RefusedDocuments, RequestLog, Stage},
+        api::{AgentApi, DocumentKind, Members, RefusedDocuments, RequestLog, Stage, Submissions, queues},
         metrics::receipt_refusal,
     },
     types::Height,
@@ -29,15 +28,12 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// Publishes the state before the first block; and the API that reads it.
-    pub(super) fn new(
-        state: &State,
-        feed: watch::Receiver<Arc<Feed>>,
-        commands: mpsc::Sender<Command>,
-    ) -> (Self, AgentApi) {
+    /// Publishes the state before the first block; the API that reads it, and what the API submits.
+    pub(super) fn new(state: &State, feed: watch::Receiver<Arc<Feed>>) -> (Self, AgentApi, Submissions) {
         let (operations, seen) = watch::channel(Arc::new(state.operations().clone()));
         let (requests, outcomes) = watch::channel(Arc::default());
         let refused = RefusedDocuments::default();
+        let (submitter, submissions) = queues(refused.clone());
         let members = Members {
             genesis: state.genesis().clone(),
             operators: state.operators().clone(),
@@ -48,10 +44,10 @@ impl Published {
             members: Arc::new(members),
             operations: seen,
             requests: outcomes,
-            commands,
+            submitter,
             refused: refused.clone(),
         };
-        (Self { operations, requests, refused }, api)
+        (Self { operations, requests, refused }, api, submissions)
     }
 
     /// The counts of refused documents.
@@ -68,9 +64,15 @@ impl Published {
                 }
                 Change::OperatorRequestRefused { why, .. } => {
                     self.refused.count(DocumentKind::OperatorRequest, Stage::Fold, why.as_str());
-                    self.note(change, height, state);
+                    self.operations(state);
+                    self.note(change, height);
                 }
-                Change::OperatorRequestLogged { .. } => self.note(change, height, state),
+                Change::OperatorRequestLogged { .. } => {
+                    self.operations(state);
+                    self.note(change, height);
+                }
+                // Its counter is used from now on.
+                Change::ReceiptLogged { .. } => self.operations(state),
                 Change::TimeMoved(_)
                 | Change::WindowClosed(_)
                 | Change::Gap { .. }
@@ -78,7 +80,6 @@ impl Published {
                 | Change::PlanLogged(_)
                 | Change::PlanRefused { .. }
                 | Change::HeadDerived(_)
-                | Change::ReceiptLogged { .. }
                 | Change::EffectSettled { .. }
                 | Change::ReportRefused { .. }
                 | Change::Malformed => {}
@@ -86,11 +87,14 @@ impl Published {
         }
     }
 
-    /// The bindings come before the outcome: whoever hears that an agent's key is bound may send its receipts.
-    fn note(&self, change: &Change, height: Height, state: &State) {
+    /// The bindings come before a request's outcome: whoever hears that an agent's key is bound may send its receipts.
+    fn operations(&self, state: &State) {
         if **self.operations.borrow() != *state.operations() {
             self.operations.send_replace(Arc::new(state.operations().clone()));
         }
+    }
+
+    fn note(&self, change: &Change, height: Height) {
         self.requests.send_if_modified(|log| Arc::make_mut(log).note(change, height));
     }
 }

@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::protocol::Load;
 use crate::{
-    consensus::{Command, CommandError, Payload, task::Request},
+    consensus::{Command, CommandError, Payload, Share, task::Request},
     service::bench::{Quantiles, quantiles::Durations, random::Random},
 };
 
@@ -57,7 +57,7 @@ impl Client {
             let command = self.command().expect("the load's commands are far below the limit");
             self.under_way.insert(self.next, Instant::now());
             self.next += 1;
-            let request = Request::Submit { command, answer: None };
+            let request = Request::Submit { share: Share::Own, command, answer: None };
             self.requests.send(request).await.map_err(|_| TaskEnded)?;
         }
         Ok(())
