@@ -60,7 +60,8 @@ fn operate(cluster: &Cluster, operator: usize, words: &[&str]) -> Output {
 /// What a command that succeeded told.
 fn told(output: &Output) -> Value {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("it tells one JSON object")
+    let lines = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(lines.lines().last().unwrap_or_default()).expect("it tells JSON objects")
 }
 
 /// The command was refused, and says these words.
@@ -183,13 +184,20 @@ fn a_replayed_resume_lifts_no_later_stop() {
     let root = VerifiedRoot::first(&root).expect("the cluster runs with it");
     let counter = quorate::service::clock::wall_clock().as_millis();
     let target_id = TargetId::new(TARGET).expect("a valid name");
+    let stop = cluster.eventually("r0 to say who stopped the target", || {
+        let line = cluster.status(0)?.targets.into_iter().find(|line| line.target == target_id)?;
+        line.stopped_by.into_iter().next()
+    });
     let resume = OperatorRequest {
         v: 1,
         cluster: root.committee().cluster(),
         epoch: root.committee().epoch(),
         counter,
         expires_at: UnixMillis::new(counter + 60_000),
-        request: Request::Resume { targets: Selection::These([target_id].into()) },
+        request: Request::Resume {
+            targets: Selection::These([target_id].into()),
+            seen: [(stop.keyid, stop.counter)].into(),
+        },
     };
     let key = read_secret_key(&layout.operator_key(0)).expect("it was written");
     let envelope = resume.sign(&key).to_json();
@@ -208,6 +216,13 @@ fn a_replayed_resume_lifts_no_later_stop() {
         // It is told what became of the first, and is not ordered again.
         assert_eq!(send(place).map(|(status, _)| status), Some(200), "r{place}");
     }
+    // One that was signed before that stop and withheld until after it lifts nothing, though it is in time.
+    let counter_now = quorate::service::clock::wall_clock().as_millis();
+    let withheld = OperatorRequest { counter: counter_now, ..resume.clone() };
+    let late = http::post(cluster.http(0), "/v1/operator-requests", &withheld.sign(&key).to_json());
+    let (status, answer) = late.expect("it answers");
+    assert_eq!(status, 409);
+    assert!(String::from_utf8_lossy(&answer).contains("after the stops that this resume names"));
     let older = OperatorRequest { counter: counter - 1, ..resume };
     let replayed = http::post(cluster.http(1), "/v1/operator-requests", &older.sign(&key).to_json());
     let (status, answer) = replayed.expect("it answers");

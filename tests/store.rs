@@ -22,7 +22,7 @@ use quorate::{
         },
         policy::Statistic,
         receipt::{Outcome, RECEIPT_TYPE, Receipt, Refusal},
-        root::Operator,
+        root::{Operator, Operators},
         snapshot::{Finality, Reading},
         store::{
             AppliedBlock, ApplyError, ApplyOutcome, BlockHeader, ConnectError, PlanState, RecordHeadError,
@@ -432,7 +432,7 @@ fn logged_request(counter: u64) -> Change {
     let key = SecretKey::from_seed(&[31; 32]);
     let (cluster, epoch) = (identity().cluster, identity().epoch);
     let operator = Operator { name: "ana".to_owned(), key: key.public(), owner: "owner-0".to_owned() };
-    let operators = [operator].into_iter().collect();
+    let operators = Operators::new([operator], &[]);
     let request = Request::Stop { targets: Selection::All(All::All), mode: StopMode::Hold };
     let expires_at = UnixMillis::new(4_000_000_000_000);
     let envelope =

@@ -96,11 +96,29 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OutputClosed => f.write_str("standard output is closed"),
-            // The alternate form of `anyhow` puts the causes on the same line.
-            Self::Told { error, next: None, .. } => write!(f, "{error:#}"),
-            Self::Told { error, next: Some(next), .. } => write!(f, "{error:#}\n  next: {next}"),
+            Self::Told { error, next, .. } => {
+                write_causes(f, error)?;
+                next.as_ref().map_or(Ok(()), |next| write!(f, "\n  next: {next}"))
+            }
         }
     }
+}
+
+/// The error and its causes in one line. Many errors tell their cause themselves; it is not told again.
+fn write_causes(f: &mut fmt::Formatter<'_>, error: &anyhow::Error) -> fmt::Result {
+    let mut last = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if last.is_empty() {
+            f.write_str(&cause)?;
+        } else if !last.contains(&cause) {
+            write!(f, ": {cause}")?;
+        } else {
+            continue;
+        }
+        last = cause;
+    }
+    Ok(())
 }
 
 impl From<OutputError> for Failure {
@@ -127,6 +145,17 @@ mod tests {
             "cannot listen on 127.0.0.1:4318: address in use\n  next: choose another port with --otlp-port"
         );
         assert_eq!(failure.code(), ExitCode::Failed);
+    }
+
+    #[test]
+    fn a_cause_that_an_error_tells_itself_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("root: {0}")]
+        struct Told(#[from] std::io::Error);
+        let told = || Told(std::io::Error::other("it is cut"));
+        assert_eq!(Failure::failed(told()).to_string(), "root: it is cut");
+        let wrapped = anyhow::Error::new(told()).context("cannot verify root.json");
+        assert_eq!(Failure::failed(wrapped).to_string(), "cannot verify root.json: root: it is cut");
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! What operators' commands have in common: the key, the replicas, the signing, and the waiting for the certified end.
+//! What operators' commands have in common: the key, the replicas, the root, the signing, and the waiting for the certified
+//! end.
 //!
 //! It wires flags to the service's client and shows what it got. Invariant: success is said only of what is committed,
 //! and a mode only as a quorum's signed head shows it.
 
 use serde::Serialize;
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use super::{ClientFlags, ExitCode, Failure, output::Output, utc::Utc};
 use crate::{
@@ -17,9 +18,10 @@ use crate::{
     service::{
         clock::wall_clock,
         key_file::read_secret_key,
-        operator_client::{OperatorClient, OperatorClientError},
+        operator_client::{Handed, InForce, OperatorClient, OperatorClientError, ServedRoot},
+        status::StopStatus,
     },
-    types::{Digest, HeadNumber, Height, Millis, Shard, TargetId, UnixMillis},
+    types::{Digest, HeadNumber, Height, Millis, SecretKey, Shard, TargetId, UnixMillis},
 };
 
 /// Who asks, and whom.
@@ -41,7 +43,7 @@ pub(super) struct OperatorArguments {
         ]
     )]
     replicas: Vec<String>,
-    /// The pinned root, against which heads are verified [default: the one that all replicas serve]
+    /// The pinned root, against which heads are verified [default: the one that more than half of these replicas serve]
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
     /// The request's counter, above that of every earlier request of this key [default: milliseconds since 1970]
@@ -85,60 +87,127 @@ impl TargetArguments {
 /// that nobody gains by holding it back.
 const REQUEST_LIFETIME: Millis = Millis::from_secs(300);
 
-/// Signs the request, hands it to all replicas and waits for its end.
-///
-/// # Errors
-/// [`Failure`] with code 4 when it is refused, and 1 when nobody took it or its end did not come in time.
-pub(super) async fn order(
-    arguments: OperatorArguments,
-    request: Request,
+/// An operator before its replicas: with a key that the root names.
+pub(super) struct Session {
+    client: OperatorClient,
+    key: SecretKey,
+    root: VerifiedRoot,
+    /// How many replicas serve the root, when it was not pinned.
+    served_by: Option<usize>,
+    counter: Option<u64>,
     output: Output,
-) -> Result<ExitCode, Failure> {
-    let OperatorArguments { operator_key, replicas, root, counter, timeout, reach } = arguments;
-    let key = read_secret_key(&operator_key).map_err(Failure::refused)?;
-    let client = OperatorClient::new(reach.client(&replicas)?, &replicas, Duration::from_secs(timeout));
-    let (root, pinned) = match root {
-        Some(path) => (read_root(&path)?, true),
-        None => (client.root().await.map_err(failure)?, false),
-    };
-    if root.operators().by_key(key.public().id()).is_none() {
-        let error = anyhow::anyhow!("{}: this key is no operator's of the root", operator_key.display());
-        return Err(Failure::refused(error).next("`quorate init` writes operators' keys to DIR/operators"));
-    }
-    let committee = root.committee();
-    let now = wall_clock();
-    let signed = OperatorRequest {
-        v: 1,
-        cluster: committee.cluster(),
-        epoch: committee.epoch(),
-        counter: counter.unwrap_or_else(|| now.as_millis()),
-        expires_at: now.plus(REQUEST_LIFETIME),
-        request,
-    };
-    let digest = Digest::of(&signed.to_bytes());
-    let taken = client.hand_over(&signed.sign(&key)).await.map_err(failure)?;
-    let committed = client.await_outcome(digest, &root, taken).await.map_err(failure)?;
-    let targets = match &signed.request {
-        Request::Stop { targets, .. } | Request::Resume { targets } => {
-            let heads = client.await_heads(&committed.marks, &root).await.map_err(failure)?;
-            lines(&heads, targets)
+}
+
+impl Session {
+    /// Reads the key, and the root or what the replicas serve as one.
+    ///
+    /// # Errors
+    /// [`Failure`] with code 4 when the key is no operator's, and 1 when there is no root.
+    pub(super) async fn open(arguments: OperatorArguments, output: Output) -> Result<Self, Failure> {
+        let OperatorArguments { operator_key, replicas, root, counter, timeout, reach } = arguments;
+        let key = read_secret_key(&operator_key).map_err(Failure::refused)?;
+        let client = OperatorClient::new(reach.client(&replicas)?, &replicas, Duration::from_secs(timeout));
+        let (root, served_by) = match root {
+            Some(path) => (read_root(&path)?, None),
+            None => {
+                let ServedRoot { root, served_by } = client.root(progress(output)).await.map_err(failure)?;
+                (root, Some(served_by))
+            }
+        };
+        if root.operators().by_key(key.public().id()).is_none() {
+            let error = anyhow::anyhow!("{}: this key is no operator's of the root", operator_key.display());
+            return Err(
+                Failure::refused(error).next("`quorate init` writes operators' keys to DIR/operators")
+            );
         }
-        Request::BindAgent { .. } | Request::UnbindAgent { .. } => Vec::new(),
-    };
-    let undone =
-        matches!(signed.request, Request::Stop { .. }) && targets.iter().any(|line| line.mode == Mode::Act);
-    output.event(&Ordered {
-        event: "ordered",
-        request: signed.request,
-        digest,
-        operator: committed.outcome.operator,
-        height: committed.outcome.height,
-        said_by: committed.said_by,
-        asked: replicas.len(),
-        root_pinned: pinned,
-        targets,
-    })?;
-    Ok(if undone { ExitCode::Degraded } else { ExitCode::Done })
+        Ok(Self { client, key, root, served_by, counter, output })
+    }
+
+    /// Whose stops of these targets hold, as f+1 replicas say; shown to whoever is about to sign a resume.
+    ///
+    /// # Errors
+    /// [`Failure`] with code 4 when none does, and 1 when the replicas do not agree in time.
+    pub(super) async fn in_force(&self, targets: &Selection) -> Result<InForce, Failure> {
+        let in_force = self.client.in_force(targets, &self.root, progress(self.output)).await;
+        let in_force = in_force.map_err(failure)?;
+        let asked = self.client.given();
+        self.output.event(&Shown {
+            event: "in_force",
+            asked,
+            said_by: in_force.said_by,
+            stops: &in_force.stops,
+        })?;
+        if in_force.stops.values().all(Vec::is_empty) {
+            return Err(Failure::refused(anyhow::anyhow!(
+                "nothing is stopped, so there is nothing to resume"
+            )));
+        }
+        Ok(in_force)
+    }
+
+    /// Signs the request, hands it to all replicas and waits for its end.
+    ///
+    /// # Errors
+    /// [`Failure`] with code 4 when it is refused, and 1 when nobody took it or its end did not come in time.
+    pub(super) async fn order(self, request: Request) -> Result<ExitCode, Failure> {
+        let Self { client, key, root, served_by, counter, output } = self;
+        let committee = root.committee();
+        let now = wall_clock();
+        let signed = OperatorRequest {
+            v: 1,
+            cluster: committee.cluster(),
+            epoch: committee.epoch(),
+            counter: counter.unwrap_or_else(|| now.as_millis()),
+            expires_at: now.plus(REQUEST_LIFETIME),
+            request,
+        };
+        let digest = Digest::of(&signed.to_bytes());
+        let delivered = client.deliver(&signed.sign(&key), digest, &root, progress(output)).await;
+        let committed = delivered.map_err(failure)?;
+        let targets = match &signed.request {
+            Request::Stop { targets, .. } | Request::Resume { targets, .. } => {
+                let heads = client.await_heads(&committed.marks, &root).await.map_err(failure)?;
+                lines(&heads, targets)
+            }
+            Request::BindAgent { .. } | Request::UnbindAgent { .. } => Vec::new(),
+        };
+        let is_stop = matches!(signed.request, Request::Stop { .. });
+        let undone = is_stop && targets.iter().any(|line| line.mode == Mode::Act);
+        output.event(&Ordered {
+            event: "ordered",
+            request: signed.request,
+            digest,
+            operator: committed.outcome.operator,
+            height: committed.outcome.height,
+            said_by: committed.said_by,
+            asked: client.given(),
+            root_pinned: served_by.is_none(),
+            root_served_by: served_by,
+            targets,
+        })?;
+        Ok(if undone { ExitCode::Degraded } else { ExitCode::Done })
+    }
+}
+
+/// What a replica says on the way, for people; nothing is decided by it.
+fn progress(output: Output) -> impl FnMut(&str, &Handed) {
+    move |replica, said| {
+        // A closed output is told of by the line that counts.
+        let _ = match said {
+            Handed::Taken => output.say(format_args!("{replica}: has it")),
+            Handed::Refused(why) => output.say(format_args!("{replica}: refuses: {why}")),
+            Handed::Unanswered(why) => output.say(format_args!("{why}; asked again")),
+        };
+    }
+}
+
+/// A mode in a word.
+pub(super) const fn word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Act => "act",
+        Mode::Hold => "hold",
+        Mode::Revoked => "revoked",
+    }
 }
 
 fn read_root(path: &std::path::Path) -> Result<VerifiedRoot, Failure> {
@@ -151,10 +220,10 @@ fn read_root(path: &std::path::Path) -> Result<VerifiedRoot, Failure> {
 fn failure(error: OperatorClientError) -> Failure {
     match &error {
         OperatorClientError::Root(_) => Failure::failed(error),
-        OperatorClientError::Unanswered(_) => {
+        OperatorClientError::Unanswered(_) | OperatorClientError::NoAgreement { .. } => {
             Failure::failed(error).next("see which replicas answer with `quorate status --replica URL`")
         }
-        OperatorClientError::Refused(_) => Failure::refused(error),
+        OperatorClientError::Refused(_) | OperatorClientError::UnknownTarget(_) => Failure::refused(error),
         OperatorClientError::NotCommitted { .. } | OperatorClientError::NoHead => Failure::failed(error).next(
             "a cluster without a quorum commits and signs nothing, and its agents hold when their heads are stale; \
              see `quorate status`, and send it again, which does no harm",
@@ -182,6 +251,32 @@ fn lines(heads: &[Certified<Head>], targets: &Selection) -> Vec<TargetLine> {
     lines
 }
 
+/// What is in force before a request is signed.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    event: &'static str,
+    asked: usize,
+    said_by: usize,
+    stops: &'a BTreeMap<TargetId, Vec<StopStatus>>,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, said_by, stops, .. } = self;
+        write!(f, "in force, say {said_by} of {asked} replicas:")?;
+        for (target, stops) in *stops {
+            if stops.is_empty() {
+                write!(f, "\n  {target}: not stopped")?;
+            }
+            for stop in stops {
+                let since = stop.since_ms.map_or_else(String::new, |since| format!(" since {}", Utc(since)));
+                write!(f, "\n  {target}: {} by {}{since}", word(stop.mode), stop.operator)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Ordered {
     event: &'static str,
@@ -192,6 +287,8 @@ struct Ordered {
     said_by: usize,
     asked: usize,
     root_pinned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root_served_by: Option<usize>,
     targets: Vec<TargetLine>,
 }
 
@@ -207,22 +304,21 @@ struct TargetLine {
 
 impl fmt::Display for Ordered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { request, operator, height, said_by, asked, root_pinned, targets, .. } = self;
+        let Self { request, operator, height, said_by, asked, root_served_by, targets, .. } = self;
         write!(
             f,
             "operator {operator}: {request}: committed at height {height}, say {said_by} of {asked} replicas"
         )?;
         for TargetLine { target, mode, head, time_ms, signers, .. } in targets {
             let mode = match (mode, request) {
-                (Mode::Act, _) => "act",
+                (Mode::Act, _) => word(*mode),
                 (Mode::Hold, Request::Resume { .. }) => {
                     "hold until its next plan, or until every stop is lifted"
                 }
                 (Mode::Revoked, Request::Resume { .. }) => {
                     "revoked until its next plan, or until every stop is lifted"
                 }
-                (Mode::Hold, _) => "hold",
-                (Mode::Revoked, _) => "revoked",
+                (Mode::Hold | Mode::Revoked, _) => word(*mode),
             };
             write!(
                 f,
@@ -230,9 +326,11 @@ impl fmt::Display for Ordered {
                 Utc(*time_ms)
             )?;
         }
-        if !root_pinned {
-            f.write_str(
-                "\n  the root was taken from the replicas, which all serve the same one; --root pins it",
+        if let Some(served_by) = root_served_by {
+            write!(
+                f,
+                "\n  not pinned: the root by which the heads verify is the one that {served_by} of {asked} replicas serve; \
+                 --root pins it"
             )?;
         }
         Ok(())

@@ -1,10 +1,13 @@
 //! `quorate resume`: an operator lifts stops.
 //!
-//! Invariant: what was planned before stays on hold; only a plan that is logged afterwards may be applied.
+//! Invariant: it lifts only the stops that it has shown; what was planned before them stays on hold, and only a plan that is
+//! logged afterwards may be applied.
+
+use std::collections::BTreeMap;
 
 use super::{
     ExitCode, Failure,
-    operator::{OperatorArguments, TargetArguments, order},
+    operator::{OperatorArguments, Session, TargetArguments},
     output::Output,
 };
 use crate::knowledge::operator_request::Request;
@@ -15,7 +18,8 @@ Examples:
       --replica https://10.0.0.1:8100 --replica https://10.0.0.2:8100 --replica https://10.0.0.3:8100
   quorate resume --all --operator-key operator.key
 
-Lifts this operator's stops; an operator of the target's owner lifts everybody's. The plan that was newest at the stop
+Shows first which stops are in force, as f+1 replicas say, and names them in the signed request: a stop that comes later
+is not lifted by it. Lifts this operator's stops; an operator of the target's owner lifts everybody's. The plan that was newest at the stop
 stays on hold: the next one is applied.
 
 Exit codes: 0 committed, with the certified head's mode for each target; 1 nobody took it or its head did not come in
@@ -36,5 +40,12 @@ pub struct Arguments {
 /// # Errors
 /// [`Failure`] when it is refused, or its end is not known.
 pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
-    order(arguments.operator, Request::Resume { targets: arguments.targets.selection() }, output).await
+    let session = Session::open(arguments.operator, output).await?;
+    let targets = arguments.targets.selection();
+    let mut seen = BTreeMap::new();
+    for stop in session.in_force(&targets).await?.stops.into_values().flatten() {
+        let newest = seen.entry(stop.keyid).or_insert(stop.counter);
+        *newest = stop.counter.max(*newest);
+    }
+    session.order(Request::Resume { targets, seen }).await
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::{ClientFlags, ExitCode, Failure, output::Output, utc::Utc};
+use super::{ClientFlags, ExitCode, Failure, operator::word, output::Output, utc::Utc};
 use crate::{
     knowledge::head::Mode,
     service::{
@@ -236,11 +236,7 @@ fn write_targets(f: &mut fmt::Formatter<'_>, lines: &[Line]) -> fmt::Result {
 
 /// A target's mode, and who stopped it.
 pub(super) fn mode_of(target: &TargetStatus) -> String {
-    let mode = match target.mode {
-        Mode::Act => "act",
-        Mode::Hold => "hold",
-        Mode::Revoked => "revoked",
-    };
+    let mode = word(target.mode);
     let stop = |stop: &StopStatus| match stop.since_ms {
         Some(since) => format!("{} since {}", stop.operator, Utc(since)),
         None => stop.operator.clone(),

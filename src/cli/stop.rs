@@ -4,7 +4,7 @@
 
 use super::{
     ExitCode, Failure,
-    operator::{OperatorArguments, TargetArguments, order},
+    operator::{OperatorArguments, Session, TargetArguments},
     output::Output,
 };
 use crate::knowledge::operator_request::{Request, StopMode};
@@ -14,6 +14,11 @@ Examples:
   quorate stop --target airflow/extract_pool --operator-key operator.key --root root.json \\
       --replica https://10.0.0.1:8100 --replica https://10.0.0.2:8100 --replica https://10.0.0.3:8100
   quorate stop --all --revoke --operator-key operator.key
+
+The request goes to every replica, again to those that cannot take it at once, until f+1 replicas say that it is
+committed and a head that a quorum signed shows it. With --root that head is verified against the root in the file.
+Without, the root is the one that more than half of the given replicas serve: fewer can neither fake nor prevent a stop,
+so name all replicas.
 
 Any operator may stop any target. Agents then apply nothing new; what is applied stays. Nothing is planned for the
 target until `quorate resume`, by the operator who stopped it or by one of the target's owner.
@@ -40,5 +45,6 @@ pub struct Arguments {
 /// [`Failure`] when it is refused, or its end is not known.
 pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
     let mode = if arguments.revoke { StopMode::Revoked } else { StopMode::Hold };
-    order(arguments.operator, Request::Stop { targets: arguments.targets.selection(), mode }, output).await
+    let session = Session::open(arguments.operator, output).await?;
+    session.order(Request::Stop { targets: arguments.targets.selection(), mode }).await
 }

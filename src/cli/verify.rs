@@ -204,6 +204,16 @@ mod tests {
                 Err(failure) => failure.code(),
             }
         };
+        for malformed in ["{", r#"{"payload":"*","payloadType":"x","signatures":[]}"#] {
+            fs::write(path("malformed"), malformed).expect("it is writable");
+            let [of_root, of_plan] = [("malformed", "plan"), ("root", "malformed")].map(|(root, plan)| {
+                let arguments = Arguments { root: path(root), plan: path(plan), head: None };
+                run(&arguments, Output::default()).expect_err("it is no envelope").to_string()
+            });
+            for told in [of_root, of_plan] {
+                assert_eq!(told.matches("malformed").count(), 1, "its cause is told once: {told}");
+            }
+        }
         assert_eq!(code("plan"), ExitCode::Done);
         assert_eq!(code("few"), ExitCode::Refused);
         assert_eq!(code("missing"), ExitCode::Failed);

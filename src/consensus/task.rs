@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use super::{
-    Checkpoint, Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected, Share, Snapshot,
-    SnapshotId, StableCheckpoint,
+    Checkpoint, Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected, Share,
+    Snapshot, SnapshotId, StableCheckpoint,
     archive::{Archive, ArchiveError},
     block::Block,
     certify::{Endorsement, MAX_SUBJECT_NAME_BYTES},

@@ -4,11 +4,14 @@
 //! [`VerifiedOperatorRequest`] carries exactly one signature, by the operator that it names.
 
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use super::{
     head::Mode,
-    root::{Operator, Operators},
+    root::{MAX_OPERATORS, Operator, Operators},
 };
 use crate::types::{
     Digest, Envelope, EnvelopeError, Epoch, KeyId, SecretKey, TargetId, UnixMillis, from_strict_json, pae,
@@ -46,10 +49,13 @@ pub enum Request {
         /// Whether the newest plan waits or is withdrawn.
         mode: StopMode,
     },
-    /// The operator's stops of these targets end; all stops, if the operator acts for the target's owner.
+    /// The operator's stops of these targets end; all stops, if the operator acts for the target's owner. Those that
+    /// it has not seen stay.
     Resume {
         /// Which.
         targets: Selection,
+        /// Of each operator whose stops are meant, the counter of its newest stop that the signer has seen.
+        seen: BTreeMap<KeyId, u64>,
     },
     /// Receipts by this key count for the target.
     BindAgent {
@@ -242,11 +248,14 @@ fn parse(body: &[u8]) -> Result<OperatorRequest, OperatorRequestError> {
     }
     match &request.request {
         Request::Stop { targets: Selection::These(names), .. }
-        | Request::Resume { targets: Selection::These(names) }
+        | Request::Resume { targets: Selection::These(names), .. }
             if names.is_empty() =>
         {
             Err(refused("it names no target".to_owned()))
         }
+        Request::Resume { seen, .. } if seen.is_empty() || seen.len() > MAX_OPERATORS => Err(refused(
+            format!("it has seen stops of {} operators; 1 to {MAX_OPERATORS} are allowed", seen.len()),
+        )),
         Request::Stop { .. }
         | Request::Resume { .. }
         | Request::BindAgent { .. }
@@ -261,7 +270,7 @@ impl fmt::Display for Request {
             Self::Stop { targets, mode: StopMode::Revoked } => {
                 write!(f, "stop {targets} and withdraw the newest plans")
             }
-            Self::Resume { targets } => write!(f, "resume {targets}"),
+            Self::Resume { targets, .. } => write!(f, "resume {targets}"),
             Self::BindAgent { target, ed25519, replaces: None } => {
                 write!(f, "bind agent key {ed25519} to {target}")
             }
@@ -309,6 +318,13 @@ mod tests {
         }
     }
 
+    /// It has seen the stops of ana and bea.
+    fn resume() -> Request {
+        let seen =
+            operator_keys().into_iter().zip([7, u64::MAX]).map(|(key, counter)| (key.public().id(), counter));
+        Request::Resume { targets: Selection::All(All::All), seen: seen.collect() }
+    }
+
     fn verify(envelope: &[u8]) -> Result<VerifiedOperatorRequest, OperatorRequestError> {
         let root = verified_root();
         VerifiedOperatorRequest::verify(envelope, root.operators(), committee().cluster(), Epoch::new(1))
@@ -326,7 +342,7 @@ mod tests {
         for request in [
             stop().request,
             Request::Stop { targets: Selection::All(All::All), mode: StopMode::Revoked },
-            Request::Resume { targets: Selection::All(All::All) },
+            resume(),
             bind(None),
             bind(Some(keyid)),
             Request::UnbindAgent { target: target(), keyid },
@@ -400,6 +416,37 @@ mod tests {
             let verdict = verify(&seal(OPERATOR_REQUEST_TYPE, changed.into_bytes(), &operator_keys()[..1]));
             assert!(matches!(verdict, Err(OperatorRequestError::Body(_))), "{to}: {verdict:?}");
         }
+    }
+
+    #[test]
+    fn lax_forms_of_what_a_resume_has_seen_are_refused_though_signed() {
+        let request = OperatorRequest { request: resume(), ..stop() };
+        let body = String::from_utf8(request.to_bytes()).expect("JSON is UTF-8");
+        let start = body.find(r#","seen":"#).expect("it has seen something");
+        let (before, seen) = body.split_at(start);
+        let mut entries = seen[r#","seen":{"#.len()..].trim_end_matches('}').split(',');
+        let [one, other] = [entries.next(), entries.next()].map(|entry| entry.expect("two stops"));
+        let with = |seen: &str| format!("{before}{seen}}}}}").into_bytes();
+        let many: Vec<String> = (0..65_u8).map(|number| format!("\"{}\":1", Digest::of(&[number]))).collect();
+        let cases = [
+            ("nothing", with("")),
+            ("none", with(r#","seen":{}"#)),
+            ("a list", with(&format!(r#","seen":[{{{one}}}]"#))),
+            ("one twice", with(&format!(r#","seen":{{{one},{one}}}"#))),
+            ("upper case", with(&format!(r#","seen":{{{}}}"#, one.to_uppercase()))),
+            ("no key", with(r#","seen":{"ana":1}"#)),
+            (
+                "a negative counter",
+                with(&format!(r#","seen":{{{}}}"#, one.replace(":7", ":-7").replace(":1844", ":-1844"))),
+            ),
+            ("too many", with(&format!(r#","seen":{{{}}}"#, many.join(",")))),
+        ];
+        for (what, changed) in cases {
+            let verdict = verify(&seal(OPERATOR_REQUEST_TYPE, changed, &operator_keys()[..1]));
+            assert!(matches!(verdict, Err(OperatorRequestError::Body(_))), "{what}: {verdict:?}");
+        }
+        let good = with(&format!(r#","seen":{{{one},{other}}}"#));
+        assert!(verify(&seal(OPERATOR_REQUEST_TYPE, good, &operator_keys()[..1])).is_ok());
     }
 
     #[test]

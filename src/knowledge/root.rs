@@ -102,26 +102,36 @@ pub struct Operator {
     pub owner: String,
 }
 
-/// The operators of an epoch, by their keys.
+/// The operators of an epoch, by their keys, and the keys of the owners for whom they act.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Operators(BTreeMap<KeyId, Operator>);
+pub struct Operators {
+    operators: BTreeMap<KeyId, Operator>,
+    owners: BTreeSet<KeyId>,
+}
 
 impl Operators {
+    /// These operators, who act for the owners with these keys.
+    #[must_use]
+    pub fn new(operators: impl IntoIterator<Item = Operator>, owners: &[PublicKey]) -> Self {
+        let operators = operators.into_iter().map(|operator| (operator.key.id(), operator));
+        Self { operators: operators.collect(), owners: owners.iter().map(PublicKey::id).collect() }
+    }
+
     /// The operator with this key.
     #[must_use]
     pub fn by_key(&self, key: KeyId) -> Option<&Operator> {
-        self.0.get(&key)
+        self.operators.get(&key)
     }
 
     /// All of them, in the order of their keys' identifiers.
     pub fn iter(&self) -> impl Iterator<Item = (KeyId, &Operator)> {
-        self.0.iter().map(|(id, operator)| (*id, operator))
+        self.operators.iter().map(|(id, operator)| (*id, operator))
     }
-}
 
-impl FromIterator<Operator> for Operators {
-    fn from_iter<I: IntoIterator<Item = Operator>>(operators: I) -> Self {
-        Self(operators.into_iter().map(|operator| (operator.key.id(), operator)).collect())
+    /// Whether it is an owner's key, with which roots are signed.
+    #[must_use]
+    pub fn is_owner(&self, key: KeyId) -> bool {
+        self.owners.contains(&key)
     }
 }
 
@@ -190,7 +200,7 @@ impl VerifiedRoot {
             key,
             owner: operator.owner.clone(),
         });
-        let operators = operators.collect();
+        let operators = Operators::new(operators, &owners);
         let cluster = Digest::of(envelope.unverified_body());
         let committee = Committee::new(cluster, root.epoch, keys)?;
         Ok(Self { root, committee, operators, envelope })

@@ -9,7 +9,7 @@ use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -68,6 +68,8 @@ pub enum RecordingError {
         why: String,
     },
 }
+
+const CUT: &str = "the recording is cut: its end is missing";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -130,9 +132,12 @@ fn read_folder(folder: &Path) -> Result<Vec<RecordedRequest>, RecordingError> {
 }
 
 fn read_packed(path: &Path) -> Result<Vec<RecordedRequest>, RecordingError> {
-    let file = File::open(path).map_err(in_file(path))?;
-    let mut reader = BufReader::new(MultiGzDecoder::new(BufReader::new(file)));
+    let mut file = BufReader::new(File::open(path).map_err(in_file(path))?);
     let refused = |why: &str| malformed(path, why.to_owned());
+    if file.fill_buf().map_err(in_file(path))?.is_empty() {
+        return Err(refused("the file is empty"));
+    }
+    let mut reader = BufReader::new(MultiGzDecoder::new(file));
     let header = read_line(&mut reader, path)?.ok_or_else(|| refused("the file is empty"))?;
     match serde_json::from_slice(&header) {
         Ok(Header { format }) if format == FORMAT => {}
@@ -149,7 +154,10 @@ fn read_packed(path: &Path) -> Result<Vec<RecordedRequest>, RecordingError> {
             )));
         }
         let mut body = vec![0; line.bytes];
-        reader.read_exact(&mut body).map_err(|error| at_request(error.to_string()))?;
+        reader.read_exact(&mut body).map_err(|error| {
+            let is_cut = error.kind() == ErrorKind::UnexpectedEof;
+            at_request(if is_cut { CUT.to_owned() } else { error.to_string() })
+        })?;
         requests.push(line.with_body(body));
     }
     Ok(requests)
@@ -160,8 +168,10 @@ fn read_line(reader: &mut impl BufRead, path: &Path) -> Result<Option<Vec<u8>>, 
     let mut line = Vec::new();
     let read = reader.take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(|error| {
         // Whoever passes some other file should read what the command takes, not what gzip expected.
-        if error.kind() == std::io::ErrorKind::InvalidInput {
+        if error.kind() == ErrorKind::InvalidInput {
             malformed(path, "it is neither a packed recording nor a folder with index.jsonl".to_owned())
+        } else if error.kind() == ErrorKind::UnexpectedEof {
+            malformed(path, CUT.to_owned())
         } else {
             RecordingError::File { path: path.to_owned(), source: error }
         }
@@ -235,7 +245,11 @@ mod tests {
         assert_eq!(read(&file).expect("it is a recording"), requests());
 
         std::fs::write(&file, &bytes[..bytes.len() / 2]).expect("the file can be written");
-        assert!(read(&file).is_err(), "a cut recording is refused");
+        let cut = read(&file).expect_err("half of it is missing").to_string();
+        assert!(cut.contains("packed.gz: ") && cut.ends_with(super::CUT), "{cut}");
+        std::fs::write(&file, b"").expect("the file can be written");
+        let empty = read(&file).expect_err("there is nothing in it").to_string();
+        assert!(empty.ends_with("packed.gz: the file is empty"), "{empty}");
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! What an operator's command does with the replicas: it hands a signed request to all of them, hears what became of it,
-//! and waits for the certified heads that tell of it.
+//! What an operator's command does with the replicas: it reads what is in force, hands a signed request to all of them, hears
+//! what became of it, and waits for the certified heads that tell of it.
 //!
-//! It decides nothing and trusts no single replica: an outcome is believed when f+1 replicas say the same (or all that
-//! were given, when they are fewer), and a head only under the root. Invariant: every wait ends at the deadline.
+//! It decides nothing and trusts no single replica: what is in force and an outcome are believed when f+1 replicas say the
+//! same (or all that were given, when they are fewer), a head only under the root, and a root that nobody pinned when more
+//! than half of the given replicas serve it. Each replica is asked for itself, so one that is silent, slow or lies holds up
+//! no answer that the others agree on. Invariant: every wait ends at the deadline.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,23 +13,26 @@ use std::{
 };
 
 use serde::Deserialize;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
     api::{HeadMark, Outcome, RequestOutcome},
     http_client::{Answer, Bounds, HttpClient},
+    status::{StatusSnapshot, StopStatus},
 };
 use crate::{
-    knowledge::{certified::Certified, head::Head, root::VerifiedRoot},
-    types::{Digest, Envelope, Shard, from_strict_json},
+    knowledge::{certified::Certified, head::Head, operator_request::Selection, root::VerifiedRoot},
+    types::{Digest, Envelope, Shard, TargetId, from_strict_json},
 };
 
 /// How long one replica may take for one answer, beyond the seconds that it was asked to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a replica waits for news before it answers that there is none, in seconds.
 const WAIT_SECONDS: u64 = 2;
-/// Between two rounds of questions, so that replicas that answer at once are not asked without a pause.
+/// Between two questions to one replica, so that one that answers at once is not asked without a pause.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause before a request is handed again to a replica that could not take it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The heads of a hundred shards of the largest size; one root or outcome is far smaller.
 const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
@@ -46,35 +51,71 @@ pub enum Handed {
     Taken,
     /// It refused it, with its words.
     Refused(String),
-    /// It did not answer, or could not take it now.
+    /// It did not answer, or could not take it now; it is asked again.
     Unanswered(String),
 }
 
 /// Why a request's end is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorClientError {
-    /// No replica serves a root, or not all the same one.
+    /// No root is served by more than half of the replicas.
     #[error("{0}; pin the root with --root")]
     Root(String),
+    /// Too few replicas say the same of what is in force.
+    #[error("{needed} replicas do not say the same of what is stopped: {}", troubles.join("; "))]
+    NoAgreement {
+        /// How many must.
+        needed: usize,
+        /// Why some said nothing.
+        troubles: Vec<String>,
+    },
+    /// A target that nobody knows.
+    #[error("the replicas know no target {0}")]
+    UnknownTarget(TargetId),
     /// No replica took the request.
     #[error("no replica took the request: {}", .0.join("; "))]
     Unanswered(Vec<String>),
-    /// The replicas that answered refused it.
+    /// So many replicas refused it that it cannot be believed any more.
     #[error("the request is refused: {}", .0.join("; "))]
     Refused(Vec<String>),
     /// Replicas took it, and it was not committed in time.
     #[error(
-        "{taken} of {given} replicas took the request, but it was not committed in time; it still may be"
+        "{taken} of {given} replicas took the request, but it was not committed in time; it still may be{}",
+        others(said)
     )]
     NotCommitted {
         /// How many replicas took it.
         taken: usize,
         /// How many were given.
         given: usize,
+        /// What the others said, each once.
+        said: Vec<String>,
     },
     /// It is committed, and no certified head tells of it in time.
     #[error("the request is committed, but no quorum has signed a head that tells of it in time")]
     NoHead,
+}
+
+fn others(said: &[String]) -> String {
+    if said.is_empty() { String::new() } else { format!("; others said: {}", said.join("; ")) }
+}
+
+/// A root that nobody pinned.
+#[derive(Clone, Debug)]
+pub struct ServedRoot {
+    /// The root.
+    pub root: VerifiedRoot,
+    /// How many of the given replicas serve it: more than half.
+    pub served_by: usize,
+}
+
+/// The stops that hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Whose stops hold, of each target that was asked about.
+    pub stops: BTreeMap<TargetId, Vec<StopStatus>>,
+    /// How many replicas said so when it was believed.
+    pub said_by: usize,
 }
 
 /// A request that took effect.
@@ -98,90 +139,122 @@ impl OperatorClient {
         Self { client, replicas: replicas.into_iter().collect(), deadline: Instant::now() + patience }
     }
 
-    /// The first root as the replicas serve it: all that answer must serve the same one.
-    ///
-    /// # Errors
-    /// [`OperatorClientError::Root`].
-    pub async fn root(&self) -> Result<VerifiedRoot, OperatorClientError> {
-        let mut found: Option<VerifiedRoot> = None;
-        let mut troubles = Vec::new();
-        for (url, answer) in self.ask_all("/v1/roots/1", 0).await {
-            match answer.and_then(|answer| {
-                VerifiedRoot::first(&answer.body).map_err(|error| format!("{url}: {error}"))
-            }) {
-                Ok(root) if found.as_ref().is_some_and(|other| other.root() != root.root()) => {
-                    return Err(OperatorClientError::Root("the replicas serve different roots".to_owned()));
-                }
-                Ok(root) => found = Some(root),
-                Err(trouble) => troubles.push(trouble),
-            }
-        }
-        found.ok_or_else(|| OperatorClientError::Root(format!("no root: {}", troubles.join("; "))))
+    /// How many replicas are asked.
+    #[must_use]
+    pub fn given(&self) -> usize {
+        self.replicas.len()
     }
 
-    /// Hands the request to all replicas.
-    ///
-    /// # Errors
-    /// [`OperatorClientError::Refused`] and [`OperatorClientError::Unanswered`] when none has taken it.
-    pub async fn hand_over(&self, envelope: &Envelope) -> Result<usize, OperatorClientError> {
-        let body = envelope.to_json();
-        let mut tasks = JoinSet::new();
-        for url in self.replicas.iter() {
-            let (client, url, body) = (self.client.clone(), url.clone(), body.clone());
-            tasks.spawn(async move { hand(&client, &url, body).await });
-        }
-        let (mut taken, mut refused, mut unanswered) = (0, Vec::new(), Vec::new());
-        for handed in tasks.join_all().await {
-            match handed {
-                Handed::Taken => taken += 1,
-                Handed::Refused(why) => refused.push(why),
-                Handed::Unanswered(why) => unanswered.push(why),
-            }
-        }
-        match (taken, refused.is_empty()) {
-            (0, true) => Err(OperatorClientError::Unanswered(unanswered)),
-            (0, false) => Err(OperatorClientError::Refused(distinct(refused))),
-            (taken, _) => Ok(taken),
-        }
+    /// How many replicas must say the same: one of them is honest, if that many were given.
+    fn enough(&self, root: &VerifiedRoot) -> usize {
+        root.committee().size().one_honest().min(self.given())
     }
 
-    /// Waits until enough replicas say the same of a request that this many have taken.
+    /// The first root that more than half of the given replicas serve. `progress` hears of those that do not answer.
     ///
     /// # Errors
-    /// [`OperatorClientError::Refused`] and [`OperatorClientError::NotCommitted`].
-    pub async fn await_outcome(
+    /// [`OperatorClientError::Root`], as soon as no root can get there.
+    pub async fn root(
         &self,
+        mut progress: impl FnMut(&str, &Handed),
+    ) -> Result<ServedRoot, OperatorClientError> {
+        let majority = self.given() / 2 + 1;
+        let mut answers = self.ask("/v1/roots/1", 0);
+        while answers.next(&mut progress).await {
+            let roots = answers.read(|answer| VerifiedRoot::first(&answer.body).ok());
+            if let Some((root, served_by)) = agreed(&roots, majority) {
+                return Ok(ServedRoot { root: root.clone(), served_by });
+            }
+            let most = roots.iter().map(|one| times(one, &roots)).max().unwrap_or(0);
+            if most + answers.open(roots.len()) < majority {
+                break;
+            }
+        }
+        let troubles = answers.troubles().join("; ");
+        let why = format!("no root is served by more than half of the {} replicas given", self.given());
+        Err(OperatorClientError::Root(if troubles.is_empty() { why } else { format!("{why}: {troubles}") }))
+    }
+
+    /// Whose stops of these targets hold. `progress` hears of the replicas that do not answer.
+    ///
+    /// # Errors
+    /// [`OperatorClientError::NoAgreement`] and [`OperatorClientError::UnknownTarget`].
+    pub async fn in_force(
+        &self,
+        targets: &Selection,
+        root: &VerifiedRoot,
+        mut progress: impl FnMut(&str, &Handed),
+    ) -> Result<InForce, OperatorClientError> {
+        let needed = self.enough(root);
+        let mut answers = self.ask("/v1/status", 0);
+        while answers.next(&mut progress).await {
+            let said = answers.read(|answer| {
+                let status = serde_json::from_slice(&answer.body).ok()?;
+                Some(stops_in(status, targets))
+            });
+            let Some((stops, said_by)) = agreed(&said, needed) else {
+                if said.len() + answers.open(said.len()) < needed {
+                    break;
+                }
+                continue;
+            };
+            if let Selection::These(names) = targets
+                && let Some(unknown) = names.iter().find(|name| !stops.contains_key(*name))
+            {
+                return Err(OperatorClientError::UnknownTarget(unknown.clone()));
+            }
+            return Ok(InForce { stops: stops.clone(), said_by });
+        }
+        Err(OperatorClientError::NoAgreement { needed, troubles: answers.troubles() })
+    }
+
+    /// Hands the request to all replicas, again to those that could not take it, until enough replicas say the same of
+    /// its end. `progress` hears what each replica newly says to it.
+    ///
+    /// # Errors
+    /// [`OperatorClientError::Refused`], [`OperatorClientError::Unanswered`] and [`OperatorClientError::NotCommitted`].
+    pub async fn deliver(
+        &self,
+        envelope: &Envelope,
         digest: Digest,
         root: &VerifiedRoot,
-        taken: usize,
+        mut progress: impl FnMut(&str, &Handed),
     ) -> Result<Committed, OperatorClientError> {
-        let given = self.replicas.len();
-        let enough = root.committee().size().one_honest().min(given);
-        loop {
-            let path = format!("/v1/operator-requests/{digest}?wait={WAIT_SECONDS}");
-            let answers = self.ask_all(&path, WAIT_SECONDS).await;
-            let said = answers.into_iter().filter_map(|(_, answer)| {
-                let said: RequestOutcome = serde_json::from_slice(&answer.ok()?.body).ok()?;
-                (said.digest == digest).then_some(said)
-            });
-            let said: Vec<RequestOutcome> = said.collect();
-            let agreed = said.iter().find_map(|one| {
-                let times = said.iter().filter(|other| *other == one).count();
-                (times >= enough).then(|| (one.clone(), times))
-            });
-            if let Some((outcome, said_by)) = agreed {
-                return match &outcome.outcome {
-                    Outcome::Committed { heads, .. } => {
-                        Ok(Committed { marks: heads.clone(), outcome, said_by })
-                    }
-                    Outcome::Refused { why, .. } => Err(OperatorClientError::Refused(vec![why.clone()])),
-                };
-            }
-            if Instant::now() >= self.deadline {
-                return Err(OperatorClientError::NotCommitted { taken, given });
-            }
-            tokio::time::sleep(PAUSE).await;
+        let enough = self.enough(root);
+        let (tell, mut heard) = mpsc::channel(self.given().max(1));
+        let mut tasks = JoinSet::new();
+        for (place, url) in self.replicas.iter().enumerate() {
+            let delivery = Delivery { client: self.client.clone(), url: url.clone(), digest };
+            tasks.spawn(delivery.run(place, envelope.to_json(), tell.clone()));
         }
+        drop(tell);
+        let mut handed: BTreeMap<usize, Handed> = BTreeMap::new();
+        let mut outcomes: BTreeMap<usize, RequestOutcome> = BTreeMap::new();
+        while let Ok(Some((place, said))) = tokio::time::timeout_at(self.deadline, heard.recv()).await {
+            match said {
+                Said::Handed(said) if handed.get(&place) == Some(&said) => {}
+                Said::Handed(said) => {
+                    progress(&self.replicas[place], &said);
+                    handed.insert(place, said);
+                }
+                Said::Outcome(outcome) => drop(outcomes.insert(place, outcome)),
+            }
+            let told: Vec<RequestOutcome> = outcomes.values().cloned().collect();
+            if let Some((outcome, said_by)) = agreed(&told, enough) {
+                return believed(outcome, said_by);
+            }
+            let refusals = words(&handed, |said| matches!(said, Handed::Refused(_)));
+            let refused = handed.values().filter(|said| matches!(said, Handed::Refused(_))).count();
+            if self.given() - refused < enough {
+                return Err(OperatorClientError::Refused(refusals));
+            }
+        }
+        let taken = handed.values().filter(|said| **said == Handed::Taken).count();
+        let said = words(&handed, |_| true);
+        if taken == 0 {
+            return Err(OperatorClientError::Unanswered(said));
+        }
+        Err(OperatorClientError::NotCommitted { taken, given: self.given(), said })
     }
 
     /// Waits for certified heads that are these or newer; one a shard. Without marks, for any heads.
@@ -194,13 +267,13 @@ impl OperatorClient {
         root: &VerifiedRoot,
     ) -> Result<Vec<Certified<Head>>, OperatorClientError> {
         let mut newest: BTreeMap<Shard, Certified<Head>> = BTreeMap::new();
-        loop {
-            for (_, answer) in self.ask_all("/v1/heads", 0).await {
-                for head in answer.map(|answer| heads_in(&answer, root)).unwrap_or_default() {
-                    let (shard, number) = (head.document().shard, head.document().number);
-                    if newest.get(&shard).is_none_or(|known| known.document().number < number) {
-                        newest.insert(shard, head);
-                    }
+        let mut answers = self.ask("/v1/heads", 0);
+        while answers.next(|_, _| {}).await {
+            let heads = answers.read(|answer| Some(heads_in(answer, root)));
+            for head in heads.into_iter().flatten() {
+                let (shard, number) = (head.document().shard, head.document().number);
+                if newest.get(&shard).is_none_or(|known| known.document().number < number) {
+                    newest.insert(shard, head);
                 }
             }
             let told = |mark: &HeadMark| {
@@ -212,30 +285,169 @@ impl OperatorClient {
                 };
                 return Ok(newest.into_values().filter(wanted).collect());
             }
-            if Instant::now() >= self.deadline {
-                return Err(OperatorClientError::NoHead);
+        }
+        Err(OperatorClientError::NoHead)
+    }
+
+    /// Asks every replica, over and over, each for itself.
+    fn ask(&self, path: &str, wait_seconds: u64) -> Answers {
+        let bounds =
+            Bounds { timeout: ANSWER_TIMEOUT + Duration::from_secs(wait_seconds), body_bytes: ANSWER_BYTES };
+        let (tell, heard) = mpsc::channel(self.given().max(1));
+        let mut tasks = JoinSet::new();
+        for (place, url) in self.replicas.iter().enumerate() {
+            let (client, url, tell) = (self.client.clone(), url.clone(), tell.clone());
+            let address = format!("{url}{path}");
+            tasks.spawn(async move {
+                while tell.send((place, get(&client, &url, &address, bounds).await)).await.is_ok() {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            });
+        }
+        let (replicas, deadline) = (Arc::clone(&self.replicas), self.deadline);
+        Answers { _tasks: tasks, heard, latest: BTreeMap::new(), replicas, deadline }
+    }
+}
+
+/// All replicas' answers to one question. When it is dropped nobody is asked any more.
+struct Answers {
+    _tasks: JoinSet<()>,
+    heard: mpsc::Receiver<(usize, Result<Answer, Handed>)>,
+    latest: BTreeMap<usize, Result<Answer, Handed>>,
+    replicas: Arc<[String]>,
+    deadline: Instant,
+}
+
+impl Answers {
+    /// Waits until some replica has answered or does not; `false` at the deadline. `progress` hears the first time that
+    /// a replica does not.
+    async fn next(&mut self, mut progress: impl FnMut(&str, &Handed)) -> bool {
+        let heard = tokio::time::timeout_at(self.deadline, self.heard.recv()).await;
+        let Ok(Some((place, answer))) = heard else { return false };
+        if let (Err(trouble), None | Some(Ok(_))) = (&answer, self.latest.get(&place)) {
+            progress(&self.replicas[place], trouble);
+        }
+        self.latest.insert(place, answer);
+        true
+    }
+
+    /// What the replicas say by now, of those whose answer can be read.
+    fn read<T>(&self, read: impl Fn(&Answer) -> Option<T>) -> Vec<T> {
+        self.latest.values().filter_map(|said| read(said.as_ref().ok()?)).collect()
+    }
+
+    /// How many replicas may still say what can be read, when so many have.
+    fn open(&self, read: usize) -> usize {
+        let answered =
+            self.latest.values().filter(|said| !matches!(said, Err(Handed::Unanswered(_)))).count();
+        debug_assert!(read <= answered, "only what was answered can be read");
+        self.replicas.len() - answered
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let troubles = self.latest.values().filter_map(|said| match said {
+            Err(Handed::Refused(why) | Handed::Unanswered(why)) => Some(why.clone()),
+            Err(Handed::Taken) | Ok(_) => None,
+        });
+        distinct(troubles.collect())
+    }
+}
+
+/// One request on its way to one replica.
+struct Delivery {
+    client: HttpClient,
+    url: String,
+    digest: Digest,
+}
+
+enum Said {
+    Handed(Handed),
+    Outcome(RequestOutcome),
+}
+
+impl Delivery {
+    /// Hands it over until the replica has taken or refused it, then asks for its end, until somebody has heard enough.
+    async fn run(self, place: usize, body: Vec<u8>, tell: mpsc::Sender<(usize, Said)>) {
+        let mut pause = PAUSE;
+        loop {
+            let handed = hand(&self.client, &self.url, body.clone()).await;
+            let again = matches!(handed, Handed::Unanswered(_));
+            if tell.send((place, Said::Handed(handed))).await.is_err() {
+                return;
+            }
+            if !again {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        }
+        let timeout = ANSWER_TIMEOUT + Duration::from_secs(WAIT_SECONDS);
+        let bounds = Bounds { timeout, body_bytes: ANSWER_BYTES };
+        let address = format!("{}/v1/operator-requests/{}?wait={WAIT_SECONDS}", self.url, self.digest);
+        loop {
+            let answer = get(&self.client, &self.url, &address, bounds).await;
+            let outcome = answer.ok().and_then(|answer| serde_json::from_slice(&answer.body).ok());
+            if let Some(outcome) = outcome.filter(|outcome: &RequestOutcome| outcome.digest == self.digest) {
+                // Whoever has heard enough hears no more.
+                let _ = tell.send((place, Said::Outcome(outcome))).await;
+                return;
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
 
-    /// Asks every replica at once; each answer with the replica's address, or why there is none.
-    async fn ask_all(&self, path: &str, wait_seconds: u64) -> Vec<(String, Result<Answer, String>)> {
-        let bounds =
-            Bounds { timeout: ANSWER_TIMEOUT + Duration::from_secs(wait_seconds), body_bytes: ANSWER_BYTES };
-        let mut tasks = JoinSet::new();
-        for url in self.replicas.iter() {
-            let (client, url, address) = (self.client.clone(), url.clone(), format!("{url}{path}"));
-            tasks.spawn(async move {
-                let answer = match client.get(&address, bounds).await {
-                    Ok(answer) if answer.status.is_success() => Ok(answer),
-                    Ok(answer) => Err(format!("{url}: {}", words_of(&answer))),
-                    Err(error) => Err(error.to_string()),
-                };
-                (url, answer)
-            });
+fn believed(outcome: &RequestOutcome, said_by: usize) -> Result<Committed, OperatorClientError> {
+    match &outcome.outcome {
+        Outcome::Committed { heads, .. } => {
+            Ok(Committed { marks: heads.clone(), outcome: outcome.clone(), said_by })
         }
-        tasks.join_all().await
+        Outcome::Refused { why, .. } => Err(OperatorClientError::Refused(vec![why.clone()])),
+    }
+}
+
+/// What at least `enough` say, and how many do.
+fn agreed<T: PartialEq>(said: &[T], enough: usize) -> Option<(&T, usize)> {
+    said.iter().map(|one| (one, times(one, said))).find(|(_, times)| *times >= enough)
+}
+
+fn times<T: PartialEq>(one: &T, said: &[T]) -> usize {
+    said.iter().filter(|other| *other == one).count()
+}
+
+fn words(handed: &BTreeMap<usize, Handed>, wanted: impl Fn(&Handed) -> bool) -> Vec<String> {
+    let words = handed.values().filter(|said| wanted(said)).filter_map(|said| match said {
+        Handed::Taken => None,
+        Handed::Refused(why) | Handed::Unanswered(why) => Some(why.clone()),
+    });
+    distinct(words.collect())
+}
+
+/// The stops of the targets that are asked about.
+fn stops_in(status: StatusSnapshot, targets: &Selection) -> BTreeMap<TargetId, Vec<StopStatus>> {
+    let wanted = |target: &TargetId| match targets {
+        Selection::All(_) => true,
+        Selection::These(names) => names.contains(target),
+    };
+    let lines = status.targets.into_iter().filter(|line| wanted(&line.target));
+    lines.map(|line| (line.target, line.stopped_by)).collect()
+}
+
+async fn get(client: &HttpClient, url: &str, address: &str, bounds: Bounds) -> Result<Answer, Handed> {
+    match client.get(address, bounds).await {
+        Ok(answer) if answer.status.is_success() => Ok(answer),
+        Ok(answer) => Err(failed(url, &answer)),
+        Err(error) => Err(Handed::Unanswered(error.to_string())),
+    }
+}
+
+/// A client's mistake stays one, whatever is tried again.
+fn failed(url: &str, answer: &Answer) -> Handed {
+    let words = words_of(answer);
+    if answer.status.is_client_error() {
+        Handed::Refused(words)
+    } else {
+        Handed::Unanswered(format!("{url}: {words}"))
     }
 }
 
@@ -244,8 +456,7 @@ async fn hand(client: &HttpClient, url: &str, body: Vec<u8>) -> Handed {
     let address = format!("{url}/v1/operator-requests");
     match client.post(&address, "application/json", body, bounds).await {
         Ok(answer) if answer.status.is_success() => Handed::Taken,
-        Ok(answer) if answer.status.is_client_error() => Handed::Refused(words_of(&answer)),
-        Ok(answer) => Handed::Unanswered(format!("{url}: {}", words_of(&answer))),
+        Ok(answer) => failed(url, &answer),
         Err(error) => Handed::Unanswered(error.to_string()),
     }
 }
@@ -276,3 +487,6 @@ fn distinct(mut words: Vec<String>) -> Vec<String> {
     words.dedup();
     words
 }
+
+#[cfg(test)]
+mod tests;

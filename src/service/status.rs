@@ -185,6 +185,10 @@ pub struct StopStatus {
     pub operator: String,
     /// What it makes of the newest plan.
     pub mode: Mode,
+    /// The identifier of the operator's key.
+    pub keyid: KeyId,
+    /// The counter of the operator's newest request to stop the target: a resume names it.
+    pub counter: u64,
     /// Since when, in agreed time; absent when it came before the first agreed time.
     pub since_ms: Option<UnixMillis>,
 }

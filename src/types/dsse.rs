@@ -86,6 +86,11 @@ pub struct Signed {
     pub signers: Vec<KeyId>,
 }
 
+/// Why the fields of an envelope's JSON make no envelope.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WireError(String);
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireEnvelope {
@@ -179,16 +184,14 @@ impl Envelope {
 }
 
 impl TryFrom<WireEnvelope> for Envelope {
-    type Error = EnvelopeError;
+    type Error = WireError;
 
-    fn try_from(wire: WireEnvelope) -> Result<Self, EnvelopeError> {
+    fn try_from(wire: WireEnvelope) -> Result<Self, WireError> {
         let body = decode_base64("payload", &wire.payload)?;
-        limit(body.len(), MAX_DOCUMENT_BYTES)?;
+        limit(body.len(), MAX_DOCUMENT_BYTES).map_err(|error| WireError(error.to_string()))?;
         let signatures: Vec<_> = wire.signatures.iter().map(decode_signature).collect::<Result<_, _>>()?;
         if !signatures.is_sorted_by(|(earlier, _), (later, _)| earlier < later) {
-            return Err(EnvelopeError::Malformed(
-                "signatures are not in the order of distinct key identifiers".to_owned(),
-            ));
+            return Err(WireError("signatures are not in the order of distinct key identifiers".to_owned()));
         }
         Ok(Self { document_type: wire.payload_type, body, signatures })
     }
@@ -213,17 +216,17 @@ fn limit(got: usize, most: usize) -> Result<(), EnvelopeError> {
     if got > most { Err(EnvelopeError::TooLarge { got, most }) } else { Ok(()) }
 }
 
-fn decode_base64(field: &str, text: &str) -> Result<Vec<u8>, EnvelopeError> {
+fn decode_base64(field: &str, text: &str) -> Result<Vec<u8>, WireError> {
     base64::engine::general_purpose::STANDARD
         .decode(text)
-        .map_err(|error| EnvelopeError::Malformed(format!("{field}: {error}")))
+        .map_err(|error| WireError(format!("{field}: {error}")))
 }
 
-fn decode_signature(wire: &WireSignature) -> Result<(KeyId, Signature), EnvelopeError> {
-    let key = wire.keyid.parse().map_err(|error| EnvelopeError::Malformed(format!("keyid: {error}")))?;
+fn decode_signature(wire: &WireSignature) -> Result<(KeyId, Signature), WireError> {
+    let key = wire.keyid.parse().map_err(|error| WireError(format!("keyid: {error}")))?;
     let bytes: [u8; 64] = decode_base64("sig", &wire.sig)?
         .try_into()
-        .map_err(|_| EnvelopeError::Malformed("sig: a signature has 64 bytes".to_owned()))?;
+        .map_err(|_| WireError("sig: a signature has 64 bytes".to_owned()))?;
     Ok((key, Signature::from_bytes(bytes)))
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     cli::{
         ExitCode, Failure,
-        operator::{OperatorArguments, order, target},
+        operator::{OperatorArguments, Session, target},
         output::Output,
     },
     knowledge::operator_request::Request,
@@ -66,7 +66,7 @@ pub(super) async fn run(arguments: Arguments, output: Output) -> Result<ExitCode
         (None, Some(keyid)) => Request::UnbindAgent { target, keyid },
         (None, None) => return Err(Failure::usage(anyhow::anyhow!("--agent-key or --unbind is missing"))),
     };
-    order(operator, request, output).await
+    Session::open(operator, output).await?.order(request).await
 }
 
 fn public_key(text: &str) -> Result<Digest, Failure> {

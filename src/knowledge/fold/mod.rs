@@ -98,12 +98,16 @@
 //!   a later rule refuses the request: what failed once can never be played again. The very same request in a
 //!   second place of the log is refused by a name of its own, because it is sent to several replicas. It is refused,
 //!   and its counter not taken, once agreed time is after its `expires_at`: else a replica that withheld a resume
-//!   could lift a later stop with it.
+//!   could lift a later stop with it. Nor is it taken when it is more than 2^44 above the newest: else
+//!   one wrong number would leave the key no counter to go on with.
 //! - **O3** Its targets must be in the genesis. It takes effect for all the targets that it names, or for none;
 //!   "all" means every target to a stop, and to a resume every one that the operator may resume, at least one.
 //! - **O4** Any operator may stop any target. Each operator's stop stands by itself: a target is stopped while any
 //!   stop of it stands. A stop makes the target's mode at least hold, or revoked; stopping again never lessens.
-//! - **O5** An operator of the target's owner lifts all stops of the target, any other only its own.
+//! - **O5** An operator of the target's owner lifts all stops of the target, any other only its own; of these, those that
+//!   its resume has seen. The resume names, for each operator whose stops are meant, the counter of the newest stop that
+//!   its signer saw; a stop stays when its operator is not named or its own newest counter is above the named one: it
+//!   came later. Counters rise along the log, so no replica can order a resume after a stop and lift it with it.
 //! - **O6** When the last stop is lifted the mode stays, for the newest plan was logged before: it is act again with
 //!   the next logged plan, or at once when the target has none.
 //! - **O7** A certified plan is refused while its target is stopped, and after that when its sequence number is not
@@ -111,8 +115,8 @@
 //! - **O8** The snapshot names the stopped targets and who stopped them; nothing is planned for these.
 //! - **O9** After an accepted stop or resume, a head follows for every shard with one of its targets (H2), though no
 //!   mode may have changed; without agreed time, heads come with the first slot and show it.
-//! - **O10** An operator of the target's owner binds an agent's key: admissible, not a replica's, not an operator's and
-//!   not bound to the target; at most 8 are bound to a target at a time and 256 ever. It may take the place of a
+//! - **O10** An operator of the target's owner binds an agent's key: admissible, no replica's, operator's or owner's,
+//!   and not bound to the target; at most 8 are bound to a target at a time and 256 ever. It may take the place of a
 //!   bound key in the same step.
 //! - **O11** Such an operator unbinds a bound key, but not the target's last.
 //! - **O12** The agent's key in the genesis is the first that is bound. The counters of keys outlive their bindings,
@@ -150,6 +154,6 @@ mod windows;
 mod tests;
 
 pub use operations::{
-    MAX_BOUND_KEYS, MAX_KEYS_EVER_BOUND, Operations, OperatorRefusal, Parties, Permit, Stop,
+    MAX_BOUND_KEYS, MAX_COUNTER_JUMP, MAX_KEYS_EVER_BOUND, Operations, OperatorRefusal, Parties, Permit, Stop,
 };
 pub use state::{Applied, MAX_REPORT_BODY_BYTES, RestoreError, State};

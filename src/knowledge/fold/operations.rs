@@ -24,6 +24,10 @@ pub const MAX_BOUND_KEYS: usize = 8;
 /// receipt counts again after the key is bound once more; this bounds what is kept.
 pub const MAX_KEYS_EVER_BOUND: usize = 256;
 
+/// How far a request's counter may be above the key's newest one. Any clock's milliseconds since 1970 are a first
+/// counter until the year 2527, and a million of the widest jumps by mistake still leave a larger counter.
+pub const MAX_COUNTER_JUMP: u64 = 1 << 44;
+
 /// Why an operator's request changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OperatorRefusal {
@@ -38,13 +42,25 @@ pub enum OperatorRefusal {
     Duplicate,
     /// The key's counter did not rise.
     #[error(
-        "its counter {got} is not above {last}, the newest of this operator's key: sign it with a larger one (--counter)"
+        "its counter {got} is not above {last}, the newest of this operator's key: it is an old request, ordered before or \
+         never to be; one that is meant anew is signed with a larger counter (--counter)"
     )]
-    Replayed {
+    OldCounter {
         /// The request's counter.
         got: u64,
         /// The newest counter of the key.
         last: u64,
+    },
+    /// The key's counter would leave too few above it.
+    #[error(
+        "its counter {got} is above {most}, the largest that may follow the newest of this operator's key: sign it with a \
+         smaller one (--counter)"
+    )]
+    CounterAhead {
+        /// The request's counter.
+        got: u64,
+        /// The largest that is taken.
+        most: u64,
     },
     /// A target is not in the genesis.
     #[error("there is no target {0}")]
@@ -52,6 +68,16 @@ pub enum OperatorRefusal {
     /// The target is not stopped.
     #[error("target {0} is not stopped")]
     NotStopped(TargetId),
+    /// What stops the target came after what the resume has seen.
+    #[error(
+        "target {target} was stopped by {operator} after the stops that this resume names; look again who stopped it"
+    )]
+    StoppedLater {
+        /// Which.
+        target: TargetId,
+        /// Who stopped it.
+        operator: String,
+    },
     /// Nothing is stopped that the operator could resume.
     #[error("no target is stopped that operator {0} may resume")]
     NothingToResume(String),
@@ -72,8 +98,8 @@ pub enum OperatorRefusal {
     /// The agent's key is not admissible.
     #[error("the agent's key: {0}")]
     BadKey(KeyError),
-    /// The agent's key is a replica's or an operator's.
-    #[error("the agent's key belongs to a replica or an operator; give the agent its own")]
+    /// The agent's key is a replica's, an operator's or an owner's.
+    #[error("the agent's key belongs to a replica, an operator or an owner; give the agent its own")]
     KeyTaken,
     /// The key is bound to the target.
     #[error("the key with keyid {0} is bound to the target already")]
@@ -102,9 +128,11 @@ impl OperatorRefusal {
             Self::NotVerified(_) => "not_verified",
             Self::Expired(_) => "expired",
             Self::Duplicate => "duplicate",
-            Self::Replayed { .. } => "replayed",
+            Self::OldCounter { .. } => "old_counter",
+            Self::CounterAhead { .. } => "counter_ahead",
             Self::UnknownTarget(_) => "unknown_target",
             Self::NotStopped(_) => "not_stopped",
+            Self::StoppedLater { .. } => "stopped_later",
             Self::NothingToResume(_) => "nothing_to_resume",
             Self::NotPermitted { .. } => "not_permitted",
             Self::BadKey(_) => "bad_key",
@@ -143,6 +171,8 @@ pub struct Stop {
     pub mode: Mode,
     /// Agreed time of the operator's first request; `None` when there was no agreed time yet.
     pub since: Option<UnixMillis>,
+    /// The counter of the operator's newest request to stop the target.
+    pub counter: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -213,10 +243,10 @@ impl Permit {
         self.agents.get(&key).is_some_and(|agent| agent.bound)
     }
 
-    /// O5: which of the stops end when this operator resumes the target.
-    fn liftable(&self, operator: &Operator, owner: &str) -> BTreeSet<KeyId> {
-        let own = operator.key.id();
-        self.stops.keys().filter(|by| operator.owner == owner || **by == own).copied().collect()
+    /// O5: the stops that this operator may lift.
+    fn liftable(&self, operator: &Operator, owner: &str) -> impl Iterator<Item = (KeyId, Stop)> {
+        let (own, may_all) = (operator.key.id(), operator.owner == owner);
+        self.stops().filter(move |(by, _)| may_all || *by == own)
     }
 }
 
@@ -247,7 +277,7 @@ impl Operations {
         self.counters.get(&key).map_or(0, |(counter, _)| *counter)
     }
 
-    /// Whether the request would be accepted now, without taking it.
+    /// Whether the request would be accepted now, its expiry aside, without taking it.
     ///
     /// # Errors
     /// [`OperatorRefusal`] names the first rule that it breaks.
@@ -260,7 +290,7 @@ impl Operations {
         let operator = request.operator();
         match &request.request().request {
             Request::Stop { targets, .. } => places(targets, parties.genesis).map(drop),
-            Request::Resume { targets } => self.resumable(targets, operator, parties.genesis).map(drop),
+            Request::Resume { targets, seen } => self.resumable(targets, seen, operator, parties).map(drop),
             Request::BindAgent { target, ed25519, replaces } => {
                 self.bindable(target, *ed25519, *replaces, operator, parties).map(drop)
             }
@@ -290,13 +320,13 @@ impl Operations {
                 let places = places(targets, parties.genesis)?;
                 for place in &places {
                     if let Some(permit) = self.targets.get_mut(*place) {
-                        stop(permit, operator.key.id(), *mode, now);
+                        stop(permit, operator.key.id(), *mode, signed.counter, now);
                     }
                 }
                 Ok(places)
             }
-            Request::Resume { targets } => {
-                let lifted = self.resumable(targets, operator, parties.genesis)?;
+            Request::Resume { targets, seen } => {
+                let lifted = self.resumable(targets, seen, operator, parties)?;
                 for (place, stops) in &lifted {
                     if let Some(permit) = self.targets.get_mut(*place) {
                         lift(permit, stops, cycle, has_plan(*place));
@@ -345,12 +375,17 @@ impl Operations {
     /// O2.
     fn judge_counter(&self, request: &VerifiedOperatorRequest) -> Result<(), OperatorRefusal> {
         let got = request.request().counter;
-        match self.counters.get(&request.operator().key.id()) {
-            Some((_, digest)) if *digest == request.digest() => Err(OperatorRefusal::Duplicate),
-            Some((last, _)) if got <= *last => Err(OperatorRefusal::Replayed { got, last: *last }),
-            Some(_) => Ok(()),
-            None if got == 0 => Err(OperatorRefusal::Replayed { got, last: 0 }),
-            None => Ok(()),
+        let newest = self.counters.get(&request.operator().key.id());
+        let last = newest.map_or(0, |(counter, _)| *counter);
+        let most = last.saturating_add(MAX_COUNTER_JUMP);
+        if newest.is_some_and(|(_, digest)| *digest == request.digest()) {
+            Err(OperatorRefusal::Duplicate)
+        } else if got <= last {
+            Err(OperatorRefusal::OldCounter { got, last })
+        } else if got > most {
+            Err(OperatorRefusal::CounterAhead { got, most })
+        } else {
+            Ok(())
         }
     }
 
@@ -358,31 +393,35 @@ impl Operations {
     fn resumable(
         &self,
         targets: &Selection,
+        seen: &BTreeMap<KeyId, u64>,
         operator: &Operator,
-        genesis: &Genesis,
+        parties: Parties<'_>,
     ) -> Result<BTreeMap<usize, BTreeSet<KeyId>>, OperatorRefusal> {
-        let mut lifted = BTreeMap::new();
+        let genesis = parties.genesis;
+        let (mut lifted, mut later) = (BTreeMap::new(), None);
         for place in places(targets, genesis)? {
             let Some((target, permit)) = genesis.targets.get(place).zip(self.targets.get(place)) else {
                 continue;
             };
-            let stops = permit.liftable(operator, &target.owner);
+            let mut stops = BTreeSet::new();
+            let mut unseen = None;
+            for (by, stop) in permit.liftable(operator, &target.owner) {
+                if seen.get(&by).is_some_and(|seen| *seen >= stop.counter) {
+                    stops.insert(by);
+                } else {
+                    unseen = Some(later_stop(target, by, parties.operators));
+                }
+            }
             if !stops.is_empty() {
                 lifted.insert(place, stops);
             } else if matches!(targets, Selection::These(_)) {
-                return Err(if permit.is_stopped() {
-                    not_permitted(
-                        operator,
-                        target,
-                        "; an operator of the owner, or who stopped it, may resume it",
-                    )
-                } else {
-                    OperatorRefusal::NotStopped(target.id.clone())
-                });
+                return Err(unseen.unwrap_or_else(|| nothing_to_lift(permit, operator, target)));
             }
+            later = later.or(unseen);
         }
         if lifted.is_empty() {
-            return Err(OperatorRefusal::NothingToResume(operator.name.clone()));
+            let nothing = || OperatorRefusal::NothingToResume(operator.name.clone());
+            return Err(later.unwrap_or_else(nothing));
         }
         Ok(lifted)
     }
@@ -398,7 +437,11 @@ impl Operations {
     ) -> Result<(usize, PublicKey), OperatorRefusal> {
         let (place, permit) = self.owned(target, operator, parties.genesis)?;
         let key = PublicKey::from_bytes(ed25519.as_bytes()).map_err(OperatorRefusal::BadKey)?;
-        if parties.committee.place_of(&key).is_some() || parties.operators.by_key(key.id()).is_some() {
+        let operators = parties.operators;
+        let has_role = parties.committee.place_of(&key).is_some()
+            || operators.by_key(key.id()).is_some()
+            || operators.is_owner(key.id());
+        if has_role {
             return Err(OperatorRefusal::KeyTaken);
         }
         if permit.is_bound(key.id()) {
@@ -453,10 +496,11 @@ impl Operations {
 }
 
 /// O4.
-fn stop(permit: &mut Permit, by: KeyId, mode: StopMode, now: Option<UnixMillis>) {
+fn stop(permit: &mut Permit, by: KeyId, mode: StopMode, counter: u64, now: Option<UnixMillis>) {
     permit.mode = permit.mode.max(mode.mode());
-    let stop = permit.stops.entry(by).or_insert(Stop { mode: mode.mode(), since: now });
+    let stop = permit.stops.entry(by).or_insert(Stop { mode: mode.mode(), since: now, counter });
     stop.mode = stop.mode.max(mode.mode());
+    stop.counter = counter;
 }
 
 /// O5 and O6.
@@ -488,6 +532,20 @@ fn places(targets: &Selection, genesis: &Genesis) -> Result<BTreeSet<usize>, Ope
             .iter()
             .map(|name| genesis.place(name).ok_or_else(|| OperatorRefusal::UnknownTarget(name.clone())))
             .collect(),
+    }
+}
+
+fn later_stop(target: &Target, by: KeyId, operators: &Operators) -> OperatorRefusal {
+    let name = operators.by_key(by).map_or_else(|| by.to_string(), |operator| operator.name.clone());
+    OperatorRefusal::StoppedLater { target: target.id.clone(), operator: name }
+}
+
+fn nothing_to_lift(permit: &Permit, operator: &Operator, target: &Target) -> OperatorRefusal {
+    if permit.is_stopped() {
+        let also = "; an operator of the owner, or who stopped it, may resume it";
+        not_permitted(operator, target, also)
+    } else {
+        OperatorRefusal::NotStopped(target.id.clone())
     }
 }
 

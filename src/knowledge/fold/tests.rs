@@ -1,7 +1,7 @@
 //! Tables of steps for the fold's numbered rules, and properties over generated logs.
 
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Applied, State};
 use crate::{

@@ -18,7 +18,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-use super::{AgentApi, ApiError, DocumentKind, LONGEST_WAIT_SECONDS, RequestOutcome, Stage};
+use super::{
+    AgentApi, ApiError, DocumentKind, LONGEST_WAIT_SECONDS, RequestOutcome, Stage, request_log::OUTCOMES_KEPT,
+};
 use crate::{
     knowledge::{
         command::Command,
@@ -87,7 +89,10 @@ async fn outcome(
     let found = tokio::time::timeout(wait, requests.wait_for(|log| log.outcome(digest).is_some())).await;
     let found = found.ok().and_then(Result::ok).and_then(|log| log.outcome(digest).cloned());
     found.map(Json).ok_or_else(|| {
-        ApiError::NotFound(format!("no request {digest} has been ordered, as far as this replica knows"))
+        ApiError::NotFound(format!(
+            "this replica knows of no order of request {digest}: it waits, it was ordered nowhere, or it is older than the \
+             newest {OUTCOMES_KEPT} and what was ordered before this replica began"
+        ))
     })
 }
 
@@ -138,8 +143,10 @@ fn refused(why: &OperatorRefusal) -> ApiError {
         OperatorRefusal::BadKey(_) => ApiError::BadRequest(why.to_string()),
         OperatorRefusal::Duplicate
         | OperatorRefusal::Expired(_)
-        | OperatorRefusal::Replayed { .. }
+        | OperatorRefusal::OldCounter { .. }
+        | OperatorRefusal::CounterAhead { .. }
         | OperatorRefusal::NotStopped(_)
+        | OperatorRefusal::StoppedLater { .. }
         | OperatorRefusal::NothingToResume(_)
         | OperatorRefusal::KeyTaken
         | OperatorRefusal::AlreadyBound(_)
@@ -277,10 +284,11 @@ mod tests {
             ),
             ("another cluster's", signed(&foreign), StatusCode::FORBIDDEN, "not_verified"),
             ("another target's", signed(&request(1, unknown)), StatusCode::NOT_FOUND, "unknown_target"),
-            ("without a counter", signed(&stop(0)), StatusCode::CONFLICT, "replayed"),
+            ("without a counter", signed(&stop(0)), StatusCode::CONFLICT, "old_counter"),
+            ("the last counter", signed(&stop(u64::MAX)), StatusCode::CONFLICT, "counter_ahead"),
             (
                 "not stopped",
-                signed(&request(1, Request::Resume { targets: these() })),
+                signed(&request(1, Request::Resume { targets: these(), seen: [(Digest::ZERO, 1)].into() })),
                 StatusCode::CONFLICT,
                 "not_stopped",
             ),

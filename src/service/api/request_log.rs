@@ -13,7 +13,7 @@ use crate::{
 
 /// How many outcomes are kept, the newest ones: an operator asks within minutes, and all operators together send far
 /// fewer in an hour.
-const OUTCOMES_KEPT: usize = 1_024;
+pub(super) const OUTCOMES_KEPT: usize = 1_024;
 
 /// What became of a request that was ordered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

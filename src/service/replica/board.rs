@@ -215,7 +215,13 @@ fn show_operations(lines: &mut [TargetStatus], state: &State) {
         line.mode = permit.mode();
         line.stopped_by = permit
             .stops()
-            .map(|(key, stop)| StopStatus { operator: name(key), mode: stop.mode, since_ms: stop.since })
+            .map(|(key, stop)| StopStatus {
+                operator: name(key),
+                mode: stop.mode,
+                keyid: key,
+                counter: stop.counter,
+                since_ms: stop.since,
+            })
             .collect();
         line.agents = permit.agents().map(PublicKey::id).collect();
     }

@@ -4,11 +4,11 @@
 use super::*;
 use crate::{
     knowledge::{
-        fixtures::operator_keys,
-        fold::OperatorRefusal,
+        fixtures::{operator_keys, owner_keys},
+        fold::{MAX_COUNTER_JUMP, OperatorRefusal},
         operator_request::{All, OperatorRequest, Request, Selection, StopMode},
     },
-    types::{PublicKey, Shard, UnixMillis},
+    types::{KeyId, PublicKey, Shard, UnixMillis},
 };
 
 const ANA: usize = 0;
@@ -27,8 +27,21 @@ pub(super) fn revoke(names: &[&str]) -> Request {
     Request::Stop { targets: these(names), mode: StopMode::Revoked }
 }
 
+/// It has seen whatever was ordered before it.
 pub(super) fn resume(names: &[&str]) -> Request {
-    Request::Resume { targets: these(names) }
+    Request::Resume {
+        targets: these(names),
+        seen: seen(&[(ANA, u64::MAX), (BEA, u64::MAX), (BOB, u64::MAX)]),
+    }
+}
+
+fn seen(stops: &[(usize, u64)]) -> BTreeMap<KeyId, u64> {
+    stops.iter().map(|(operator, counter)| (operator_keys()[*operator].public().id(), *counter)).collect()
+}
+
+fn resume_all() -> Request {
+    let Request::Resume { seen, .. } = resume(&[]) else { unreachable!("it is a resume") };
+    Request::Resume { targets: Selection::All(All::All), seen }
 }
 
 fn raw(key: &SecretKey) -> Digest {
@@ -136,7 +149,7 @@ fn o1_what_no_operator_signed_for_this_cluster_and_epoch_changes_nothing() {
 fn o2_a_counter_that_is_not_above_the_last_one_is_refused_and_a_failed_request_is_never_played_again() {
     let mut replicas = Replicas::begun(4);
     replicas.order(ANA, 5, stop(&["pool"]));
-    let replayed = |got, last| Some(OperatorRefusal::Replayed { got, last });
+    let replayed = |got, last| Some(OperatorRefusal::OldCounter { got, last });
     assert_eq!(refused(&replicas.ask(ANA, 5, resume(&["pool"]))), replayed(5, 5));
     assert_eq!(refused(&replicas.ask(ANA, 4, resume(&["pool"]))), replayed(4, 5));
     assert_eq!(refused(&replicas.ask(ANA, 5, stop(&["pool"]))), Some(OperatorRefusal::Duplicate));
@@ -148,6 +161,20 @@ fn o2_a_counter_that_is_not_above_the_last_one_is_refused_and_a_failed_request_i
     assert_eq!(refused(&replicas.ask(ANA, 7, resume(&["pool"]))), Some(OperatorRefusal::Duplicate));
     assert_eq!(replicas.modes()[1], Mode::Hold, "each key has a counter of its own");
     assert_eq!(refused(&replicas.ask(BOB, 0, stop(&["pool"]))), replayed(0, 0));
+}
+
+#[test]
+fn o2_no_counter_leaves_its_key_without_a_larger_one() {
+    let mut replicas = Replicas::begun(4);
+    let ahead = |got, most| Some(OperatorRefusal::CounterAhead { got, most });
+    assert_eq!(refused(&replicas.ask(ANA, u64::MAX, stop(&["pool"]))), ahead(u64::MAX, MAX_COUNTER_JUMP));
+    let far = MAX_COUNTER_JUMP + 1;
+    assert_eq!(refused(&replicas.ask(ANA, far, stop(&["pool"]))), ahead(far, MAX_COUNTER_JUMP));
+    assert_eq!(replicas.modes()[1], Mode::Act, "neither its counter nor its effect was taken");
+    replicas.order(ANA, MAX_COUNTER_JUMP, stop(&["pool"]));
+    replicas.order(ANA, 2 * MAX_COUNTER_JUMP, revoke(&["pool"]));
+    let most = 3 * MAX_COUNTER_JUMP;
+    assert_eq!(refused(&replicas.ask(ANA, most + 1, stop(&["pool"]))), ahead(most + 1, most));
 }
 
 #[test]
@@ -177,9 +204,9 @@ fn o3_a_request_takes_effect_for_all_its_targets_or_for_none() {
     let both = refused(&replicas.ask(ANA, 2, resume(&["dag", "pool"])));
     assert!(matches!(both, Some(OperatorRefusal::NotPermitted { .. })), "{both:?}");
     assert_eq!(replicas.modes(), [Mode::Hold, Mode::Hold]);
-    replicas.order(ANA, 3, Request::Resume { targets: Selection::All(All::All) });
+    replicas.order(ANA, 3, resume_all());
     assert_eq!(replicas.modes(), [Mode::Hold, Mode::Act], "all that she may");
-    let nothing = refused(&replicas.ask(ANA, 4, Request::Resume { targets: Selection::All(All::All) }));
+    let nothing = refused(&replicas.ask(ANA, 4, resume_all()));
     assert_eq!(nothing, Some(OperatorRefusal::NothingToResume("ana".to_owned())));
 }
 
@@ -209,6 +236,67 @@ fn o4_and_o5_each_operators_stop_stands_until_it_or_the_owner_lifts_it() {
         assert_eq!(pool.is_stopped(), stopped, "{what}");
         assert_eq!(pool.mode() == Mode::Hold, stopped, "{what}");
     }
+}
+
+#[test]
+fn o5_a_resume_lifts_no_stop_that_its_signer_has_not_seen() {
+    // The pool of owner-0 is stopped in this order. Who resumes it, having seen what; whose stops stand then, or none
+    // when the resume is refused.
+    type Stops<'a> = &'a [(usize, u64)];
+    let cases: [(Stops<'_>, usize, Stops<'_>, Option<&[usize]>); 9] = [
+        (&[(ANA, 3), (BEA, 5)], ANA, &[(ANA, 3), (BEA, 5)], Some(&[])),
+        // Bea's stop came later than what was seen, or was given anew.
+        (&[(ANA, 3), (BEA, 5)], ANA, &[(ANA, 3)], Some(&[BEA])),
+        (&[(ANA, 3), (BEA, 5)], ANA, &[(ANA, 3), (BEA, 4)], Some(&[BEA])),
+        (&[(BEA, 5), (ANA, 3), (BEA, 6)], ANA, &[(ANA, 3), (BEA, 5)], Some(&[BEA])),
+        (&[(BEA, 5)], ANA, &[(BEA, 4)], None),
+        (&[(BEA, 5)], ANA, &[(ANA, 9), (BOB, 9)], None),
+        // Her own later stop, too: another machine with her key may have sent it.
+        (&[(BEA, 5), (BEA, 7)], BEA, &[(BEA, 5)], None),
+        (&[(BEA, 5), (BOB, 1)], BEA, &[(BEA, 5)], Some(&[BOB])),
+        // To have seen a stop gives no right to lift it.
+        (&[(BEA, 5), (BOB, 1)], BEA, &[(BEA, 5), (BOB, 1)], Some(&[BOB])),
+    ];
+    for (stops, operator, saw, expected) in cases {
+        let what = format!("{stops:?}, {operator} resumes and saw {saw:?}");
+        let mut replicas = Replicas::begun(4);
+        for (stopper, counter) in stops {
+            replicas.order(*stopper, *counter, stop(&["pool"]));
+        }
+        let stands = |replicas: &Replicas| -> BTreeSet<KeyId> {
+            let pool = replicas.state.operations().target(1).expect("it is there");
+            pool.stops().map(|(by, _)| by).collect()
+        };
+        let before = stands(&replicas);
+        let request = Request::Resume { targets: these(&["pool"]), seen: seen(saw) };
+        let why = refused(&replicas.ask(operator, 8, request));
+        match expected {
+            Some(left) => {
+                assert_eq!(why, None, "{what}");
+                let left = left.iter().map(|operator| operator_keys()[*operator].public().id());
+                assert_eq!(stands(&replicas), left.collect(), "{what}");
+            }
+            None => {
+                assert!(matches!(why, Some(OperatorRefusal::StoppedLater { .. })), "{what}: {why:?}");
+                assert_eq!(stands(&replicas), before, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn o5_a_resume_of_all_targets_leaves_those_that_were_stopped_later() {
+    let mut replicas = Replicas::begun(4);
+    replicas.order(BEA, 1, stop(&["pool"]));
+    let all = |counter| Request::Resume { targets: Selection::All(All::All), seen: seen(&[(BEA, counter)]) };
+    replicas.order(BEA, 2, stop(&["dag"]));
+    replicas.order(BEA, 3, all(1));
+    assert_eq!(replicas.modes(), [Mode::Hold, Mode::Act], "the later stop holds");
+    let later = refused(&replicas.ask(BEA, 4, all(1)));
+    let expected = OperatorRefusal::StoppedLater { target: target_id("dag"), operator: "bea".to_owned() };
+    assert_eq!(later, Some(expected));
+    replicas.order(BEA, 5, all(2));
+    assert_eq!(replicas.modes(), [Mode::Act, Mode::Act]);
 }
 
 #[test]
@@ -356,13 +444,14 @@ fn o10_and_o11_a_binding_needs_the_owners_operator_and_a_fitting_key() {
     let weak = Request::BindAgent { target: target_id("pool"), ed25519: Digest::ZERO, replaces: None };
     let replica = replicas.keys[2].clone();
     type Expected = fn(&OperatorRefusal) -> bool;
-    let cases: [(usize, Request, Expected); 10] = [
+    let cases: [(usize, Request, Expected); 11] = [
         (BEA, bind("pool", &spare), |why| matches!(why, OperatorRefusal::NotPermitted { .. })),
         (BEA, unbind("pool", &agent()), |why| matches!(why, OperatorRefusal::NotPermitted { .. })),
         (ANA, bind("none", &spare), |why| matches!(why, OperatorRefusal::UnknownTarget(_))),
         (ANA, weak, |why| matches!(why, OperatorRefusal::BadKey(_))),
         (ANA, bind("pool", &replica), |why| *why == OperatorRefusal::KeyTaken),
         (ANA, bind("pool", &operator_keys()[BOB]), |why| *why == OperatorRefusal::KeyTaken),
+        (ANA, bind("pool", &owner_keys()[3]), |why| *why == OperatorRefusal::KeyTaken),
         (ANA, bind("pool", &agent()), |why| matches!(why, OperatorRefusal::AlreadyBound(_))),
         (ANA, replace(&spare, &other), |why| matches!(why, OperatorRefusal::NotBound(_))),
         (ANA, unbind("pool", &other), |why| matches!(why, OperatorRefusal::NotBound(_))),
@@ -414,7 +503,8 @@ fn what_is_judged_is_what_is_taken() {
         (BEA, 1, resume(&["pool"])),
         (BEA, 2, resume(&["pool"])),
         (BEA, 3, resume(&["pool"])),
-        (BEA, 4, bind("pool", &agent_number(1))),
+        (BEA, 4, Request::Resume { targets: these(&["pool"]), seen: seen(&[(BEA, 1)]) }),
+        (BEA, 5, bind("pool", &agent_number(1))),
         (ANA, 4, bind("pool", &agent_number(1))),
         (ANA, 5, bind("pool", &agent_number(1))),
         (ANA, 6, unbind("pool", &agent_number(1))),
