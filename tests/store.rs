@@ -4,7 +4,7 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use postgres::fresh_database;
 use quorate::{
@@ -25,8 +25,8 @@ use quorate::{
         root::{Operator, Operators},
         snapshot::{Finality, Reading},
         store::{
-            AppliedBlock, ApplyError, ApplyOutcome, BlockHeader, ConnectError, PlanState, RecordHeadError,
-            Store, StoreIdentity, StoreTrouble, StoredFinding, Writer,
+            AppliedBlock, ApplyError, ApplyOutcome, BlockHeader, ConnectError, LogGap, PlanState,
+            RecordHeadError, Store, StoreBase, StoreIdentity, StoreTrouble, StoredFinding, Writer,
         },
     },
     types::{
@@ -254,6 +254,41 @@ async fn a_block_above_the_next_height_is_out_of_order() {
         assert_eq!((expected, got), (Height::new(1), Height::new(height)));
     }
     assert_eq!(count(&url, "block_headers").await, 0);
+}
+
+#[tokio::test]
+async fn a_store_goes_on_from_a_checkpoint_and_says_what_it_lacks() {
+    let (mut writer, store, url) = fresh_store().await;
+    let (known, newest) = (certified_plan(4), certified_plan(9));
+    let changes = vec![Change::PlanLogged(Box::new(known.clone()))];
+    writer.apply(&block(1, changes), SIGNED).await.expect("it is stored");
+    let base = StoreBase {
+        height: Height::new(8),
+        block: digest_at(8),
+        state: Digest::of(b"state"),
+        agreed_time: MIDNIGHT,
+        plans: vec![Arc::new(known), Arc::new(newest.clone())],
+    };
+    for outcome in [ApplyOutcome::Applied, ApplyOutcome::AlreadyApplied] {
+        assert_eq!(writer.begin_at(&base, SIGNED).await.expect("it is taken"), outcome);
+    }
+    let applied = store.applied_height().await.expect("it is there");
+    assert_eq!((applied.height, applied.digest, applied.agreed_time), (base.height, base.block, MIDNIGHT));
+    let plans = store.plans(&target(), Cycle::ZERO, 10).await.expect("they are there");
+    assert_eq!(plans.iter().map(|plan| plan.seq.number()).collect::<Vec<_>>(), [4, 9]);
+    assert_eq!(plans[1].envelope, newest.envelope().to_json());
+
+    let inside = writer.apply(&block(5, Vec::new()), SIGNED).await.expect("nothing is wrong with it");
+    assert_eq!(inside, ApplyOutcome::AlreadyApplied, "what is missing is not filled in");
+    let other = BlockHeader { parent: digest_at(70), ..block(9, Vec::new()).header };
+    let other = AppliedBlock { header: other, changes: Vec::new() };
+    let refused = writer.apply(&other, SIGNED).await;
+    assert!(matches!(refused, Err(ApplyError::Diverged { .. })), "{refused:?}");
+    writer.apply(&block(9, Vec::new()), SIGNED).await.expect("it goes on above the checkpoint");
+
+    writer.close().await;
+    let again = open(&url, identity()).await.expect("nobody else has it");
+    assert_eq!(again.gap(), Some(LogGap { first: Height::new(2), last: Height::new(8) }));
 }
 
 #[tokio::test]

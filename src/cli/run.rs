@@ -89,6 +89,7 @@ fn failure(error: ReplicaError) -> Failure {
         ReplicaError::Random(_)
         | ReplicaError::Links(_)
         | ReplicaError::Listen(_)
+        | ReplicaError::Snapshot { .. }
         | ReplicaError::TaskEnded(_) => Failure::failed(error),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     knowledge::head::Mode,
     service::{
         http_client::{Bounds, HttpClient},
-        status::{NotReady, RefusedStatus, StatusSnapshot, StopStatus, StoreState, TargetStatus},
+        status::{GapStatus, NotReady, RefusedStatus, StatusSnapshot, StopStatus, StoreState, TargetStatus},
     },
     types::UnixMillis,
 };
@@ -181,6 +181,7 @@ impl fmt::Display for Table<'_> {
                 Err(error) => writeln!(f, "{}: {error}", line.url)?,
             }
         }
+        write_checkpoints(f, self.0)?;
         write_targets(f, self.0)?;
         write_refused(f, self.0)?;
         write_summary(f, self.0)
@@ -207,6 +208,28 @@ fn write_troubles(f: &mut fmt::Formatter<'_>, said: &StatusSnapshot) -> fmt::Res
             Utc(alarm.last_ms),
             alarm.detail
         )?;
+    }
+    Ok(())
+}
+
+/// Each newest checkpoint once, with the replicas that have it; and what is missing in a database for good.
+fn write_checkpoints(f: &mut fmt::Formatter<'_>, lines: &[Line]) -> fmt::Result {
+    let said = || lines.iter().filter_map(|line| line.said.as_ref().ok());
+    let mut checkpoints: BTreeMap<(u64, String), Vec<&str>> = BTreeMap::new();
+    for said in said() {
+        if let Some(checkpoint) = said.checkpoint {
+            let key = (checkpoint.height.number(), checkpoint.state.to_string());
+            checkpoints.entry(key).or_default().push(&said.replica);
+        }
+    }
+    for ((height, state), replicas) in checkpoints {
+        let state = state.get(..16).unwrap_or(&state);
+        writeln!(f, "checkpoint at height {height} (state {state}), say {}", replicas.join(", "))?;
+    }
+    for said in said() {
+        if let Some(GapStatus { first, last }) = said.store.gap {
+            writeln!(f, "{}'s database does not hold heights {first} to {last}", said.replica)?;
+        }
     }
     Ok(())
 }
@@ -280,8 +303,10 @@ mod tests {
     use super::{Line, Record, Table, verdict};
     use crate::{
         cli::ExitCode,
-        service::status::{AlarmKind, NotReady, NotReadyReason, StatusSnapshot, tests::snapshot},
-        types::UnixMillis,
+        service::status::{
+            AlarmKind, CheckpointStatus, GapStatus, NotReady, NotReadyReason, StatusSnapshot, tests::snapshot,
+        },
+        types::{Digest, Height, UnixMillis},
     };
 
     fn line(said: Result<StatusSnapshot, String>) -> Line {
@@ -320,7 +345,10 @@ mod tests {
 
     #[test]
     fn people_see_reasons_alarms_and_the_replicas_that_do_not_answer() {
-        let lines = [line(Ok(unready())), line(Ok(alarmed())), line(Err("it does not answer".to_owned()))];
+        let mut behind = unready();
+        behind.checkpoint = Some(CheckpointStatus { height: Height::new(512), state: Digest::ZERO });
+        behind.store.gap = Some(GapStatus { first: Height::new(1), last: Height::new(512) });
+        let lines = [line(Ok(behind)), line(Ok(alarmed())), line(Err("it does not answer".to_owned()))];
         let table = Table(&lines).to_string();
         for part in [
             "r0       no     9",
@@ -329,6 +357,8 @@ mod tests {
             "r0 is not ready: 2 of at least 3 replicas are linked",
             "alarm at r0: other_plan by r3, 1 time, last at 1970-01-01 00:00:01.000 UTC: it signed another plan",
             "http://127.0.0.1:1: it does not answer",
+            "checkpoint at height 512 (state 0000000000000000), say r0\n",
+            "r0's database does not hold heights 1 to 512",
             "target pool: plan 4 (0000000000000000), act, say r0, r0",
             "1 of 3 replicas asked are ready; 3 of 4 decide",
         ] {

@@ -6,7 +6,7 @@
 use super::{Cycle, Submission};
 use crate::{
     analyze::Analyzer,
-    consensus::certify::Subject,
+    consensus::{Snapshot, certify::Subject},
     knowledge::fold::{RestoreError, State},
     types::{Cycle as CycleNumber, Digest, TargetId},
 };
@@ -21,10 +21,12 @@ impl Cycle {
         borsh::to_vec(&(&self.state, &self.analyzer)).expect("writing to memory does not fail")
     }
 
-    /// Digest of all that equal logs make equal: the state and the running state of analysis.
+    /// The root of the snapshot: what a checkpoint certifies of it, and equal where equal logs were folded.
     #[must_use]
     pub fn root(&self) -> Digest {
-        Digest::of(&self.snapshot())
+        let bytes = self.snapshot();
+        let snapshot = Snapshot::of(&bytes);
+        snapshot.map_or_else(|_| Digest::of(&bytes), |snapshot| snapshot.id().root())
     }
 
     /// Goes on from another replica's [`Self::snapshot`], which a quorum has signed, as if this one had folded the

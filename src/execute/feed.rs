@@ -52,6 +52,17 @@ impl Feed {
         true
     }
 
+    /// Begins the plans anew with each target's newest one, as a checkpoint gave them: what was served before may
+    /// not be what was logged.
+    pub fn restart_plans(&mut self, newest: impl IntoIterator<Item = Arc<Certified<Plan>>>) {
+        self.plans.values_mut().for_each(VecDeque::clear);
+        for plan in newest {
+            if let Some(kept) = self.plans.get_mut(&plan.document().target) {
+                kept.push_back(plan);
+            }
+        }
+    }
+
     /// Takes up a head. Returns whether it changed anything: one that is not newer than its shard's newest
     /// does not.
     pub fn publish_head(&mut self, head: Certified<Head>) -> bool {
@@ -97,6 +108,8 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::{Feed, PLANS_KEPT_PER_TARGET, PLANS_PER_ANSWER};
     use crate::{
         knowledge::{
@@ -147,6 +160,19 @@ mod tests {
         assert_eq!(served.len(), PLANS_PER_ANSWER);
         assert_eq!(served[0], 6);
         assert_eq!(numbers(&feed, last - 1), [last]);
+    }
+
+    #[test]
+    fn a_state_that_was_read_back_leaves_no_other_plan_than_its_own() {
+        let mut feed = feed();
+        let logged = |seq| certified_plan(&Plan { seq: Cycle::new(seq), ..plan() });
+        for seq in [3, 9] {
+            assert!(feed.log_plan(logged(seq)));
+        }
+        feed.restart_plans([Arc::new(logged(7))]);
+        assert_eq!(numbers(&feed, 0), [7]);
+        assert!(feed.log_plan(logged(8)), "and it goes on from there");
+        assert_eq!(numbers(&feed, 0), [7, 8]);
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub const MOST_RETRIES: u32 = 100;
 const HEAD_LINE_BYTES: usize = 140;
 /// A head without its lines: field names, two digests, numbers.
 const HEAD_FRAME_BYTES: usize = 512;
+/// After how many heights there is a checkpoint, unless the genesis says otherwise: a restart and a replica that is
+/// behind then replay seconds of a busy cluster, and a checkpoint costs little of what so many blocks cost.
+pub const CHECKPOINT_INTERVAL: u64 = 256;
+/// The longest interval: a day of blocks in a cluster with windows of ten seconds.
+const MAX_CHECKPOINT_INTERVAL: u64 = 65_536;
 /// How far back plans are remembered. No cooldown may be longer, because nothing would remember its start.
 pub const REMEMBERED: Millis = Millis::from_secs(3600);
 
@@ -258,6 +263,8 @@ pub struct Parameters {
     pub longest_hold: Millis,
     /// The most series that one report may carry.
     pub series_limit: u32,
+    /// After how many heights the replicas certify their state and drop what is older than two such checkpoints.
+    pub checkpoint_interval: u64,
 }
 
 impl Parameters {
@@ -279,6 +286,7 @@ impl Parameters {
             stale_after: Millis::new(three_windows),
             longest_hold: Millis::new(millis * 9),
             series_limit: 10_000,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
         }
     }
 
@@ -300,6 +308,10 @@ impl Parameters {
             (self.head_slot.times(3) <= self.stale_after, "head_slot must be at most a third of stale_after"),
             (self.longest_hold >= self.window, "longest_hold must be at least one window"),
             (self.series_limit > 0, "series_limit must not be zero"),
+            (
+                (1..=MAX_CHECKPOINT_INTERVAL).contains(&self.checkpoint_interval),
+                "checkpoint_interval must be from 1 to 65536",
+            ),
         ];
         match bounds.iter().find(|(holds, _)| !holds) {
             Some((_, why)) => Err(GenesisError::Parameters(why)),

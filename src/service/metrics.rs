@@ -347,6 +347,10 @@ impl Sources {
         gauge("epoch", "The epoch", status.epoch.number())?;
         gauge("view", "The consensus view", status.view.number())?;
         gauge("height", "The newest committed height", status.height.number())?;
+        let checkpoint = status.checkpoint.map_or(0, |checkpoint| checkpoint.height.number());
+        gauge("checkpoint_height", "The newest checkpoint that this replica shares", checkpoint)?;
+        let missing = status.store.gap.map_or(0, |gap| gap.last.number());
+        gauge("store_gap_height", "The newest height that Postgres lacks for good", missing)?;
         gauge("cycle", "The newest control cycle", status.cycle.number())?;
         gauge("agreed_time_milliseconds", "Agreed time since 1970", status.agreed_time_ms.as_millis())?;
         gauge(
@@ -480,6 +484,8 @@ mod tests {
             "quorate_source_points_accepted_total{source=\"\"} 0",
             "quorate_otlp_requests_turned_away_total 0",
             "quorate_height 42",
+            "quorate_checkpoint_height 0",
+            "quorate_store_gap_height 0",
             "quorate_ready 1",
             "quorate_http_connections 0",
             "quorate_http_cut_total{kind=\"body_stalled\"} 0",

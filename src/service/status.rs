@@ -34,6 +34,8 @@ pub struct StatusSnapshot {
     pub view: View,
     /// The newest committed height.
     pub height: Height,
+    /// The newest checkpoint: the state that a quorum has certified and that this replica has as well.
+    pub checkpoint: Option<CheckpointStatus>,
     /// Agreed time; zero before the first report was ordered.
     pub agreed_time_ms: UnixMillis,
     /// The newest control cycle.
@@ -54,6 +56,15 @@ pub struct StatusSnapshot {
     pub not_ready: Vec<NotReady>,
     /// What operators should look at.
     pub alarms: Vec<Alarm>,
+}
+
+/// A certified state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointStatus {
+    /// The height of the block after which it is the state.
+    pub height: Height,
+    /// Its root: equal at all replicas.
+    pub state: Digest,
 }
 
 /// How far the windows are.
@@ -91,12 +102,23 @@ pub struct StoreStatus {
     pub holds_plans: bool,
     /// The particulars of what is wrong, for people; none when nothing is.
     pub failure: Option<String>,
+    /// The newest heights below the applied one that it does not hold; none when it holds all of them.
+    pub gap: Option<GapStatus>,
     /// How often something was tried again since the start.
     pub retries: u64,
     /// How many tables of old days were dropped since the start.
     pub tables_dropped: u64,
     /// How often old days could not be dropped since the start.
     pub sweeps_failed: u64,
+}
+
+/// Heights that a store does not hold, because the replica went on from a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapStatus {
+    /// The first of them.
+    pub first: Height,
+    /// The last of them.
+    pub last: Height,
 }
 
 /// What a replica's store does, or what is wrong with it: by name in JSON.
@@ -227,6 +249,8 @@ pub enum NotReadyReason {
     NoQuorum,
     /// Its journal is refused: it does not vote.
     JournalRefused,
+    /// A quorum certified another state than its own: it endorses nothing and takes the certified one.
+    Diverged,
     /// The store does not store: the status says in which state it is.
     StoreFailing,
     /// The store works and is far behind.
@@ -266,6 +290,8 @@ pub enum AlarmKind {
     BadSignature,
     /// This replica derived something else than it had signed before: it signs nothing for it.
     OwnContradiction,
+    /// A quorum certified another state than this replica's own.
+    Diverged,
 }
 
 impl AlarmKind {
@@ -277,6 +303,7 @@ impl AlarmKind {
             Self::OtherHead => "other_head",
             Self::BadSignature => "bad_signature",
             Self::OwnContradiction => "own_contradiction",
+            Self::Diverged => "diverged",
         }
     }
 }
@@ -344,6 +371,7 @@ pub(crate) mod tests {
             quorum: 3,
             view: View::new(9),
             height: Height::new(7),
+            checkpoint: None,
             agreed_time_ms: UnixMillis::new(1_000_500),
             cycle: Cycle::new(5),
             windows: WindowStatus {

@@ -89,14 +89,16 @@ impl Screen {
     fn line_of(&mut self, event: &ReplicaEvent) -> Option<String> {
         let line = event.to_string();
         let once = match event {
-            ReplicaEvent::PlanDerived { .. } | ReplicaEvent::Ready { .. } | ReplicaEvent::Alarm { .. } => {
-                return Some(line);
-            }
+            ReplicaEvent::PlanDerived { .. }
+            | ReplicaEvent::Ready { .. }
+            | ReplicaEvent::Installed { .. }
+            | ReplicaEvent::Alarm { .. } => return Some(line),
             ReplicaEvent::WindowFinal { .. }
             | ReplicaEvent::Found { .. }
             | ReplicaEvent::ReceiptLogged { .. }
             | ReplicaEvent::OperatorRequest { .. }
             | ReplicaEvent::OperatorRequestRefused { .. }
+            | ReplicaEvent::Checkpoint { .. }
             | ReplicaEvent::EffectSettled { .. } => {
                 let (_replica, rest) = line.split_once(' ')?;
                 return self.first(rest).then(|| rest.to_owned());

@@ -84,7 +84,7 @@ fn the_defaults_pass_for_every_window_from_a_tenth_of_a_second_to_an_hour() {
 
 #[test]
 fn every_broken_parameter_is_named() {
-    let cases: [(&str, Break); 8] = [
+    let cases: [(&str, Break); 9] = [
         ("window must not be zero", Box::new(|g| g.parameters.window = Millis::ZERO)),
         ("grace must be", Box::new(|g| g.parameters.grace = Millis::from_secs(11))),
         ("deadline must be", Box::new(|g| g.parameters.deadline = Millis::from_secs(14))),
@@ -93,6 +93,7 @@ fn every_broken_parameter_is_named() {
         ("head_slot must be at most", Box::new(|g| g.parameters.head_slot = Millis::from_secs(11))),
         ("longest_hold must be", Box::new(|g| g.parameters.longest_hold = Millis::from_secs(9))),
         ("series_limit must not", Box::new(|g| g.parameters.series_limit = 0)),
+        ("checkpoint_interval must be", Box::new(|g| g.parameters.checkpoint_interval = 0)),
     ];
     named(cases);
 }

@@ -107,19 +107,22 @@ impl Writer {
         }
         insert_header(&mut transaction, header).await?;
         let agreed_time = insert_changes(&mut transaction, block, below.agreed_time, self.window).await?;
-        move_applied_height(&mut transaction, header, agreed_time, signed).await?;
+        move_applied_height(&mut transaction, header.height, header.digest, agreed_time, signed).await?;
         transaction.commit().await.map_err(StatementError::on("applied_height"))?;
         Ok(ApplyOutcome::Applied)
     }
 }
 
-struct Below {
-    height: Height,
+pub(super) struct Below {
+    pub(super) height: Height,
     digest: Digest,
     agreed_time: UnixMillis,
 }
 
-async fn lock_applied_height(connection: &mut PgConnection, generation: i64) -> Result<Below, ApplyError> {
+pub(super) async fn lock_applied_height(
+    connection: &mut PgConnection,
+    generation: i64,
+) -> Result<Below, ApplyError> {
     let below = sqlx::query!(
         r#"SELECT a.height, a.digest, to_unix_ms(a.agreed_time) AS "agreed_time_ms!", m.generation
            FROM applied_height a CROSS JOIN replica_meta m
@@ -145,9 +148,11 @@ async fn already_applied(
 ) -> Result<ApplyOutcome, ApplyError> {
     let height = counter("block_headers", "height", header.height.number())?;
     let stored = sqlx::query_scalar!("SELECT digest FROM block_headers WHERE height = $1", height)
-        .fetch_one(connection)
+        .fetch_optional(connection)
         .await
         .map_err(StatementError::on("block_headers"))?;
+    // A height in a gap has no row.
+    let Some(stored) = stored else { return Ok(ApplyOutcome::AlreadyApplied) };
     let stored = Row::new("block_headers", height).digest("digest", &stored)?;
     if stored == header.digest {
         return Ok(ApplyOutcome::AlreadyApplied);
@@ -215,17 +220,18 @@ async fn insert_changes(
     Ok(place.agreed_time)
 }
 
-async fn move_applied_height(
+pub(super) async fn move_applied_height(
     connection: &mut PgConnection,
-    header: &BlockHeader,
+    height: Height,
+    digest: Digest,
     agreed_time: UnixMillis,
     signed: View,
 ) -> Result<(), ApplyError> {
     sqlx::query!(
         "UPDATE applied_height SET height = $1, digest = $2, agreed_time = from_unix_ms($3),
                                    signed_view = greatest(signed_view, $4)",
-        counter("applied_height", "height", header.height.number())?,
-        header.digest.as_bytes().as_slice(),
+        counter("applied_height", "height", height.number())?,
+        digest.as_bytes().as_slice(),
         time_ms(agreed_time),
         counter("applied_height", "signed_view", signed.number())?,
     )

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::{
     error::{ConnectError, QueryError, StatementError},
+    gaps::{LogGap, read_newest_gap},
     queries::{AppliedHeight, read_applied},
     values::{Row, column_i64},
 };
@@ -106,6 +107,7 @@ pub struct Writer {
     pub(super) window: Millis,
     pub(super) generation: i64,
     applied: AppliedHeight,
+    gap: Option<LogGap>,
 }
 
 impl Writer {
@@ -133,14 +135,22 @@ impl Writer {
         }
         within(CHECK_TIMEOUT, async {
             let generation = claim(&mut connection, identity).await?;
-            let applied = read_applied(&mut connection).await.map_err(|error| match error {
+            let refused = |error| match error {
                 QueryError::Statement(error) => ConnectError::Statement(error),
                 QueryError::Corrupt(row) => ConnectError::Corrupt(row),
-            })?;
-            Ok((generation, applied))
+            };
+            let applied = read_applied(&mut connection).await.map_err(refused)?;
+            let gap = read_newest_gap(&mut connection).await.map_err(refused)?;
+            Ok((generation, applied, gap))
         })
         .await
-        .map(|(generation, applied)| Self { connection, window, generation, applied })
+        .map(|(generation, applied, gap)| Self { connection, window, generation, applied, gap })
+    }
+
+    /// The newest heights that the database lacked when the connection was opened.
+    #[must_use]
+    pub const fn gap(&self) -> Option<LogGap> {
+        self.gap
     }
 
     /// How far the log was applied when the connection was opened.

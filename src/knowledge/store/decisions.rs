@@ -79,6 +79,15 @@ pub(super) async fn insert_plan(
     Ok(())
 }
 
+/// Whether the plan is stored.
+pub(super) async fn has_plan(connection: &mut PgConnection, plan: Digest) -> Result<bool, ApplyError> {
+    let stored = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM plans WHERE digest = $1) AS "stored!""#,
+        plan.as_bytes().as_slice()
+    );
+    Ok(stored.fetch_one(connection).await.map_err(StatementError::on("plans"))?)
+}
+
 /// Stores a derived head. When its certificate came first, the row is there and must be of the same bytes.
 pub(super) async fn insert_head(
     connection: &mut PgConnection,

@@ -11,6 +11,7 @@ mod apply;
 mod connect;
 mod decisions;
 mod error;
+mod gaps;
 mod queries;
 mod retention;
 mod trouble;
@@ -20,6 +21,7 @@ mod windows;
 pub use apply::{AppliedBlock, ApplyOutcome, BlockHeader};
 pub use connect::{Store, StoreIdentity, Writer};
 pub use error::{ApplyError, ConnectError, CorruptRow, QueryError, RecordHeadError, StatementError};
+pub use gaps::{LogGap, StoreBase};
 pub use queries::{
     AppliedHeight, MAX_ROWS, PlanState, StoredFinding, StoredHead, StoredPlan, StoredReceipt, StoredWindow,
 };

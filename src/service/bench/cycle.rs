@@ -244,6 +244,8 @@ impl Seen {
                 | ReplicaEvent::EffectSettled { .. }
                 | ReplicaEvent::OperatorRequest { .. }
                 | ReplicaEvent::OperatorRequestRefused { .. }
+                | ReplicaEvent::Checkpoint { .. }
+                | ReplicaEvent::Installed { .. }
                 | ReplicaEvent::Alarm { .. },
             ) => {}
             // What is no replica's event is the agent's.

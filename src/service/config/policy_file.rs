@@ -210,6 +210,7 @@ fn check_cycle(text: Option<Spanned<CycleText>>, source: Source<'_>) -> Result<P
         stale_after: or(text.stale_after, defaults.stale_after),
         longest_hold: or(text.longest_hold, defaults.longest_hold),
         series_limit: text.series_limit.unwrap_or(defaults.series_limit),
+        checkpoint_interval: text.checkpoint_interval.unwrap_or(defaults.checkpoint_interval),
     };
     match parameters.check() {
         Err(error) => Err(source.error(span, error.to_string())),

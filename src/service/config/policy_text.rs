@@ -31,6 +31,7 @@ pub fn policy_text(genesis: &Genesis) -> String {
         lines.put(format_args!("{name} = \"{}\"", span_text(span)));
     }
     lines.put(format_args!("series_limit = {}", parameters.series_limit));
+    lines.put(format_args!("checkpoint_interval = {}", parameters.checkpoint_interval));
     for target in &genesis.targets {
         put_target(&mut lines, target);
     }

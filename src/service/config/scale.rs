@@ -116,6 +116,7 @@ fn scaled_parameters(parameters: &Parameters, speed: Speed) -> Parameters {
         stale_after: with_floor(parameters.stale_after, LEAST_STALE_AFTER).max(head_slot.times(3)),
         longest_hold: speed.shorten(parameters.longest_hold).max(window),
         series_limit: parameters.series_limit,
+        checkpoint_interval: parameters.checkpoint_interval,
     }
 }
 

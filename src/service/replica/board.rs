@@ -17,11 +17,11 @@ use crate::{
     service::{
         api::{DocumentKind, RefusedDocuments, Stage},
         status::{
-            AlarmKind, HeadStatus, NotReady, NotReadyReason, PeerStatus, RefusedStatus, StatusSnapshot,
-            StopStatus, StoreState, StoreStatus, TargetStatus,
+            AlarmKind, CheckpointStatus, GapStatus, HeadStatus, NotReady, NotReadyReason, PeerStatus,
+            RefusedStatus, StatusSnapshot, StopStatus, StoreState, StoreStatus, TargetStatus,
         },
     },
-    types::{Committee, KeyId, PublicKey, ReplicaIndex, UnixMillis, WindowIndex},
+    types::{Committee, Height, KeyId, PublicKey, ReplicaIndex, UnixMillis, WindowIndex},
 };
 
 /// How many committed heights the store may lack before the replica calls itself not ready.
@@ -32,11 +32,13 @@ pub(super) struct Board {
     parameters: Parameters,
     clock_off_ms: Option<i64>,
     forgotten: bool,
+    /// The height of the certified state that is not this replica's own, until it is.
+    diverged: Option<Height>,
 }
 
 impl Board {
     pub(super) const fn new(snapshot: StatusSnapshot, parameters: Parameters) -> Self {
-        Self { snapshot, parameters, clock_off_ms: None, forgotten: false }
+        Self { snapshot, parameters, clock_off_ms: None, forgotten: false, diverged: None }
     }
 
     pub(super) const fn snapshot(&self) -> &StatusSnapshot {
@@ -51,6 +53,27 @@ impl Board {
     /// Whether the journal was lost or is an older copy: then nothing is signed.
     pub(super) const fn has_forgotten(&self) -> bool {
         self.forgotten
+    }
+
+    /// Whether a quorum certified another state than this replica's own: then nothing is derived from it.
+    pub(super) const fn has_diverged(&self) -> bool {
+        self.diverged.is_some()
+    }
+
+    /// A quorum certified another state at this height.
+    pub(super) fn diverged(&mut self, height: Height, detail: String, me: ReplicaIndex, now: UnixMillis) {
+        self.diverged = Some(height);
+        self.snapshot.raise(AlarmKind::Diverged, &me.to_string(), detail, now);
+    }
+
+    /// The state is one that was read back: shows what it says of plans and windows.
+    pub(super) fn restored(&mut self, state: &State) {
+        self.diverged = None;
+        for plan in state.newest_plans() {
+            self.logged(plan);
+        }
+        self.snapshot.windows.closed = state.newest_closed();
+        show_operations(&mut self.snapshot.targets, state);
     }
 
     /// The replicas whose keys these are, by name.
@@ -71,6 +94,9 @@ impl Board {
         let snapshot = &mut self.snapshot;
         snapshot.view = consensus.view;
         snapshot.height = consensus.height;
+        snapshot.checkpoint = consensus
+            .checkpoint
+            .map(|stable| CheckpointStatus { height: stable.height, state: stable.state.root() });
         snapshot.agreed_time_ms = state.now().unwrap_or_default();
         snapshot.cycle = state.cycle();
         snapshot.peers = links
@@ -92,6 +118,7 @@ impl Board {
                 lag_max_heights,
                 holds_plans: lag_heights > lag_max_heights,
                 failure: store.failure,
+                gap: store.gap.map(|gap| GapStatus { first: gap.first, last: gap.last }),
                 retries: store.retries,
                 tables_dropped: store.tables_dropped,
                 sweeps_failed: store.sweeps_failed,
@@ -116,6 +143,13 @@ impl Board {
                  older copy; nothing is signed, and the key must be rotated in at the next epoch"
             );
             reason(NotReadyReason::JournalRefused, detail);
+        }
+        if let Some(height) = self.diverged {
+            let detail = format!(
+                "a quorum certified another state at height {height} than this replica's own; nothing is endorsed until \
+                 the certified state is here"
+            );
+            reason(NotReadyReason::Diverged, detail);
         }
         if let Some(target) = consensus.fetching {
             let detail = format!("fetching up to height {target}, at {}", consensus.height);

@@ -13,14 +13,14 @@ use super::{
 };
 use crate::{
     consensus::{
-        Command as Ordered, CommittedBlock,
+        Command as Ordered, CommittedBlock, Snapshot, SnapshotId, StableCheckpoint,
         journal::TornTail,
-        task::{ConsensusStatus, Event, Request},
+        task::{Base, ConsensusStatus, Event, Request},
         transport::LinkSender,
     },
     cycle::{Cycle, Decided, Folded, Hold, Output, Seal},
     execute::feed::Feed,
-    knowledge::{certified::Certified, change::Change, head::Head},
+    knowledge::{certified::Certified, change::Change, fold::RestoreError, head::Head},
     monitor::task::MonitorHandle,
     service::{
         api::{Submission, Submissions},
@@ -56,9 +56,10 @@ pub(super) struct Surroundings {
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// What the journal gave back.
+/// What the journal gave back above the state that the cycle has.
 #[derive(Debug)]
 pub(super) struct Remembered {
+    pub(super) base: Option<Base>,
     pub(super) seals: Vec<Seal>,
     pub(super) blocks: Vec<CommittedBlock>,
     pub(super) torn: Option<TornTail>,
@@ -67,7 +68,8 @@ pub(super) struct Remembered {
 impl Remembered {
     /// The newest committed height.
     pub(super) fn height(&self) -> Height {
-        self.blocks.last().map_or(Height::ZERO, |last| last.block.height())
+        let base = self.base.as_ref().map_or(Height::ZERO, |base| base.checkpoint.height());
+        self.blocks.last().map_or(base, |last| last.block.height())
     }
 }
 
@@ -78,6 +80,8 @@ pub(super) enum Ended {
     Stopped,
     /// Consensus is gone.
     ConsensusGone,
+    /// A certified state cannot be read.
+    Unreadable(Height, RestoreError),
 }
 
 pub(super) struct Control {
@@ -122,7 +126,7 @@ impl Control {
         loop {
             tokio::select! {
                 event = self.around.events.recv() => match event {
-                    Some(event) => self.take(event).await,
+                    Some(event) => if let Err(unreadable) = self.take(event).await { return unreadable },
                     None => return Ended::ConsensusGone,
                 },
                 Some(submission) = self.around.submissions.next() => self.order(submission).await,
@@ -135,16 +139,19 @@ impl Control {
 
     #[tracing::instrument(name = "replay", skip_all, fields(blocks = recovered.blocks.len()))]
     async fn replay(&mut self, recovered: Remembered) {
-        let Remembered { seals, blocks, torn } = recovered;
+        let Remembered { base, seals, blocks, torn } = recovered;
         if let Some(torn) = torn {
             tracing::warn!(?torn, "a torn tail of the journal was cut off");
         }
         seals.into_iter().for_each(|seal| self.cycle.restore(seal));
         self.reporting.resume_after(self.cycle.newest_report(), clock::wall_clock());
         self.replaying = true;
+        self.restored();
+        if let (Some(store), Some(base)) = (&self.around.store, &base) {
+            store.committed.send_replace(base.checkpoint.height());
+        }
         for committed in blocks {
-            self.cycle.commit(&committed.block);
-            self.carry_out().await;
+            self.commit(&committed).await;
         }
         self.replaying = false;
         self.cycle.resubmit_newest_report();
@@ -152,9 +159,9 @@ impl Control {
         self.publish();
     }
 
-    async fn take(&mut self, event: Event) {
+    async fn take(&mut self, event: Event) -> Result<(), Ended> {
         match event {
-            Event::Committed(committed) => self.cycle.commit(&committed.block),
+            Event::Committed(committed) => self.commit(&committed).await,
             Event::Endorsement { from, endorsement } => {
                 if let Err(error) = self.cycle.receive(from, endorsement) {
                     self.board.bad_signature(from, &error, clock::wall_clock());
@@ -164,9 +171,71 @@ impl Control {
                 let endorsements = self.cycle.endorsements();
                 self.request(Request::Remind { to: peer, endorsements }).await;
             }
-            // No state was named, so nothing was compared with it.
-            Event::Stable(_) | Event::Diverged { .. } | Event::Installed { .. } => {}
+            Event::Stable(stable) => {
+                let (replica, state) = (self.name.clone(), stable.checkpoint().state.root());
+                self.tell(ReplicaEvent::Checkpoint { replica, height: stable.height(), state });
+            }
+            Event::Diverged { certified, own } => self.diverge(&certified, own),
+            Event::Installed { checkpoint, snapshot } => self.install(&checkpoint, &snapshot)?,
         }
+        Ok(())
+    }
+
+    /// Folds a block and carries out what it led to; at a checkpoint's height it then names the state.
+    async fn commit(&mut self, committed: &CommittedBlock) {
+        let height = committed.block.height();
+        self.cycle.commit(&committed.block);
+        self.carry_out().await;
+        let interval = self.cycle.state().genesis().parameters.checkpoint_interval;
+        if !height.number().is_multiple_of(interval) {
+            return;
+        }
+        match Snapshot::of(&self.cycle.snapshot()) {
+            Ok(snapshot) => {
+                let note = |seal: &Seal| borsh::to_vec(seal).expect("writing to memory does not fail");
+                let notes = self.cycle.seals().iter().map(note).collect();
+                self.request(Request::Checkpoint { height, snapshot, notes }).await;
+            }
+            Err(error) => {
+                tracing::error!(%height, %error, "there is no checkpoint: the journal is not pruned");
+            }
+        }
+    }
+
+    /// Endorses nothing until the certified state is here.
+    fn diverge(&mut self, certified: &StableCheckpoint, own: SnapshotId) {
+        let (height, certified) = (certified.height(), certified.checkpoint().state.root());
+        let own = own.root();
+        let detail = format!("at height {height} a quorum certified the state {certified}; here it is {own}");
+        tracing::error!(%height, %certified, %own, "this replica's state is not the certified one");
+        self.board.diverged(height, detail.clone(), self.around.me, clock::wall_clock());
+        self.tell(ReplicaEvent::Alarm { replica: self.name.clone(), by: self.name.clone(), detail });
+        self.publish();
+    }
+
+    /// Goes on from a certified state that peers gave.
+    fn install(&mut self, checkpoint: &StableCheckpoint, snapshot: &Snapshot) -> Result<(), Ended> {
+        let (height, state) = (checkpoint.height(), snapshot.id().root());
+        if let Err(error) = self.cycle.install(&snapshot.to_bytes()) {
+            return Err(Ended::Unreadable(height, error));
+        }
+        tracing::info!(%height, %state, "going on from a certified state");
+        self.restored();
+        if let Some(store) = &self.around.store {
+            store.committed.send_replace(height);
+        }
+        self.tell(ReplicaEvent::Installed { replica: self.name.clone(), height, state });
+        self.publish();
+        Ok(())
+    }
+
+    /// Shows and serves what the state says that was read back.
+    fn restored(&mut self) {
+        let state = self.cycle.state();
+        self.board.restored(state);
+        self.around.published.operations(state);
+        self.feed.restart_plans(state.newest_plans().cloned());
+        self.around.feed.send_replace(Arc::new(self.feed.clone()));
     }
 
     /// Does what the clock says: windows whose grace is over are reported, then the cycle's own timers.
@@ -364,11 +433,16 @@ impl Control {
     }
 
     fn publish(&mut self) {
-        self.cycle.hold(match (self.board.has_forgotten(), self.board.snapshot().store.holds_plans) {
-            (true, _) => Hold::Everything,
-            (false, true) => Hold::Plans,
-            (false, false) => Hold::Nothing,
-        });
+        self.cycle.hold(
+            match (
+                self.board.has_forgotten() || self.board.has_diverged(),
+                self.board.snapshot().store.holds_plans,
+            ) {
+                (true, _) => Hold::Everything,
+                (false, true) => Hold::Plans,
+                (false, false) => Hold::Nothing,
+            },
+        );
         let snapshot = self.board.snapshot();
         if *self.around.status.borrow() != *snapshot {
             self.around.status.send_replace(snapshot.clone());

@@ -156,6 +156,24 @@ pub enum ReplicaEvent {
         /// Why, in words.
         why: String,
     },
+    /// A quorum certified this replica's state.
+    Checkpoint {
+        /// The replica.
+        replica: String,
+        /// The height of the block after which it is the state.
+        height: Height,
+        /// The state's root: equal at all replicas.
+        state: Digest,
+    },
+    /// The replica goes on from a state that a quorum certified, which its peers gave it.
+    Installed {
+        /// The replica.
+        replica: String,
+        /// The height of the block after which it is the state.
+        height: Height,
+        /// The state's root.
+        state: Digest,
+    },
     /// Operators should know.
     Alarm {
         /// The replica.
@@ -350,6 +368,12 @@ impl fmt::Display for ReplicaEvent {
             }
             Self::OperatorRequestRefused { replica, operator, why, .. } => {
                 write!(f, "{replica} refused a request of operator {operator}: {why}")
+            }
+            Self::Checkpoint { replica, height, state } => {
+                write!(f, "{replica} checkpoint at height {height}, state {state:?}")
+            }
+            Self::Installed { replica, height, state } => {
+                write!(f, "{replica} goes on from height {height}, state {state:?}, which its peers gave it")
             }
             Self::Alarm { replica, by, detail } => write!(f, "{replica} ALARM about {by}: {detail}"),
         }

@@ -48,13 +48,13 @@ use crate::{
     consensus::{
         Config, ViewTimes,
         journal::{JournalError, SALT_BYTES, Salt},
-        limits::CHECKPOINT_INTERVAL,
-        task::{self, Handles, Opened, Recovered, StartError},
+        task::{self, Base, Handles, Opened, Recovered, StartError},
         transport::{Inbox, Links, LinksConfig, LinksError},
     },
     cycle::{Cycle, CycleConfig},
     execute::feed::Feed,
     knowledge::{
+        fold::RestoreError,
         genesis::{Genesis, GenesisError, Parameters},
         head::Mode,
         root::{GenesisMismatch, RootError, VerifiedRoot},
@@ -150,6 +150,17 @@ pub enum ReplicaError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreStartError),
+    /// A certified state is not one that this program reads.
+    #[error(
+        "the state that a quorum certified at height {height} cannot be read here: {error}; run the version of quorate \
+         that the other replicas run"
+    )]
+    Snapshot {
+        /// The checkpoint's height.
+        height: Height,
+        /// What is wrong with it.
+        error: RestoreError,
+    },
     /// A task ended unasked.
     #[error("the {0} task ended; see the log")]
     TaskEnded(&'static str),
@@ -219,7 +230,8 @@ impl Replica {
         let Membership { root, genesis, me, key } = membership;
         let committee = Arc::new(root.committee().clone());
         let journal = config.data_dir.join("journal");
-        let (opened, remembered) = open_journal(core_config(&committee, me, &key), &journal)?;
+        let (opened, remembered) =
+            open_journal(core_config(&committee, me, &key, &genesis.parameters), &journal)?;
         let operators = root.operators().clone();
         let cycle_config =
             CycleConfig { genesis, committee: Arc::clone(&committee), operators, me, key: key.clone() };
@@ -247,7 +259,7 @@ impl Replica {
         let follows = Follows { journal, consensus: consensus_status.clone(), stop: stopping.clone() };
         let store = start_store(database, &cycle_config, remembered.height(), follows);
         let (store, store_task) = store.map_err(|error| bad_genesis(config, error))?.unzip();
-        let cycle = Cycle::new(cycle_config).map_err(|error| bad_genesis(config, error))?;
+        let cycle = begin_cycle(config, cycle_config, remembered.base.as_ref())?;
         let (published, agent_api, submissions) = Published::new(cycle.state(), feed_receiver);
         let sources = metrics::Sources {
             status: status.clone(),
@@ -300,7 +312,10 @@ impl Replica {
                     Ok(Err(error)) => ReplicaError::Journal(error),
                     Ok(Ok(())) | Err(_) => ReplicaError::TaskEnded("consensus"),
                 })),
-                _ = &mut self.control => return Ok(Some(self.why_control_ended().await)),
+                ended = &mut self.control => return Ok(Some(match ended {
+                    Ok(Ended::Unreadable(height, error)) => ReplicaError::Snapshot { height, error },
+                    Ok(Ended::Stopped | Ended::ConsensusGone) | Err(_) => self.why_control_ended().await,
+                })),
                 _ = &mut self.server => return Ok(Some(ReplicaError::TaskEnded("HTTP server"))),
                 ended = ended(&mut self.store) => return Ok(Some(match ended {
                     Ok(Err(error)) => ReplicaError::Store(error),
@@ -401,23 +416,42 @@ fn start_store(
     Ok(Some((ends, tokio::spawn(task.run(first)))))
 }
 
-fn core_config(committee: &Arc<Committee>, me: ReplicaIndex, key: &SecretKey) -> Config {
+fn core_config(
+    committee: &Arc<Committee>,
+    me: ReplicaIndex,
+    key: &SecretKey,
+    parameters: &Parameters,
+) -> Config {
     Config {
         committee: Arc::clone(committee),
         me,
         key: key.clone(),
         times: ViewTimes::default(),
-        checkpoint_interval: CHECKPOINT_INTERVAL,
+        checkpoint_interval: parameters.checkpoint_interval,
     }
 }
 
 /// Opens the journal and reads the application's notes in it. A replica that cannot read what it signed must not
 /// sign anything else.
 fn open_journal(core: Config, folder: &Path) -> Result<(Opened, Remembered), ReplicaError> {
-    let (opened, Recovered { notes, base: _, blocks, torn }) = task::open(core, folder, random_salt()?)?;
+    let (opened, Recovered { notes, base, blocks, torn }) = task::open(core, folder, random_salt()?)?;
     let seals = notes.iter().map(|note| borsh::from_slice(note)).collect::<Result<_, _>>();
     let seals = seals.map_err(|_| StartError::UnknownRecord { folder: folder.to_owned() })?;
-    Ok((opened, Remembered { seals, blocks, torn }))
+    Ok((opened, Remembered { base, seals, blocks, torn }))
+}
+
+/// The control cycle as the journal's newest checkpoint has it.
+fn begin_cycle(
+    config: &ReplicaConfig,
+    cycle: CycleConfig,
+    base: Option<&Base>,
+) -> Result<Cycle, ReplicaError> {
+    let mut cycle = Cycle::new(cycle).map_err(|error| bad_genesis(config, error))?;
+    if let Some(Base { checkpoint, snapshot }) = base {
+        let unreadable = |error| ReplicaError::Snapshot { height: checkpoint.height(), error };
+        cycle.install(&snapshot.to_bytes()).map_err(unreadable)?;
+    }
+    Ok(cycle)
 }
 
 fn random_salt() -> Result<Salt, ReplicaError> {
@@ -475,6 +509,7 @@ fn first_status(
         quorum: committee.size().quorum(),
         view: Default::default(),
         height: Default::default(),
+        checkpoint: None,
         agreed_time_ms: UnixMillis::ZERO,
         cycle: CycleNumber::ZERO,
         windows: WindowStatus::default(),

@@ -87,8 +87,9 @@ impl Published {
         }
     }
 
-    /// The bindings come before a request's outcome: whoever hears that an agent's key is bound may send its receipts.
-    fn operations(&self, state: &State) {
+    /// Publishes what operators have ordered. The bindings come before a request's outcome: whoever hears that an agent's
+    /// key is bound may send its receipts.
+    pub(super) fn operations(&self, state: &State) {
         if **self.operations.borrow() != *state.operations() {
             self.operations.send_replace(Arc::new(state.operations().clone()));
         }

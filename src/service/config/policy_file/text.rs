@@ -34,6 +34,7 @@ pub(super) struct CycleText {
     pub(super) stale_after: Option<SpanText>,
     pub(super) longest_hold: Option<SpanText>,
     pub(super) series_limit: Option<u32>,
+    pub(super) checkpoint_interval: Option<u64>,
 }
 
 #[derive(Deserialize)]
