@@ -14,7 +14,7 @@ use crate::{
         receipt::{Outcome, Refusal},
         root::VerifiedRoot,
     },
-    types::{Cycle, Digest, Epoch, HeadNumber, Millis, Shard, TargetId, UnixMillis},
+    types::{Cycle, Digest, Epoch, HeadNumber, Millis, Shard, TargetId, UnixMillis, from_strict_json},
 };
 
 /// What the agent was told by hand and trusts.
@@ -229,6 +229,8 @@ pub enum Idle {
     NoHead,
     /// Heads are stale; what is applied stays.
     Stale,
+    /// Heads are stale, and the newest one does not let anything be taken back; what is applied stays.
+    StaleOnHold,
     /// The wall clock is too far from the head's time.
     ClockFault,
     /// The root is not to be trusted any longer.
@@ -254,6 +256,7 @@ impl fmt::Display for Idle {
             Self::Unsettled => "the last change is not settled: the target cannot be read",
             Self::NoHead => "no head yet",
             Self::Stale => "heads are stale: applying nothing new",
+            Self::StaleOnHold => "heads are stale and the newest one holds the target: leaving it as it is",
             Self::ClockFault => "the clock is too far from the quorum's: applying nothing new",
             Self::RootExpired => "the root has expired: applying nothing new",
             Self::NoPlan => "the target has no plan",
@@ -304,7 +307,7 @@ pub fn judge(trust: &Trust, state: &AgentState, now: &Situation<'_>) -> Step {
         return Step::Wait(Idle::Unsettled);
     }
     if now.freshness.is_stale(trust.stale_after, now.monotonic) {
-        return when_stale(state, now.observed);
+        return when_stale(trust, state, now.observed);
     }
     let Some(head) = now.head else { return Step::Wait(Idle::NoHead) };
     if let Some(fault) = clock_fault(trust, head.document(), now.wall) {
@@ -317,7 +320,7 @@ pub fn judge(trust: &Trust, state: &AgentState, now: &Situation<'_>) -> Step {
 }
 
 /// Rule 3: the applied plan's `on_stale` mode.
-fn when_stale(state: &AgentState, observed: Option<DesiredState>) -> Step {
+fn when_stale(trust: &Trust, state: &AgentState, observed: Option<DesiredState>) -> Step {
     let Some(mark) = state.plan() else { return Step::Wait(Idle::Stale) };
     let in_force = match &mark.progress {
         Progress::Done { outcome: Outcome::Applied {} | Outcome::Noop {} } => true,
@@ -331,6 +334,11 @@ fn when_stale(state: &AgentState, observed: Option<DesiredState>) -> Step {
         (OnStale::Hold, _) | (OnStale::Rollback, false) => return Step::Wait(Idle::Stale),
         (OnStale::Rollback, true) => {}
     }
+    // A stop outlasts the silence after it: who stopped the target wants nobody to change it.
+    match newest_mode(trust, state) {
+        Some(Mode::Act) => {}
+        Some(Mode::Hold | Mode::Revoked) | None => return Step::Wait(Idle::StaleOnHold),
+    }
     let plan = Box::new(mark.plan.clone());
     match observed {
         None => Step::Read(plan),
@@ -339,6 +347,12 @@ fn when_stale(state: &AgentState, observed: Option<DesiredState>) -> Step {
         // Somebody who is not cut off has moved the target on since: another agent by a newer plan, or a person.
         Some(_) => Step::Refuse { plan, why: Refusal::Precondition },
     }
+}
+
+/// What the newest admitted head lets an agent do, also after a restart. It was verified when it was admitted.
+fn newest_mode(trust: &Trust, state: &AgentState) -> Option<Mode> {
+    let head: Head = from_strict_json(state.head()?.envelope.unverified_body()).ok()?;
+    entry_of(&head, &trust.target).map(|entry| entry.mode)
 }
 
 /// Rule 4, and the root's own end.

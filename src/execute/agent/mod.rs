@@ -8,8 +8,9 @@
 //!    with other bytes is equivocation: both are kept and the agent stops for good.
 //! 3. *Staleness.* When the number has not risen for `stale_after` on the monotonic clock, nothing new is
 //!    applied and the applied plan's `on_stale` mode holds: `hold` keeps what is applied; `rollback` gives the
-//!    target the certified rollback, but only out of the plan's desired state (compare-and-set), so that an agent
-//!    that is cut off never undoes what came later. Fresh heads put a plan in force again that was taken back.
+//!    target the certified rollback, but only while the newest admitted head says `act`, because a stopped target
+//!    is changed by nobody, and only out of the plan's desired state (compare-and-set), so that an agent that is
+//!    cut off never undoes what came later. Fresh heads put a plan in force again that was taken back.
 //! 4. *Clock.* A wall clock further than the tolerance from the head's time is a fault: nothing new.
 //! 5. *Sequence.* The head's entry against the newest plan that was taken up: lower is refused, equal with
 //!    another digest is equivocation, equal and settled needs nothing.

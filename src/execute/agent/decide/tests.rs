@@ -42,6 +42,7 @@ fn fresh_state() -> AgentState {
 /// A state in which this plan was taken up and is so far.
 fn state_with(plan: &Plan, progress: Progress) -> AgentState {
     let mut state = fresh_state();
+    state.raise_head(&certified_head(&head_of(6, Mode::Act, plan)));
     let account =
         Account { outcome: Outcome::Applied {}, before: slots(3), after: slots(6), at: UnixMillis::ZERO };
     state.conclude(certified_plan(plan), progress, account, &agent_key());
@@ -207,6 +208,25 @@ fn rule_3_a_stale_head_takes_an_applied_plan_back_only_when_the_plan_says_so() {
     let reverted = Progress::Done { outcome: Outcome::Reverted {} };
     for progress in [refused, reverted, Progress::Interrupted {}, Progress::RolledBack {}] {
         assert_eq!(late(state_with(&plan(), progress)).step(), Step::Wait(Idle::Stale));
+    }
+}
+
+#[test]
+fn rule_3_a_target_that_the_newest_head_holds_is_left_as_it_is_while_heads_are_stale() {
+    let back = Step::Apply { plan: Box::new(certified_plan(&plan())), before: slots(6), aim: Aim::Rollback };
+    for (mode, expected) in [
+        (Mode::Hold, Step::Wait(Idle::StaleOnHold)),
+        (Mode::Revoked, Step::Wait(Idle::StaleOnHold)),
+        (Mode::Act, back),
+    ] {
+        let mut state = state_with(&plan(), applied());
+        state.raise_head(&certified_head(&head(8, mode)));
+        // The same after a restart, before any head has come.
+        for head in [Some(head(8, mode)), None] {
+            let (state, observed) = (state.clone(), Some(slots(6)));
+            let late = Case { state, head, observed, monotonic: Millis::new(30_001), ..case() };
+            assert_eq!(late.step(), expected, "{mode:?}");
+        }
     }
 }
 
