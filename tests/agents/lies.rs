@@ -11,7 +11,7 @@ use std::{
 };
 
 use quorate::{
-    execute::agent::{Aim, Trust},
+    execute::agent::{Aim, Attempt, Trust},
     knowledge::{
         certified::Certified,
         plan::{DesiredState, Plan},
@@ -61,7 +61,7 @@ impl Actuator for Target {
         Ok(self.is().0)
     }
 
-    async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim, _: Attempt) -> Result<(), ActuatorError> {
         *self.state.lock().expect("nobody panics while holding it") = aim.of(plan.document());
         self.sets.fetch_add(1, Ordering::SeqCst);
         Ok(())

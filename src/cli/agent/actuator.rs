@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     cli::Failure,
-    execute::agent::Aim,
+    execute::agent::{Aim, Attempt},
     knowledge::{
         certified::Certified,
         plan::{DesiredState, Plan},
@@ -270,12 +270,12 @@ impl Actuator for Chosen {
         }
     }
 
-    async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim, attempt: Attempt) -> Result<(), ActuatorError> {
         match self {
-            Self::Exec(exec) => exec.set(plan, aim).await,
-            Self::Http(http) => http.set(plan, aim).await,
-            Self::Airflow(airflow) => airflow.set(plan, aim).await,
-            Self::WorkerPool(pool) => pool.set(plan, aim).await,
+            Self::Exec(exec) => exec.set(plan, aim, attempt).await,
+            Self::Http(http) => http.set(plan, aim, attempt).await,
+            Self::Airflow(airflow) => airflow.set(plan, aim, attempt).await,
+            Self::WorkerPool(pool) => pool.set(plan, aim, attempt).await,
         }
     }
 }

@@ -30,5 +30,5 @@ pub use decide::{
 };
 pub(super) use decide::{entry_of, keeps_limits, times_in_order};
 pub use state::{
-    Account, AgentState, Aim, Equivocation, HeadMark, PlanMark, Progress, Settlement, StateError,
+    Account, AgentState, Aim, Attempt, Equivocation, HeadMark, PlanMark, Progress, Settlement, StateError,
 };

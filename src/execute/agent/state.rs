@@ -4,6 +4,7 @@
 //! Invariant: marks only rise, and the plan in the state has been verified, also after it was read back.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 use crate::{
     knowledge::{
@@ -98,6 +99,40 @@ pub enum Progress {
     RolledBack {},
 }
 
+/// How often a plan was put in force: once, and once more each time that fresh heads put it in force again after
+/// it had been taken back. What repeats one change has the same number as the change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Attempt(u32);
+
+impl Attempt {
+    /// The first one.
+    pub const FIRST: Self = Self(1);
+
+    /// A file without a number is of the first one.
+    const fn is_first(&self) -> bool {
+        self.0 == Self::FIRST.0
+    }
+
+    /// The one after it; it saturates.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl Default for Attempt {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The plan with the highest sequence number that was taken up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanMark {
@@ -105,6 +140,8 @@ pub struct PlanMark {
     pub plan: Certified<Plan>,
     /// How far it is.
     pub progress: Progress,
+    /// How often it was put in force.
+    pub attempt: Attempt,
 }
 
 /// Two certified documents that contradict each other: proof that more replicas than the committee bears
@@ -206,6 +243,8 @@ struct StateRecord {
 struct PlanRecord {
     envelope: Envelope,
     progress: Progress,
+    #[serde(default, skip_serializing_if = "Attempt::is_first")]
+    attempt: Attempt,
 }
 
 impl AgentState {
@@ -235,7 +274,7 @@ impl AgentState {
         }
         let verified = |plan: PlanRecord| {
             let verified = Certified::verify_envelope(plan.envelope, committee)?;
-            Ok::<_, StateError>(PlanMark { plan: verified, progress: plan.progress })
+            Ok::<_, StateError>(PlanMark { plan: verified, progress: plan.progress, attempt: plan.attempt })
         };
         Ok(Self {
             cluster: record.cluster,
@@ -263,6 +302,7 @@ impl AgentState {
             plan: self.plan.as_ref().map(|mark| PlanRecord {
                 envelope: mark.plan.envelope().clone(),
                 progress: mark.progress.clone(),
+                attempt: mark.attempt,
             }),
             receipts: self.receipts,
             refused_documents: self.refused_documents,
@@ -325,7 +365,17 @@ impl AgentState {
 
     /// Takes a plan up: the target is about to be set. To be durable before it is.
     pub fn begin(&mut self, plan: Certified<Plan>, before: DesiredState, aim: Aim) {
-        self.plan = Some(PlanMark { plan, progress: Progress::Applying { before, aim } });
+        self.mark_plan(plan, Progress::Applying { before, aim });
+    }
+
+    fn mark_plan(&mut self, plan: Certified<Plan>, progress: Progress) {
+        let known = self.plan.as_ref().filter(|mark| mark.plan.digest() == plan.digest());
+        let attempt = match known {
+            None => Attempt::FIRST,
+            Some(PlanMark { progress: Progress::RolledBack {}, attempt, .. }) => attempt.next(),
+            Some(PlanMark { attempt, .. }) => *attempt,
+        };
+        self.plan = Some(PlanMark { plan, progress, attempt });
     }
 
     /// Notes that the target was left as it was: a plan that was being applied is judged anew, and one that
@@ -365,14 +415,26 @@ impl AgentState {
             refused_documents: self.refused_documents,
         };
         self.refused_documents = 0;
-        self.plan = Some(PlanMark { plan, progress });
-        let body = receipt.to_bytes();
-        let signature = key.sign(&pae(RECEIPT_TYPE, &body));
+        self.mark_plan(plan, progress);
         if self.outbox.len() == RECEIPTS_KEPT {
             self.outbox.remove(0);
         }
-        self.outbox.push(Envelope::new(RECEIPT_TYPE, body, vec![(key.public().id(), signature)]));
+        self.outbox.push(signed(receipt.to_bytes(), key));
         self.outbox.last().expect("one was just put in")
+    }
+
+    /// Signs the receipts that wait with this key, where another one has signed: after a rotation replicas refuse
+    /// the old key, and one refused receipt holds up all newer ones. Returns whether there were any.
+    pub fn sign_outbox(&mut self, key: &SecretKey) -> bool {
+        let id = key.public().id();
+        let mut changed = false;
+        for envelope in &mut self.outbox {
+            if !matches!(envelope.signatures(), [(signer, _)] if *signer == id) {
+                *envelope = signed(envelope.unverified_body().to_vec(), key);
+                changed = true;
+            }
+        }
+        changed
     }
 
     /// Notes that replicas have accepted the oldest receipt.
@@ -381,6 +443,11 @@ impl AgentState {
             self.outbox.remove(0);
         }
     }
+}
+
+fn signed(receipt: Vec<u8>, key: &SecretKey) -> Envelope {
+    let signature = key.sign(&pae(RECEIPT_TYPE, &receipt));
+    Envelope::new(RECEIPT_TYPE, receipt, vec![(key.public().id(), signature)])
 }
 
 /// What a receipt tells of a plan beyond the plan itself.
@@ -398,7 +465,9 @@ pub struct Account {
 
 #[cfg(test)]
 mod tests {
-    use super::{Account, AgentState, Aim, Equivocation, Progress, RECEIPTS_KEPT, Settlement, StateError};
+    use super::{
+        Account, AgentState, Aim, Attempt, Equivocation, Progress, RECEIPTS_KEPT, Settlement, StateError,
+    };
     use crate::{
         knowledge::{
             fixtures::{agent_key, certified_head, certified_plan, committee, head, plan, target},
@@ -406,7 +475,7 @@ mod tests {
             plan::DesiredState,
             receipt::{Outcome, VerifiedReceipt},
         },
-        types::{Digest, TargetId, UnixMillis},
+        types::{Digest, SecretKey, TargetId, UnixMillis},
     };
 
     const SLOTS: fn(u32) -> DesiredState = |slots| DesiredState::Slots { slots };
@@ -514,6 +583,54 @@ mod tests {
         let newest = state.outbox().last().expect("it is full").to_json();
         let newest = VerifiedReceipt::verify(&newest, &agent_key().public(), committee().cluster());
         assert_eq!(newest.map(|newest| newest.receipt().counter), Ok(RECEIPTS_KEPT as u64 + 3));
+    }
+
+    #[test]
+    fn receipts_that_wait_are_signed_anew_when_the_key_has_changed() {
+        let mut state = new();
+        let receipts = [conclude(&mut state), conclude(&mut state)].map(|signed| signed.receipt().clone());
+        let before = state.clone();
+        assert!(!state.sign_outbox(&agent_key()));
+        assert_eq!(state, before);
+        let rotated = SecretKey::from_seed(&[77; 32]);
+        assert!(state.sign_outbox(&rotated));
+        let waiting = state.outbox().iter().map(|envelope| {
+            let verified =
+                VerifiedReceipt::verify(&envelope.to_json(), &rotated.public(), committee().cluster());
+            verified.expect("the new key has signed").receipt().clone()
+        });
+        assert_eq!(waiting.collect::<Vec<_>>(), receipts);
+    }
+
+    #[test]
+    fn an_attempt_lasts_until_a_plan_that_was_taken_back_is_in_force_again() {
+        let done = || Progress::Done { outcome: Outcome::Applied {} };
+        let settle = |state: &mut AgentState, progress| {
+            state.conclude(certified_plan(&plan()), progress, account(), &agent_key());
+        };
+        let attempt = |state: &AgentState| state.plan().map(|mark| mark.attempt);
+        let (first, second) = (Some(Attempt::FIRST), Some(Attempt::FIRST.next()));
+        let again: [fn(&mut AgentState); 2] = [
+            |state| state.begin(certified_plan(&plan()), SLOTS(3), Aim::Desired),
+            // The target was there already, so that nothing is to be set before the next rollback.
+            |state| drop(conclude(state)),
+        ];
+        for again in again {
+            let mut state = new();
+            for _ in 0..2 {
+                state.begin(certified_plan(&plan()), SLOTS(3), Aim::Desired);
+                assert_eq!(attempt(&state), first);
+                state.left_unchanged();
+            }
+            settle(&mut state, done());
+            state.begin(certified_plan(&plan()), SLOTS(6), Aim::Rollback);
+            settle(&mut state, Progress::RolledBack {});
+            assert_eq!(attempt(&state), first);
+            again(&mut state);
+            assert_eq!(attempt(&state), second);
+            let read = AgentState::from_bytes(&state.to_bytes(), &committee(), &target());
+            assert_eq!(read.as_ref().map(attempt), Ok(second));
+        }
     }
 
     #[test]

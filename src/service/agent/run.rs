@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     execute::agent::{
-        Account, AgentState, Aim, Equivocation, Freshness, HeadRefusal, Idle, Progress, Settlement,
+        Account, AgentState, Aim, Attempt, Equivocation, Freshness, HeadRefusal, Idle, Progress, Settlement,
         Situation, Step, Trust, admit_head, judge, newest_head,
     },
     knowledge::{
@@ -122,7 +122,8 @@ struct Told {
 }
 
 impl<A: Actuator> Agent<A> {
-    /// Takes the state folder and keeps the root.
+    /// Takes the state folder and keeps the root. Receipts that wait are signed with the given key, whichever key
+    /// signed them first.
     ///
     /// # Errors
     /// [`AgentError`] when the state cannot be used.
@@ -132,7 +133,10 @@ impl<A: Actuator> Agent<A> {
         events: mpsc::Sender<Event>,
     ) -> Result<Self, AgentError> {
         let AgentSettings { trust, key, replicas, state_folder, envelopes_folder } = settings;
-        let (file, state) = StateFile::open(&state_folder, trust.root.committee(), &trust.target)?;
+        let (file, mut state) = StateFile::open(&state_folder, trust.root.committee(), &trust.target)?;
+        if state.sign_outbox(&key) {
+            file.save(&state)?;
+        }
         if let Some(folder) = &envelopes_folder {
             std::fs::create_dir_all(folder)
                 .map_err(|source| AgentError::Envelopes { path: folder.clone(), source })?;
@@ -157,6 +161,9 @@ impl<A: Actuator> Agent<A> {
             told: Told::default(),
         };
         agent.keep("root.json", agent.trust.root.envelope())?;
+        if let Some(newest) = agent.state.outbox().last() {
+            agent.keep("receipt.json", newest)?;
+        }
         Ok(agent)
     }
 
@@ -347,7 +354,8 @@ impl<A: Actuator> Agent<A> {
         let (seq, state) = (plan.document().seq, aim.of(plan.document()));
         self.state.begin(plan.clone(), before, aim);
         self.file.save(&self.state)?;
-        match self.actuator.set(&plan, aim).await {
+        let attempt = self.state.plan().map_or(Attempt::FIRST, |mark| mark.attempt);
+        match self.actuator.set(&plan, aim, attempt).await {
             Ok(()) => self.tell(Event::Applied { seq, before, state }).await?,
             Err(error) => self.tell(Event::TargetFailed { seq, error: chain(&error) }).await?,
         }

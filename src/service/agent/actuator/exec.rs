@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Actuator, ActuatorError};
 use crate::{
-    execute::agent::Aim,
+    execute::agent::{Aim, Attempt},
     knowledge::{
         certified::Certified,
         plan::{DesiredState, Plan},
@@ -86,7 +86,7 @@ impl Actuator for Exec {
         })
     }
 
-    async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim, _: Attempt) -> Result<(), ActuatorError> {
         let verb = match aim {
             Aim::Desired => "apply",
             Aim::Rollback | Aim::Revert => "rollback",
@@ -134,7 +134,7 @@ fn kill_group(group: Option<u32>) {
 mod tests {
     use super::{Actuator as _, ActuatorError, Exec};
     use crate::{
-        execute::agent::Aim,
+        execute::agent::{Aim, Attempt},
         knowledge::{
             fixtures::{certified_plan, plan},
             plan::DesiredState,
@@ -160,7 +160,7 @@ mod tests {
         let exec = shell(script, folder.path(), LONG);
         assert_eq!(exec.read(&plan()).await.expect("it says one"), DesiredState::Slots { slots: 6 });
         for (aim, verb) in [(Aim::Desired, "apply"), (Aim::Rollback, "rollback"), (Aim::Revert, "rollback")] {
-            exec.set(&certified_plan(&plan()), aim).await.expect("it succeeds");
+            exec.set(&certified_plan(&plan()), aim, Attempt::FIRST).await.expect("it succeeds");
             let path = folder.path().join(verb);
             assert_eq!(std::fs::read(&path).expect("it was called"), plan().to_bytes());
             std::fs::remove_file(&path).expect("it is there");
@@ -189,7 +189,7 @@ mod tests {
     async fn a_command_that_neither_reads_nor_stops_writing_is_survived() {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let deaf = shell("exec <&-; head -c 1000000 /dev/zero; exit 0", folder.path(), LONG);
-        deaf.set(&certified_plan(&plan()), Aim::Desired).await.expect("it succeeds");
+        deaf.set(&certified_plan(&plan()), Aim::Desired, Attempt::FIRST).await.expect("it succeeds");
     }
 
     #[tokio::test]

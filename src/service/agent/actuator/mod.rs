@@ -20,7 +20,7 @@ use std::future::Future;
 use axum::http::StatusCode;
 
 use crate::{
-    execute::agent::Aim,
+    execute::agent::{Aim, Attempt},
     knowledge::{
         certified::Certified,
         plan::{DesiredState, Limits, Plan},
@@ -34,10 +34,14 @@ pub trait Actuator: Send + Sync {
     /// The state that the target is in now, in the kind that the plan speaks of.
     fn read(&self, plan: &Plan) -> impl Future<Output = Result<DesiredState, ActuatorError>> + Send;
 
-    /// Gives the target the state that the plan has for this aim. Doing it twice is doing it once. Whether it
-    /// worked is told by reading, not by this answer.
-    fn set(&self, plan: &Certified<Plan>, aim: Aim)
-    -> impl Future<Output = Result<(), ActuatorError>> + Send;
+    /// Gives the target the state that the plan has for this aim. Doing it twice is doing it once, and the attempt
+    /// tells a repetition from the same change made anew. Whether it worked is told by reading, not by this answer.
+    fn set(
+        &self,
+        plan: &Certified<Plan>,
+        aim: Aim,
+        attempt: Attempt,
+    ) -> impl Future<Output = Result<(), ActuatorError>> + Send;
 }
 
 /// Why the target could not be read or set.

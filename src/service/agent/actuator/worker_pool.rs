@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{Actuator, ActuatorError};
 use crate::{
-    execute::agent::Aim,
+    execute::agent::{Aim, Attempt},
     knowledge::{
         certified::Certified,
         plan::{DesiredState, Limits, Plan},
@@ -145,7 +145,7 @@ impl Actuator for WorkerPool {
         }
     }
 
-    async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim, _: Attempt) -> Result<(), ActuatorError> {
         let (answer, answered) = oneshot::channel();
         let request = Request::Set(aim.of(plan.document()), answer);
         self.requests.send(request).await.map_err(|_| ended())?;
@@ -283,7 +283,7 @@ async fn export(client: HttpClient, address: String, request: ExportMetricsServi
 mod tests {
     use super::{Actuator as _, ExportMetricsServiceRequest, WorkerPool, WorkerPoolSettings};
     use crate::{
-        execute::agent::Aim,
+        execute::agent::{Aim, Attempt},
         knowledge::{
             fixtures::{certified_plan, plan, target},
             plan::{DesiredState, Limits, Plan, Preconditions},
@@ -315,11 +315,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let pool = WorkerPool::start(settings(folder.path())).expect("it is new");
         assert_eq!(pool.read(&plan()).await.expect("it runs"), slots(3));
-        pool.set(&certified_plan(&plan()), Aim::Desired).await.expect("it runs");
+        pool.set(&certified_plan(&plan()), Aim::Desired, Attempt::FIRST).await.expect("it runs");
         assert_eq!(pool.read(&plan()).await.expect("it runs"), slots(6));
         let again = WorkerPool::start(settings(folder.path())).expect("its file is whole");
         assert_eq!(again.read(&plan()).await.expect("it runs"), slots(6));
-        again.set(&certified_plan(&plan()), Aim::Rollback).await.expect("it runs");
+        again.set(&certified_plan(&plan()), Aim::Rollback, Attempt::FIRST).await.expect("it runs");
         assert_eq!(again.read(&plan()).await.expect("it runs"), slots(3));
     }
 
@@ -335,10 +335,10 @@ mod tests {
             ..plan()
         };
         assert_eq!(pool.read(&pause).await.expect("it runs"), DesiredState::Running {});
-        pool.set(&certified_plan(&pause), Aim::Desired).await.expect("it runs");
+        pool.set(&certified_plan(&pause), Aim::Desired, Attempt::FIRST).await.expect("it runs");
         assert_eq!(pool.read(&pause).await.expect("it runs"), DesiredState::Paused {});
         assert_eq!(pool.read(&plan()).await.expect("it runs"), slots(3));
-        pool.set(&certified_plan(&pause), Aim::Rollback).await.expect("it runs");
+        pool.set(&certified_plan(&pause), Aim::Rollback, Attempt::FIRST).await.expect("it runs");
         assert_eq!(pool.read(&pause).await.expect("it runs"), DesiredState::Running {});
     }
 
@@ -371,7 +371,7 @@ mod tests {
             seen = gauges(&exports.recv().await.expect("it exports"));
         }
         assert_eq!(seen.get("worker_pool.slots"), Some(&3));
-        pool.set(&certified_plan(&plan()), Aim::Desired).await.expect("it runs");
+        pool.set(&certified_plan(&plan()), Aim::Desired, Attempt::FIRST).await.expect("it runs");
         while seen.get("worker_pool.running") != Some(&6) {
             seen = gauges(&exports.recv().await.expect("it exports"));
         }

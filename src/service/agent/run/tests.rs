@@ -15,7 +15,7 @@ use tokio::{
 use super::{Agent, AgentError, AgentSettings};
 use crate::{
     execute::{
-        agent::{Aim, Equivocation, Idle, Trust},
+        agent::{Account, Aim, Attempt, Equivocation, Idle, Progress, Trust},
         feed::Feed,
     },
     knowledge::{
@@ -40,7 +40,7 @@ use crate::{
         clock::wall_clock,
         http_client::HttpClient,
     },
-    types::{Cycle, Millis, Shard, UnixMillis},
+    types::{Cycle, Millis, SecretKey, Shard, UnixMillis},
 };
 
 fn slots(slots: u32) -> DesiredState {
@@ -66,12 +66,13 @@ fn head_of_today(number: u64, mode: Mode, plan: &Plan) -> Head {
 #[derive(Clone)]
 struct Target {
     state: Arc<Mutex<DesiredState>>,
+    changes: Arc<Mutex<Vec<(Aim, Attempt)>>>,
     lands: fn(DesiredState, Aim) -> Option<DesiredState>,
 }
 
 impl Target {
     fn new(state: DesiredState, lands: fn(DesiredState, Aim) -> Option<DesiredState>) -> Self {
-        Self { state: Arc::new(Mutex::new(state)), lands }
+        Self { state: Arc::new(Mutex::new(state)), changes: Arc::default(), lands }
     }
 
     fn obedient(state: DesiredState) -> Self {
@@ -88,7 +89,8 @@ impl Actuator for Target {
         Ok(self.state())
     }
 
-    async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim, attempt: Attempt) -> Result<(), ActuatorError> {
+        self.changes.lock().expect("no test panics while it holds this").push((aim, attempt));
         let landed = (self.lands)(aim.of(plan.document()), aim);
         let landed = landed.ok_or_else(|| ActuatorError::Pool("it refuses".to_owned()))?;
         *self.state.lock().expect("no test panics while it holds this") = landed;
@@ -331,6 +333,9 @@ async fn one_replica_alone_moves_nothing_and_stale_heads_take_the_plan_back() {
     }
     assert_eq!(target.state(), slots(6));
     agent.stop().await;
+    let first = Attempt::FIRST;
+    let changes = target.changes.lock().expect("no test panics while it holds this");
+    assert_eq!(*changes, [(Aim::Desired, first), (Aim::Rollback, first), (Aim::Desired, first.next())]);
 }
 
 #[tokio::test]
@@ -528,6 +533,61 @@ async fn a_plan_that_holds_stays_in_force_while_heads_are_stale_and_after() {
     agent.wait_for(idle(Idle::UpToDate)).await;
     assert_eq!(target.state(), slots(6));
     assert_eq!(cluster.receipt().await.outcome, Outcome::Applied {});
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_target_is_left_as_it_is_by_an_agent_that_is_cut_off() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let target = Target::obedient(slots(3));
+    let plan = plan_of_today();
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    assert_eq!(cluster.receipt().await.outcome, Outcome::Applied {});
+    agent.stop().await;
+
+    // It has heard of the stop, and then of nothing any more.
+    cluster.kill();
+    {
+        let opened = StateFile::open(&folder.path().join("state"), &committee(), &self::target());
+        let (file, mut state) = opened.expect("the agent has ended");
+        assert!(state.raise_head(&certified_head(&head_of_today(9, Mode::Hold, &plan))));
+        file.save(&state).expect("the folder is writable");
+    }
+    let mut agent = start(settings(&cluster.addresses, folder.path(), Millis::from_secs(1)), &target);
+    let on_hold = |event: &Event| {
+        let is_held = matches!(event, Event::Idle { why } if *why == Idle::StaleOnHold.to_string());
+        (is_held || matches!(event, Event::TakenBack { .. })).then_some(is_held)
+    };
+    assert!(agent.wait_for(on_hold).await);
+    assert_eq!(target.state(), slots(6));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn receipts_that_an_older_key_signed_reach_the_quorum_under_the_agents_new_key() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let (target, plan) = (Target::obedient(slots(3)), plan_of_today());
+    let older = Plan { seq: Cycle::new(36), ..plan.clone() };
+    {
+        let state_folder = folder.path().join("state");
+        let (file, mut state) =
+            StateFile::open(&state_folder, &committee(), &self::target()).expect("it is new");
+        let account =
+            Account { outcome: Outcome::Noop {}, before: slots(3), after: slots(3), at: wall_clock() };
+        let progress = Progress::Done { outcome: Outcome::Noop {} };
+        let unbound = SecretKey::from_seed(&[77; 32]);
+        state.conclude(certified_plan(&older), progress, account, &unbound);
+        file.save(&state).expect("the folder is writable");
+    }
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let mut agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    let (waited, newer) = (cluster.newest_receipt(1).await, cluster.newest_receipt(2).await);
+    assert_eq!((waited.seq, waited.outcome), (Cycle::new(36), Outcome::Noop {}));
+    assert_eq!((newer.seq, newer.outcome), (Cycle::new(37), Outcome::Applied {}));
+    agent.wait_for(|event| matches!(event, Event::ReceiptSent { .. }).then_some(())).await;
     agent.stop().await;
 }
 

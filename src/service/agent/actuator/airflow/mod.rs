@@ -28,7 +28,7 @@ use serde_json::json;
 use self::api::Api;
 use super::{Actuator, ActuatorError, SecretSource, http::percent_encoded, kind};
 use crate::{
-    execute::agent::Aim,
+    execute::agent::{Aim, Attempt},
     knowledge::{
         certified::Certified,
         genesis::MOST_RETRIES,
@@ -295,7 +295,7 @@ impl Actuator for Airflow {
         }
     }
 
-    async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim, _: Attempt) -> Result<(), ActuatorError> {
         let document = plan.document();
         match (aim.of(document), &self.target) {
             (DesiredState::Slots { slots }, AirflowTarget::Pool(name)) => self.set_slots(name, slots).await,

@@ -24,7 +24,7 @@ use self::{
 };
 use super::{Actuator, ActuatorError, advice, kind, said};
 use crate::{
-    execute::agent::Aim,
+    execute::agent::{Aim, Attempt},
     knowledge::{
         certified::Certified,
         plan::{DesiredState, Plan},
@@ -130,14 +130,14 @@ impl Actuator for Http {
         }
     }
 
-    async fn set(&self, plan: &Certified<Plan>, aim: Aim) -> Result<(), ActuatorError> {
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim, attempt: Attempt) -> Result<(), ActuatorError> {
         let state = aim.of(plan.document());
         let mut words = words(plan.document(), plan.digest());
         let way = match aim {
             Aim::Desired => "desired",
             Aim::Rollback | Aim::Revert => "rollback",
         };
-        words.insert(Word::Key, format!("{}-{way}", plan.digest()));
+        words.insert(Word::Key, format!("{}-{attempt}-{way}", plan.digest()));
         let request = match (state, &self.file.target) {
             (DesiredState::Slots { slots }, Described::Pool { set, .. }) => {
                 words.insert(Word::Slots, slots.to_string());

@@ -9,7 +9,7 @@ use super::{
     Http, HttpFile,
 };
 use crate::{
-    execute::agent::Aim,
+    execute::agent::{Aim, Attempt},
     knowledge::{
         fixtures::{certified_plan, plan},
         plan::{DesiredState, Limits, Plan, Preconditions},
@@ -121,25 +121,28 @@ async fn a_pool_is_read_and_set_by_the_files_requests() {
     let (server, folder) = (RecordedAirflow::start().await, folder());
     let http = http(POOL, &server.url, folder.path());
     assert_eq!(http.read(&plan()).await.expect("it answers"), slots(3));
-    http.set(&certified_plan(&plan()), Aim::Desired).await.expect("it takes it");
+    http.set(&certified_plan(&plan()), Aim::Desired, Attempt::FIRST).await.expect("it takes it");
     assert_eq!(http.read(&plan()).await.expect("it answers"), slots(6));
-    http.set(&certified_plan(&plan()), Aim::Rollback).await.expect("it takes it");
+    http.set(&certified_plan(&plan()), Aim::Rollback, Attempt::FIRST).await.expect("it takes it");
     assert_eq!(http.read(&plan()).await.expect("it answers"), slots(3));
 }
 
 #[tokio::test]
-async fn a_key_that_was_used_counts_as_done_and_the_way_back_has_another() {
+async fn a_key_that_was_used_counts_as_done_and_the_way_back_and_the_next_attempt_have_others() {
     let (server, folder) = (RecordedAirflow::start().await, folder());
     let http = http(BY_RUN, &server.url, folder.path());
     for _ in 0..2 {
-        http.set(&certified_plan(&plan()), Aim::Desired).await.expect("done now or before");
+        http.set(&certified_plan(&plan()), Aim::Desired, Attempt::FIRST).await.expect("done now or before");
     }
     assert_eq!(server.engine().slots["extract_pool"], 6);
     assert_eq!(server.engine().runs.len(), 1, "the second request met a 409");
-    http.set(&certified_plan(&plan()), Aim::Rollback).await.expect("it takes it");
+    http.set(&certified_plan(&plan()), Aim::Rollback, Attempt::FIRST).await.expect("it takes it");
     assert_eq!(http.read(&plan()).await.expect("it answers"), slots(3));
     let digest = certified_plan(&plan()).digest();
-    assert_eq!(server.engine().runs, [format!("{digest}-desired"), format!("{digest}-rollback")]);
+    http.set(&certified_plan(&plan()), Aim::Desired, Attempt::FIRST.next()).await.expect("it takes it");
+    assert_eq!(http.read(&plan()).await.expect("it answers"), slots(6), "it is made a second time");
+    let keys = ["1-desired", "1-rollback", "2-desired"].map(|change| format!("{digest}-{change}"));
+    assert_eq!(server.engine().runs, keys);
     let last = server.asked().into_iter().rfind(|asked| asked.starts_with("POST")).expect("it was asked");
     assert!(last.contains(&format!("{} plan 37", plan().target)), "{last}");
 }
@@ -148,8 +151,8 @@ async fn a_key_that_was_used_counts_as_done_and_the_way_back_has_another() {
 async fn without_done_the_same_conflict_is_a_refusal() {
     let (server, folder) = (RecordedAirflow::start().await, folder());
     let http = http(&BY_RUN.replace("done = [409]", ""), &server.url, folder.path());
-    http.set(&certified_plan(&plan()), Aim::Desired).await.expect("it is new");
-    match http.set(&certified_plan(&plan()), Aim::Desired).await {
+    http.set(&certified_plan(&plan()), Aim::Desired, Attempt::FIRST).await.expect("it is new");
+    match http.set(&certified_plan(&plan()), Aim::Desired, Attempt::FIRST).await {
         Err(ActuatorError::EngineRefused { status: StatusCode::CONFLICT, .. }) => {}
         other => panic!("{other:?}"),
     }
@@ -162,13 +165,13 @@ async fn a_switch_is_paused_and_resumed() {
     for text in [SWITCH, &by_one] {
         let http = http(text, &server.url, folder.path());
         assert_eq!(http.read(&pause_plan()).await.expect("it answers"), DesiredState::Running {});
-        http.set(&certified_plan(&pause_plan()), Aim::Desired).await.expect("it takes it");
+        http.set(&certified_plan(&pause_plan()), Aim::Desired, Attempt::FIRST).await.expect("it takes it");
         assert_eq!(http.read(&pause_plan()).await.expect("it answers"), DesiredState::Paused {});
-        http.set(&certified_plan(&pause_plan()), Aim::Rollback).await.expect("it takes it");
+        http.set(&certified_plan(&pause_plan()), Aim::Rollback, Attempt::FIRST).await.expect("it takes it");
         assert_eq!(http.read(&pause_plan()).await.expect("it answers"), DesiredState::Running {});
         let error = http.read(&plan()).await.expect_err("it is no pool").to_string();
         assert!(error.contains("a pool's slots") && error.contains("a switch ([state] paused)"), "{error}");
-        http.set(&certified_plan(&plan()), Aim::Desired).await.expect_err("it is no pool");
+        http.set(&certified_plan(&plan()), Aim::Desired, Attempt::FIRST).await.expect_err("it is no pool");
     }
 }
 
