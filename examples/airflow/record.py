@@ -122,10 +122,25 @@ def record(lab: Lab) -> list:
     # Runs that were started by hand have no logical date, so a window of dates passes them by.
     note("clear_by_window_finds_none", "POST", clear,
          {"dry_run": True, "only_failed": True, "start_date": "2026-01-01T00:00:00Z", "reset_dag_runs": True})
+    tried = asked | {"dry_run": True, "include_downstream": True}
+    note("clear_dry_run", "POST", clear, tried | {"task_ids": ["fetch"]})
+    note("clear_dry_run_of_no_task", "POST", clear, tried | {"task_ids": ["none"]})
     lab.call("PATCH", "/api/v2/variables/source_is_broken?update_mask=value",
              {"key": "source_is_broken", "value": "no"})
-    note("clear", "POST", clear, asked | {"dry_run": False})
+    note("clear", "POST", clear, asked | {"dry_run": False, "task_ids": ["fetch", "store"]})
     note("failed_after_clear", "GET", f"{failed}&limit=100")
+
+    # One index of a mapped task, in a run that was stopped by hand.
+    burst = "/api/v2/dags/burst_fanout"
+    lab.call("PATCH", f"{burst}?update_mask=is_paused", {"is_paused": False})
+    run = {"logical_date": None, "dag_run_id": "manual__burst", "conf": {"n": 3, "seconds": 600}}
+    lab.call("POST", f"{burst}/dagRuns", run)
+    crunching = f"{burst}/dagRuns/manual__burst/taskInstances?task_id=crunch&state="
+    lab.until("three tasks run", lambda: lab.call("GET", f"{crunching}running")["total_entries"] == 3)
+    lab.call("PATCH", f"{burst}/dagRuns/manual__burst?update_mask=state", {"state": "failed"})
+    lab.until("three tasks failed", lambda: lab.call("GET", f"{crunching}failed")["total_entries"] == 3)
+    note("clear_dry_run_of_one_index", "POST", f"{burst}/clearTaskInstances",
+         tried | {"dag_run_id": "manual__burst", "task_ids": [["crunch", 1]]})
     return recorder.lines
 
 

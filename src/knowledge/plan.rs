@@ -171,7 +171,7 @@ pub enum Limits {
     Switch {},
     /// The bounds of a retry.
     Tasks {
-        /// The most failed tasks that one plan may tell to run again.
+        /// The most tasks that one plan may tell to run again: failed ones, and those that wait for them.
         most: u32,
         /// How long ago they may have failed, counted from the plan's issue.
         within: Millis,

@@ -192,7 +192,7 @@ pub enum TargetKind {
     },
     /// Tasks that can be told to run again after they failed.
     Tasks {
-        /// The most tasks that one plan may tell to run again.
+        /// The most tasks that one plan may tell to run again: failed ones, and those that wait for them.
         most: u32,
         /// How long ago they may have failed.
         within: Millis,

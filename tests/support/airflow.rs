@@ -33,8 +33,10 @@ pub(crate) struct Engine {
     pub(crate) slots: BTreeMap<&'static str, i64>,
     pub(crate) include_deferred: bool,
     pub(crate) is_paused: bool,
-    /// DAG runs with failed tasks.
+    /// DAG runs whose task `fetch` failed, so that `store` waits for it.
     pub(crate) failed: Vec<&'static str>,
+    /// DAG runs in which a task `older` failed long before.
+    pub(crate) older: Vec<&'static str>,
     pub(crate) runs: Vec<String>,
     /// Every request as `METHOD /path?query body`, without logins.
     pub(crate) asked: Vec<String>,
@@ -63,6 +65,7 @@ impl RecordedAirflow {
             include_deferred: false,
             is_paused: false,
             failed: vec!["manual__one", "manual__two"],
+            older: Vec::new(),
             runs: Vec::new(),
             asked: Vec::new(),
             logins: 0,
@@ -282,16 +285,27 @@ async fn tasks(
         return server.answer("failed_dag_missing");
     }
     assert_eq!(query.get("state").map(String::as_str), Some("failed"), "{query:?}");
-    let failed = server.engine().failed.clone();
+    let engine = server.engine();
+    let (failed, older) = (engine.failed.clone(), engine.older.clone());
+    drop(engine);
     // Times of one form are in the order of their texts.
     let is_in = |task: &Value| {
         let ended = task["end_date"].as_str().unwrap_or_default();
-        failed.iter().any(|run| task["dag_run_id"] == *run)
+        let runs = if task["task_id"] == "older" { &older } else { &failed };
+        runs.iter().any(|run| task["dag_run_id"] == *run)
             && query.get("end_date_gt").is_none_or(|from| ended > from.as_str())
             && query.get("end_date_lte").is_none_or(|to| ended <= to.as_str())
     };
     server.answer_with("failed", |answer| {
         let tasks = answer["task_instances"].as_array_mut().expect("it is a list");
+        let older = tasks.iter().map(|task| {
+            let mut task = task.clone();
+            task["task_id"] = "older".into();
+            task["end_date"] = "2025-11-20T12:00:00.000000Z".into();
+            task
+        });
+        let older: Vec<Value> = older.collect();
+        tasks.extend(older);
         tasks.retain(is_in);
         let total = tasks.len();
         tasks.truncate(query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(50));
@@ -317,10 +331,38 @@ async fn clear(
     if !["manual__one", "manual__two"].contains(&run) {
         return server.answer("clear_run_missing");
     }
+    // A run without named tasks is cleared of all its failures.
+    let named = |task: &str| body["task_ids"].as_array().is_none_or(|tasks| tasks.contains(&task.into()));
+    let with_downstream = body["include_downstream"] == json!(true);
+    let mut engine = server.engine();
+    let (is_failed, is_older) = (engine.failed.contains(&run), engine.older.contains(&run));
+    let cleared: Vec<&str> = [
+        ("fetch", is_failed && named("fetch")),
+        ("store", is_failed && (named("store") || (with_downstream && named("fetch")))),
+        ("older", is_older && named("older")),
+    ]
+    .into_iter()
+    .filter_map(|(task, is_cleared)| is_cleared.then_some(task))
+    .collect();
     // `dry_run` is true unless the request says otherwise.
-    if body["dry_run"] != json!(false) {
-        return server.answer("clear_without_dry_run");
+    let is_dry = body["dry_run"] != json!(false);
+    if !is_dry {
+        engine.failed.retain(|failed| *failed != run || !cleared.contains(&"fetch"));
+        engine.older.retain(|older| *older != run || !cleared.contains(&"older"));
     }
-    server.engine().failed.retain(|failed| *failed != run);
-    server.answer("clear")
+    drop(engine);
+    server.answer_with(if is_dry { "clear_dry_run" } else { "clear" }, |answer| {
+        let tasks = answer["task_instances"].as_array_mut().expect("it is a list");
+        let one = tasks.first().expect("it is not empty").clone();
+        *tasks = cleared
+            .iter()
+            .map(|task| {
+                let mut one = one.clone();
+                one["task_id"] = (*task).into();
+                one["dag_run_id"] = run.into();
+                one
+            })
+            .collect();
+        answer["total_entries"] = cleared.len().into();
+    })
 }

@@ -14,16 +14,18 @@
 //! 6. Clearing tasks has `dry_run` true unless the request says otherwise, and then answers 200 and does nothing.
 //! 7. Clearing by a window of dates passes runs by that were started by hand: they have no logical date. So failed
 //!    tasks are looked up by when they ended, and cleared run by run.
+//! 8. Clearing a run clears all its failed tasks, whenever they failed, so tasks are named: by id, or by id and index
+//!    where they are mapped. A dry run tells what waits for them.
 //!
 //! Invariant: a request that the engine did not authenticate is repeated once with a new token, never more.
 
 mod api;
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use axum::http::Method;
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use self::api::Api;
 use super::{Actuator, ActuatorError, SecretSource, http::percent_encoded, kind};
@@ -201,7 +203,7 @@ impl Airflow {
     }
 
     /// Tasks that failed in the span, oldest first: one page of them, and how many there are.
-    async fn failed(&self, id: &str, span: Span) -> Result<FailedAnswer, ActuatorError> {
+    async fn failed(&self, id: &str, span: Span) -> Result<TasksAnswer, ActuatorError> {
         let path = format!(
             "/api/v2/dags/{}/dagRuns/~/taskInstances?state=failed&end_date_gt={}&end_date_lte={}\
              &order_by=end_date&limit={MOST_RETRIES}",
@@ -214,22 +216,40 @@ impl Airflow {
             .await
     }
 
+    /// Clears the tasks that failed in the span and what waits for them, at most so many together, or none. Only what
+    /// a dry run has named is cleared: a run may hold older failures, which are no business of this plan.
     async fn retry(&self, id: &str, span: Span, most: u32) -> Result<(), ActuatorError> {
-        let failed = self.failed(id, span).await?;
-        if failed.total_entries > u64::from(most) {
-            let doing = format!("retry the failed tasks of DAG {id} of Airflow");
-            return Err(ActuatorError::TooMany { doing, found: failed.total_entries, most });
+        let doing = format!("retry the failed tasks of DAG {id} of Airflow");
+        let failed = self.failed(id, span).await?.complete(&doing, most)?;
+        let mut runs: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+        for task in &failed {
+            runs.entry(&task.dag_run_id).or_default().push(task.marker());
         }
-        let runs: BTreeSet<&str> =
-            failed.task_instances.iter().map(|task| task.dag_run_id.as_str()).collect();
-        let path = format!("/api/v2/dags/{}/clearTaskInstances", percent_encoded(id));
-        for run in runs {
-            let doing = format!("clear the failed tasks of run {run} of DAG {id} of Airflow");
-            let body =
-                json!({ "dry_run": false, "only_failed": true, "dag_run_id": run, "reset_dag_runs": true });
-            self.api.call::<IgnoredAny>(&doing, Method::POST, &path, Some(&body)).await?;
+        let (mut found, mut planned) = (0, Vec::new());
+        for (run, tasks) in runs {
+            let mut body = clearing(run, &tasks);
+            body["dry_run"] = true.into();
+            body["include_downstream"] = true.into();
+            let tasks = self.clear(id, run, &body).await?.complete(&doing, most)?;
+            found += tasks.len() as u64;
+            planned.push((run, tasks.iter().map(FailedTask::marker).collect::<Vec<_>>()));
+        }
+        if found > u64::from(most) {
+            return Err(ActuatorError::TooMany { doing, found, most });
+        }
+        for (run, tasks) in planned {
+            // Somebody else may have cleared them since; without a task Airflow would refuse the request.
+            if !tasks.is_empty() {
+                self.clear(id, run, &clearing(run, &tasks)).await?;
+            }
         }
         Ok(())
+    }
+
+    async fn clear(&self, id: &str, run: &str, body: &Value) -> Result<TasksAnswer, ActuatorError> {
+        let path = format!("/api/v2/dags/{}/clearTaskInstances", percent_encoded(id));
+        let doing = format!("clear failed tasks of run {run} of DAG {id} of Airflow");
+        self.api.call(&doing, Method::POST, &path, Some(body)).await
     }
 
     fn other_kind(&self, plan: &Plan) -> ActuatorError {
@@ -244,16 +264,48 @@ struct Span {
     until: UnixMillis,
 }
 
+/// The request that clears these tasks of a run, where they failed or wait for one that did.
+fn clearing(run: &str, tasks: &[Value]) -> Value {
+    json!({
+        "dry_run": false, "only_failed": true, "dag_run_id": run, "reset_dag_runs": true, "task_ids": tasks
+    })
+}
+
 /// What is used of a list of task instances.
 #[derive(Debug, Deserialize)]
-struct FailedAnswer {
+struct TasksAnswer {
     task_instances: Vec<FailedTask>,
     total_entries: u64,
+}
+
+impl TasksAnswer {
+    /// All of them, when there are at most so many.
+    fn complete(self, doing: &str, most: u32) -> Result<Vec<FailedTask>, ActuatorError> {
+        let Self { task_instances, total_entries: found } = self;
+        let doing = || doing.to_owned();
+        if found > u64::from(most) {
+            Err(ActuatorError::TooMany { doing: doing(), found, most })
+        } else if found == task_instances.len() as u64 {
+            Ok(task_instances)
+        } else {
+            let problem = format!("of {found} tasks it names {}", task_instances.len());
+            Err(ActuatorError::WrongAnswer { doing: doing(), problem })
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
 struct FailedTask {
     dag_run_id: String,
+    task_id: String,
+    map_index: i64,
+}
+
+impl FailedTask {
+    /// How a request names it. A task that is not mapped has the index -1 and is named by its id alone.
+    fn marker(&self) -> Value {
+        if self.map_index < 0 { json!(self.task_id) } else { json!([self.task_id, self.map_index]) }
+    }
 }
 
 /// What is used of a pool.

@@ -13,7 +13,7 @@ use super::{
     Airflow, AirflowLogin, AirflowSettings, AirflowSettingsError, AirflowTarget,
 };
 use crate::{
-    execute::agent::Aim,
+    execute::agent::{Aim, Attempt},
     knowledge::{
         fixtures::{certified_plan, plan},
         plan::{DesiredState, Limits, Plan, Preconditions},
@@ -91,7 +91,7 @@ fn slots(slots: u32) -> DesiredState {
 async fn a_pool_gets_its_slots_by_the_calls_that_were_recorded() {
     let (airflow, server, _folder) = started(pool("extract_pool")).await;
     assert_eq!(airflow.read(&slots_plan()).await.expect("it answers"), slots(3));
-    airflow.set(&certified_plan(&slots_plan()), Aim::Desired).await.expect("it takes it");
+    airflow.set(&certified_plan(&slots_plan()), Aim::Desired, Attempt::FIRST).await.expect("it takes it");
     assert_eq!(airflow.read(&slots_plan()).await.expect("it answers"), slots(6));
     assert_eq!(
         server.asked(),
@@ -102,7 +102,7 @@ async fn a_pool_gets_its_slots_by_the_calls_that_were_recorded() {
             "GET /api/v2/pools/extract_pool",
         ]
     );
-    airflow.set(&certified_plan(&slots_plan()), Aim::Rollback).await.expect("it takes it");
+    airflow.set(&certified_plan(&slots_plan()), Aim::Rollback, Attempt::FIRST).await.expect("it takes it");
     assert_eq!(server.engine().slots["extract_pool"], 3);
     assert_eq!(server.engine().logins, 1);
 }
@@ -111,7 +111,7 @@ async fn a_pool_gets_its_slots_by_the_calls_that_were_recorded() {
 async fn a_pool_keeps_its_own_include_deferred() {
     let (airflow, server, _folder) = started(pool("extract_pool")).await;
     server.engine().include_deferred = true;
-    airflow.set(&certified_plan(&slots_plan()), Aim::Desired).await.expect("it takes it");
+    airflow.set(&certified_plan(&slots_plan()), Aim::Desired, Attempt::FIRST).await.expect("it takes it");
     assert!(server.asked().last().expect("it was asked").contains(r#""include_deferred":true"#));
     assert!(server.engine().include_deferred);
 }
@@ -119,7 +119,7 @@ async fn a_pool_keeps_its_own_include_deferred() {
 #[tokio::test]
 async fn the_default_pool_takes_the_short_form() {
     let (airflow, server, _folder) = started(pool("default_pool")).await;
-    airflow.set(&certified_plan(&slots_plan()), Aim::Desired).await.expect("it takes it");
+    airflow.set(&certified_plan(&slots_plan()), Aim::Desired, Attempt::FIRST).await.expect("it takes it");
     assert_eq!(server.asked(), [r#"PATCH /api/v2/pools/default_pool?update_mask=slots {"slots":6}"#]);
     assert_eq!(airflow.read(&slots_plan()).await.expect("it answers"), slots(6));
 }
@@ -128,9 +128,9 @@ async fn the_default_pool_takes_the_short_form() {
 async fn a_dag_is_paused_and_unpaused() {
     let (airflow, server, _folder) = started(dag("flaky_ingest")).await;
     assert_eq!(airflow.read(&pause_plan()).await.expect("it answers"), DesiredState::Running {});
-    airflow.set(&certified_plan(&pause_plan()), Aim::Desired).await.expect("it takes it");
+    airflow.set(&certified_plan(&pause_plan()), Aim::Desired, Attempt::FIRST).await.expect("it takes it");
     assert_eq!(airflow.read(&pause_plan()).await.expect("it answers"), DesiredState::Paused {});
-    airflow.set(&certified_plan(&pause_plan()), Aim::Rollback).await.expect("it takes it");
+    airflow.set(&certified_plan(&pause_plan()), Aim::Rollback, Attempt::FIRST).await.expect("it takes it");
     assert_eq!(airflow.read(&pause_plan()).await.expect("it answers"), DesiredState::Running {});
     let patches: Vec<String> =
         server.asked().into_iter().filter(|asked| asked.starts_with("PATCH")).collect();
@@ -143,12 +143,25 @@ async fn a_dag_is_paused_and_unpaused() {
     );
 }
 
+/// The requests to clear tasks since the last look: whether it is a dry run, the run, and the tasks.
+fn clearings(asked: &[String]) -> Vec<(bool, String, String)> {
+    let clearing = |asked: &String| {
+        let body = asked.strip_prefix("POST /api/v2/dags/flaky_ingest/clearTaskInstances ")?;
+        let body: serde_json::Value = serde_json::from_str(body).expect("it is JSON");
+        assert_eq!((&body["only_failed"], &body["reset_dag_runs"]), (&true.into(), &true.into()), "{body}");
+        assert_eq!(body["include_downstream"] == true, body["dry_run"] == true, "{body}");
+        let text = |field: &str| body[field].to_string().replace('"', "");
+        Some((body["dry_run"] == true, text("dag_run_id"), text("task_ids")))
+    };
+    asked.iter().filter_map(clearing).collect()
+}
+
 #[tokio::test]
-async fn failed_tasks_are_cleared_run_by_run_and_nothing_takes_that_back() {
+async fn failed_tasks_are_cleared_run_by_run_as_a_dry_run_named_them_and_nothing_takes_that_back() {
     let (airflow, server, _folder) = started(AirflowTarget::FailedTasks("flaky_ingest".to_owned())).await;
-    let plan = retry_plan(2);
+    let plan = retry_plan(4);
     assert_eq!(airflow.read(&plan).await.expect("it answers"), plan.preconditions.state);
-    airflow.set(&certified_plan(&plan), Aim::Desired).await.expect("it takes it");
+    airflow.set(&certified_plan(&plan), Aim::Desired, Attempt::FIRST).await.expect("it takes it");
     assert_eq!(airflow.read(&plan).await.expect("it answers"), plan.desired);
     let asked = server.asked();
     assert_eq!(
@@ -156,29 +169,56 @@ async fn failed_tasks_are_cleared_run_by_run_and_nothing_takes_that_back() {
         "GET /api/v2/dags/flaky_ingest/dagRuns/~/taskInstances?end_date_gt=1970-01-01T00:00:00.001Z\
          &end_date_lte=2096-10-02T07:06:40.000Z&limit=100&order_by=end_date&state=failed"
     );
-    let cleared: Vec<&String> = asked.iter().filter(|asked| asked.starts_with("POST")).collect();
+    let row = |is_dry, run: &str, tasks: &str| (is_dry, run.to_owned(), tasks.to_owned());
     assert_eq!(
-        cleared,
-        ["manual__one", "manual__two"].map(|run| format!(
-            "POST /api/v2/dags/flaky_ingest/clearTaskInstances {{\"dag_run_id\":\"{run}\",\"dry_run\":false,\
-             \"only_failed\":true,\"reset_dag_runs\":true}}"
-        )).iter().collect::<Vec<_>>()
+        clearings(&asked),
+        [
+            row(true, "manual__one", "[fetch]"),
+            row(true, "manual__two", "[fetch]"),
+            row(false, "manual__one", "[fetch,store]"),
+            row(false, "manual__two", "[fetch,store]"),
+        ]
     );
-    airflow.set(&certified_plan(&plan), Aim::Desired).await.expect("once more clears nothing more");
-    airflow.set(&certified_plan(&plan), Aim::Rollback).await.expect("there is nothing to do");
+    airflow
+        .set(&certified_plan(&plan), Aim::Desired, Attempt::FIRST)
+        .await
+        .expect("once more clears nothing more");
+    airflow.set(&certified_plan(&plan), Aim::Rollback, Attempt::FIRST).await.expect("there is nothing to do");
     assert!(server.asked().iter().all(|asked| asked.starts_with("GET")));
 }
 
 #[tokio::test]
-async fn more_failures_than_the_plan_allows_and_failures_of_another_time_are_left_alone() {
+async fn what_failed_in_the_same_run_before_the_plans_span_is_left_as_it_is() {
     let (airflow, server, _folder) = started(AirflowTarget::FailedTasks("flaky_ingest".to_owned())).await;
-    let error = airflow.set(&certified_plan(&retry_plan(1)), Aim::Desired).await.expect_err("there are two");
-    assert!(error.to_string().contains("2 is more than the 1 that the plan allows; next:"), "{error}");
+    server.engine().failed = vec!["manual__one"];
+    server.engine().older = vec!["manual__one"];
+    let after = UnixMillis::new(1_790_000_000_000);
+    let DesiredState::Retried { until, .. } = retry_plan(2).desired else { panic!("it is a retry") };
+    let plan = Plan { desired: DesiredState::Retried { after, until }, ..retry_plan(2) };
+    airflow.set(&certified_plan(&plan), Aim::Desired, Attempt::FIRST).await.expect("there are two");
+    assert_eq!(server.engine().failed, Vec::<&str>::new());
+    assert_eq!(server.engine().older, ["manual__one"]);
+    let row = |is_dry, tasks: &str| (is_dry, "manual__one".to_owned(), tasks.to_owned());
+    assert_eq!(clearings(&server.asked()), [row(true, "[fetch]"), row(false, "[fetch,store]")]);
+}
+
+#[tokio::test]
+async fn more_tasks_than_the_plan_allows_and_failures_of_another_time_are_left_alone() {
+    let (airflow, server, _folder) = started(AirflowTarget::FailedTasks("flaky_ingest".to_owned())).await;
+    // Two have failed, in two runs; with what waits for them there are four.
+    for (most, told) in
+        [(1, "2 is more than the 1"), (2, "4 is more than the 2"), (3, "4 is more than the 3")]
+    {
+        let plan = certified_plan(&retry_plan(most));
+        let error = airflow.set(&plan, Aim::Desired, Attempt::FIRST).await.expect_err(told).to_string();
+        assert!(error.contains(&format!("{told} that the plan allows; next:")), "{error}");
+        assert!(clearings(&server.asked()).iter().all(|(is_dry, ..)| *is_dry), "most {most}");
+    }
     assert_eq!(server.engine().failed.len(), 2);
     let (after, until) = (UnixMillis::new(1), UnixMillis::new(1_000_000_000_000));
     let early = Plan { desired: DesiredState::Retried { after, until }, ..retry_plan(20) };
     assert_eq!(airflow.read(&early).await.expect("it answers"), early.desired);
-    airflow.set(&certified_plan(&early), Aim::Desired).await.expect("there is nothing to do");
+    airflow.set(&certified_plan(&early), Aim::Desired, Attempt::FIRST).await.expect("there is nothing to do");
     assert_eq!(server.engine().failed.len(), 2);
     airflow.read(&pause_plan()).await.expect_err("these are no switch");
 }
@@ -242,14 +282,14 @@ async fn what_airflow_refuses_is_told_with_what_to_do_and_changes_nothing() {
         let airflow = actuator(target, &right);
         let error = airflow.read(&plan).await.expect_err("it is refused").to_string();
         assert!(error.contains(doing) && error.contains(said), "{error}");
-        airflow.set(&certified_plan(&plan), Aim::Desired).await.expect_err("it is refused");
+        airflow.set(&certified_plan(&plan), Aim::Desired, Attempt::FIRST).await.expect_err("it is refused");
     }
     server.engine().slots.insert("extract_pool", -1);
     let unlimited = actuator(pool("extract_pool"), &right).read(&slots_plan()).await;
     let error = unlimited.expect_err("-1 is no number of slots").to_string();
     assert!(error.contains("-1 slots, which means no limit; next:"), "{error}");
     actuator(pool("extract_pool"), &right)
-        .set(&certified_plan(&slots_plan()), Aim::Desired)
+        .set(&certified_plan(&slots_plan()), Aim::Desired, Attempt::FIRST)
         .await
         .expect_err("no limit is not replaced by one");
 
