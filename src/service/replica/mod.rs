@@ -31,7 +31,7 @@ use tokio::{
 use self::{
     control::{Control, Ended, Remembered, Surroundings},
     published::Published,
-    storing::{Follows, StoreConfig, StoreEnds, StoreTask, connect_first},
+    storing::{Follows, JournalFound, StoreConfig, StoreEnds, StoreTask, connect_first},
 };
 use super::{
     api::{self, AgentApi},
@@ -61,7 +61,7 @@ use crate::{
         store::{StoreIdentity, Writer},
     },
     monitor::{self, Monitor, MonitorParameters, door::DoorCounters, task::MonitorHandle},
-    types::{Committee, Cycle as CycleNumber, Digest, Height, ReplicaIndex, SecretKey, UnixMillis, View},
+    types::{Committee, Cycle as CycleNumber, Digest, Height, ReplicaIndex, SecretKey, UnixMillis},
 };
 
 pub use event::ReplicaEvent;
@@ -236,7 +236,8 @@ impl Replica {
         let cycle_config =
             CycleConfig { genesis, committee: Arc::clone(&committee), operators, me, key: key.clone() };
         // Before anything is signed: the database may know that the journal is not the one that signed.
-        let database = reach_database(config, &cycle_config, opened.signed_view()).await?;
+        let found = JournalFound { signed: opened.signed_view(), height: remembered.height() };
+        let database = reach_database(config, &cycle_config, found).await?;
         let genesis = &cycle_config.genesis;
         let peers_listener = http_server::listen(config.listen).await?;
         let entrance = Entrance::open(&config.entrance, config.http)?;
@@ -468,7 +469,7 @@ fn bad_genesis(config: &ReplicaConfig, error: GenesisError) -> ReplicaError {
 async fn reach_database(
     config: &ReplicaConfig,
     cycle: &CycleConfig,
-    journal_signed: View,
+    found: JournalFound,
 ) -> Result<Option<Database>, StoreStartError> {
     let Some(url) = config.database.clone() else { return Ok(None) };
     let (cluster, epoch) = (cycle.committee.cluster(), cycle.committee.epoch());
@@ -478,7 +479,7 @@ async fn reach_database(
         window: cycle.genesis.parameters.window,
         keep_days: config.database_keep_days,
         journal: config.data_dir.join("journal"),
-        journal_signed,
+        found,
     };
     let first = connect_first(&store).await?;
     Ok(Some((store, first)))

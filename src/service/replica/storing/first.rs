@@ -6,7 +6,7 @@
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use crate::{
-    knowledge::store::{ConnectError, StoreIdentity, StoreTrouble, Writer},
+    knowledge::store::{AppliedHeight, ConnectError, StoreIdentity, StoreTrouble, Writer},
     service::{clock::Stopwatch, config::DatabaseUrl},
     types::{Height, Millis, View},
 };
@@ -35,8 +35,17 @@ pub(in crate::service::replica) struct StoreConfig {
     pub(in crate::service::replica) keep_days: NonZeroU32,
     /// Where the journal lies, for messages.
     pub(in crate::service::replica) journal: PathBuf,
-    /// The newest view in which the journal, as it was found at the start, holds a signature.
-    pub(in crate::service::replica) journal_signed: View,
+    /// What the journal held at the start.
+    pub(in crate::service::replica) found: JournalFound,
+}
+
+/// What the journal held at the start, before this process signed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::service::replica) struct JournalFound {
+    /// The newest view in which it holds a signature.
+    pub(in crate::service::replica) signed: View,
+    /// The height of its newest committed block.
+    pub(in crate::service::replica) height: Height,
 }
 
 /// Why a replica does not start with its database, or ends because of it.
@@ -52,7 +61,7 @@ pub enum StoreStartError {
     #[error(
         "the journal in {} was lost or is an older copy, so this replica does not vote: its database knows of \
          signatures up to view {database} and of blocks up to height {height}, the journal of signatures up to \
-         view {journal}", folder.display()
+         view {journal} and of blocks up to height {journal_height}", folder.display()
     )]
     JournalLost {
         /// The journal's folder.
@@ -63,6 +72,8 @@ pub enum StoreStartError {
         height: Height,
         /// The newest view in which the journal holds a signature.
         journal: View,
+        /// The newest height that it holds.
+        journal_height: Height,
     },
 }
 
@@ -73,20 +84,30 @@ impl StoreConfig {
         Writer::connect(self.url.reveal(), self.identity, self.window, &process).await
     }
 
-    /// Compares what was signed before this process began. A database that was made before it kept the view
-    /// tells only that something was signed.
+    /// Compares the journal with what the database knows of this replica.
     pub(super) fn check_journal(&self, writer: &Writer) -> Result<(), StoreStartError> {
-        let (applied, journal) = (writer.applied(), self.journal_signed);
-        let has_no_view = applied.signed_view == View::ZERO && applied.height > Height::ZERO;
-        if applied.signed_view > journal || (has_no_view && journal == View::ZERO) {
-            return Err(StoreStartError::JournalLost {
-                folder: self.journal.clone(),
-                database: applied.signed_view,
-                height: applied.height,
-                journal,
-            });
+        let applied = writer.applied();
+        if !self.found.is_lost(&applied) {
+            return Ok(());
         }
-        Ok(())
+        Err(StoreStartError::JournalLost {
+            folder: self.journal.clone(),
+            database: applied.signed_view,
+            height: applied.height,
+            journal: self.found.signed,
+            journal_height: self.found.height,
+        })
+    }
+}
+
+impl JournalFound {
+    /// Whether the database proves that there was a journal with more signatures. It does when it knows of a later
+    /// one. When it knows of none, it was made before it kept the view, or nothing was signed until its newest
+    /// block: then only a journal without anything, where there were blocks, is a lost one. Blocks alone prove
+    /// nothing: the newest ones may be lost with a machine, unflushed, and no signature with them.
+    fn is_lost(self, applied: &AppliedHeight) -> bool {
+        let is_empty = self.signed == View::ZERO && self.height == Height::ZERO;
+        applied.signed_view > self.signed || (is_empty && applied.height > Height::ZERO)
     }
 }
 
@@ -125,6 +146,42 @@ async fn connect_unless_refused(config: &StoreConfig) -> Result<Option<Writer>, 
             | StoreTrouble::Refused
             | StoreTrouble::Diverged
             | StoreTrouble::Faulty => return Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::JournalFound;
+    use crate::{
+        knowledge::store::AppliedHeight,
+        types::{Digest, Height, UnixMillis, View},
+    };
+
+    #[test]
+    fn a_journal_is_lost_when_a_signature_is_missing_or_nothing_is_there_at_all() {
+        // What the journal holds, what the database does: view and height.
+        let rows = [
+            ((0, 0), (0, 0), false, "both are new"),
+            ((0, 0), (0, 5), true, "there were blocks, and the journal is as new"),
+            ((0, 0), (7, 5), true, "there were signatures"),
+            ((0, 5), (0, 5), false, "blocks were stored before the first signature"),
+            ((0, 3), (0, 5), false, "the newest blocks were not flushed"),
+            ((0, 5), (7, 5), true, "the signatures are gone"),
+            ((6, 5), (7, 5), true, "an older copy"),
+            ((7, 3), (7, 5), false, "the newest blocks were not flushed"),
+            ((9, 8), (7, 5), false, "the database lags"),
+            ((9, 0), (0, 5), false, "signed before any block was committed here"),
+        ];
+        for ((signed, height), (signed_view, stored), expected, why) in rows {
+            let found = JournalFound { signed: View::new(signed), height: Height::new(height) };
+            let applied = AppliedHeight {
+                height: Height::new(stored),
+                digest: Digest::ZERO,
+                agreed_time: UnixMillis::ZERO,
+                signed_view: View::new(signed_view),
+            };
+            assert_eq!(found.is_lost(&applied), expected, "{why}: {found:?}, {applied:?}");
         }
     }
 }

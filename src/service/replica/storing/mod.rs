@@ -12,6 +12,6 @@ mod progress;
 mod task;
 
 pub use first::StoreStartError;
-pub(super) use first::{StoreConfig, connect_first};
+pub(super) use first::{JournalFound, StoreConfig, connect_first};
 pub(super) use progress::StoreProgress;
 pub(super) use task::{Follows, StoreEnds, StoreTask};
