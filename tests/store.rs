@@ -766,6 +766,34 @@ async fn rows_of_the_earlier_tables_are_still_there_after_the_upgrade() {
     }
     let mut writer = open(&url, identity()).await.expect("it is upgraded");
     for (table, before) in tables.iter().zip(before) {
+#[tokio::test]
+async fn a_days_table_that_was_detached_and_not_dropped_goes_and_its_day_takes_rows_again() {
+    let (mut writer, _, url) = fresh_store().await;
+    let keep = NonZeroU32::new(30).expect("thirty");
+    writer.apply(&block(1, vec![Change::TimeMoved(MIDNIGHT)]), SIGNED).await.expect("it is next");
+    writer.sweep(keep, MIDNIGHT).await.expect("nobody is in the way");
+    assert_eq!(writer.drop_leftovers().await.expect("nobody is in the way").dropped, 0);
+    let mut other = PgConnection::connect(&url).await.expect("the server answers");
+    sqlx::raw_sql("ALTER TABLE readings DETACH PARTITION readings_20261120")
+        .execute(&mut other)
+        .await
+        .expect("nobody is in the way");
+    let next = block(2, vec![Change::WindowClosed(closed_window(MIDNIGHT, 1))]);
+    writer.apply(&next, SIGNED).await.expect_err("the day has no table that takes its rows");
+
+    writer.close().await;
+    let mut writer = open(&url, identity()).await.expect("the other connection is gone");
+    // Somebody looks at the table itself: it is left for the next time.
+    let mut reading = other.begin().await.expect("the server answers");
+    sqlx::query("SELECT * FROM readings_20261120").execute(&mut *reading).await.expect("it answers");
+    let refused = writer.drop_leftovers().await.expect_err("the table is being read");
+    assert_eq!(refused.trouble(), StoreTrouble::Locked, "{refused:?}");
+    reading.rollback().await.expect("the server answers");
+    assert_eq!(writer.sweep(keep, MIDNIGHT).await.expect("nobody is in the way").dropped, 1);
+    assert_eq!(writer.apply(&next, SIGNED).await.expect("it is next"), ApplyOutcome::Applied);
+    assert!(partitions(&url).await.contains(&"readings_20261120".to_owned()));
+}
+
         assert!(!before.is_empty(), "{table} has rows to lose");
         assert_eq!(rows_of(&url, table).await, before, "{table}");
     }

@@ -3,6 +3,9 @@
 //! A day is counted by agreed time, never by a clock, so that a database that is rebuilt from the journal ends
 //! with the same days. Invariant: nobody who reads or writes other days waits: a day is detached concurrently,
 //! and what cannot be had within the session's lock timeout is left for the next time.
+//!
+//! A day's table that is detached takes no rows and keeps its name from the one that would: it is a leftover of a
+//! sweep whose last step failed, and is dropped however young it is.
 
 use sqlx::AssertSqlSafe;
 use std::num::NonZeroU32;
@@ -13,13 +16,16 @@ use super::{
     error::{ApplyError, StatementError},
     values::time_ms,
 };
-use crate::types::UnixMillis;
+use crate::types::{Millis, UnixMillis};
 
 /// How many days after agreed time's own have their partitions already: one, so that midnight finds them there.
 pub const AHEAD_DAYS: u32 = 1;
 
 /// How many tables one sweep drops at most, so that blocks wait for milliseconds, also after a long pause.
 const TABLES_PER_SWEEP: i64 = 8;
+
+/// Days are cut in UTC and have no leap seconds.
+const DAY: Millis = Millis::from_secs(86_400);
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +53,20 @@ impl Writer {
     #[tracing::instrument(name = "sweep days", skip_all)]
     pub async fn sweep(&mut self, keep_days: NonZeroU32, now: UnixMillis) -> Result<Swept, ApplyError> {
         in_time(self.make_days(now)).await?;
-        let old = in_time(self.old_tables(keep_days, now)).await?;
+        self.drop_before(now.minus(DAY.times(u64::from(keep_days.get())))).await
+    }
+
+    /// Drops tables that an earlier sweep has detached, or half detached, and no more: blocks may need their days,
+    /// when more days are kept than before or an older backup is caught up.
+    ///
+    /// # Errors
+    /// As [`Self::sweep`].
+    pub async fn drop_leftovers(&mut self) -> Result<Swept, ApplyError> {
+        self.drop_before(UnixMillis::ZERO).await
+    }
+
+    async fn drop_before(&mut self, day: UnixMillis) -> Result<Swept, ApplyError> {
+        let old = in_time(self.tables_to_drop(day)).await?;
         let has_more = i64::try_from(old.len()).is_ok_and(|count| count == TABLES_PER_SWEEP);
         let mut dropped = 0;
         for table in old {
@@ -70,12 +89,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The oldest days' tables, also those that an interrupted sweep has left half detached.
-    async fn old_tables(
-        &mut self,
-        keep_days: NonZeroU32,
-        now: UnixMillis,
-    ) -> Result<Vec<OldTable>, StatementError> {
+    /// The oldest tables of the days before the day of a time, and leftovers of any day.
+    async fn tables_to_drop(&mut self, day: UnixMillis) -> Result<Vec<OldTable>, StatementError> {
         sqlx::query_as!(
             OldTable,
             r#"SELECT c.relname AS "name!", p.relname AS "parent?",
@@ -85,11 +100,10 @@ impl Writer {
                LEFT JOIN pg_class p ON p.oid = i.inhparent
                WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
                    AND c.relname ~ '^(merged_windows|window_values|readings|findings)_[0-9]{8}$'
-                   AND right(c.relname, 8) < to_char(
-                       (from_unix_ms($1) - $2::bigint * interval '24 hours') AT TIME ZONE 'UTC', 'YYYYMMDD')
-               ORDER BY right(c.relname, 8), c.relname LIMIT $3"#,
-            time_ms(now),
-            i64::from(keep_days.get()),
+                   AND (p.oid IS NULL OR i.inhdetachpending
+                        OR right(c.relname, 8) < to_char(from_unix_ms($1) AT TIME ZONE 'UTC', 'YYYYMMDD'))
+               ORDER BY right(c.relname, 8), c.relname LIMIT $2"#,
+            time_ms(day),
             TABLES_PER_SWEEP,
         )
         .fetch_all(&mut self.connection)

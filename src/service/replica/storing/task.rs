@@ -22,7 +22,7 @@ use crate::{
         certified::Certified,
         genesis::GenesisError,
         head::Head,
-        store::{AppliedBlock, AppliedHeight, ApplyError, BlockHeader, StoreTrouble, Writer},
+        store::{AppliedBlock, AppliedHeight, ApplyError, BlockHeader, StoreTrouble, Swept, Writer},
     },
     service::status::StoreState,
     types::{Height, Millis},
@@ -192,6 +192,8 @@ impl StoreTask {
         let mut stop = self.stop.clone();
         let base = writer.applied();
         self.begin(base);
+        let leftovers = writer.drop_leftovers().await;
+        self.count_swept(leftovers)?;
         let mut lives = false;
         loop {
             if *stop.borrow() {
@@ -295,21 +297,27 @@ impl StoreTask {
         }
         // Whatever becomes of it, it is tried again in an hour, and blocks come first until then.
         self.swept = Some(hour);
-        match writer.sweep(self.config.keep_days, now).await {
-            Ok(swept) => {
-                if swept.has_more {
-                    self.swept = None;
+        let swept = writer.sweep(self.config.keep_days, now).await;
+        if self.count_swept(swept)? {
+            self.swept = None;
+        }
+        Ok(())
+    }
+
+    /// Says whether there is more to drop.
+    fn count_swept(&self, swept: Result<Swept, ApplyError>) -> Result<bool, Failure> {
+        match swept {
+            Ok(Swept { dropped, has_more }) => {
+                if dropped > 0 {
+                    tracing::info!(tables = dropped, "dropped days older than are kept");
+                    self.progress.send_modify(|progress| progress.tables_dropped += dropped);
                 }
-                if swept.dropped > 0 {
-                    tracing::info!(tables = swept.dropped, "dropped days older than are kept");
-                    self.progress.send_modify(|progress| progress.tables_dropped += swept.dropped);
-                }
-                Ok(())
+                Ok(has_more)
             }
             Err(error @ ApplyError::Statement(_)) if error.trouble() != StoreTrouble::Unreachable => {
                 tracing::warn!(error = %describe(&error), "old days are dropped later");
                 self.progress.send_modify(|progress| progress.sweeps_failed += 1);
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(Failure::of(error.trouble(), &error)),
         }
