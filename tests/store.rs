@@ -462,6 +462,34 @@ async fn plans_come_back_byte_for_byte_and_their_state_follows_the_receipts() {
     assert_eq!(store.plan(Digest::of(b"none")).await.expect("it answers"), None);
 }
 
+#[tokio::test]
+async fn a_refusal_takes_no_plan_back_that_another_agent_has_put_in_force() {
+    let (applied, noop, reverted) = (Outcome::Applied {}, Outcome::Noop {}, Outcome::Reverted {});
+    let refused = || Outcome::Refused { why: Refusal::Precondition };
+    let rows = [
+        (vec![applied.clone(), refused()], PlanState::Applied),
+        (vec![noop.clone(), refused()], PlanState::Noop),
+        (vec![applied.clone(), reverted.clone(), refused()], PlanState::Reverted),
+        (vec![refused(), applied.clone()], PlanState::Applied),
+        (vec![refused(), refused()], PlanState::Refused),
+        (vec![applied, reverted, noop], PlanState::Noop),
+    ];
+    for (outcomes, expected) in rows {
+        let (mut writer, store, _) = fresh_store().await;
+        let plan = certified_plan(7);
+        let logged_plan = Change::PlanLogged(Box::new(plan.clone()));
+        writer.apply(&block(1, vec![logged_plan]), SIGNED).await.expect("it is next");
+        for (height, outcome) in (2..).zip(&outcomes) {
+            let change = logged(receipt(plan.digest(), outcome.clone(), height));
+            writer.apply(&block(height, vec![change]), SIGNED).await.expect("it is next");
+        }
+        let stored = store.plan(plan.digest()).await.expect("it answers").expect("it is there");
+        assert_eq!(stored.state, expected, "{outcomes:?}");
+        let receipts = store.receipts(plan.digest()).await.expect("it answers");
+        assert_eq!(receipts.len(), outcomes.len(), "each is kept");
+    }
+}
+
 /// An operator's stop of all targets, as the fold tells of it.
 fn logged_request(counter: u64) -> Change {
     let key = SecretKey::from_seed(&[31; 32]);
@@ -739,34 +767,6 @@ async fn a_day_that_somebody_reads_for_long_is_dropped_by_a_later_sweep() {
 }
 
 #[tokio::test]
-async fn rows_of_the_earlier_tables_are_still_there_after_the_upgrade() {
-    let url = fresh_database().await;
-    let mut connection = PgConnection::connect(&url).await.expect("the server answers");
-    sqlx::migrate!().run_to(18, &mut connection).await.expect("the earlier tables");
-    let rows = include_str!("data/store_rows_of_version_18.sql");
-    sqlx::raw_sql(rows).execute(&mut connection).await.expect("rows of that version");
-    let tables = [
-        "block_headers",
-        "series",
-        "merged_windows",
-        "window_values",
-        "readings",
-        "window_gaps",
-        "findings",
-        "plans",
-        "certificates",
-        "certificate_signatures",
-        "heads",
-        "receipts",
-        "refusals",
-    ];
-    let mut before = Vec::new();
-    for table in tables {
-        before.push(rows_of(&url, table).await);
-    }
-    let mut writer = open(&url, identity()).await.expect("it is upgraded");
-    for (table, before) in tables.iter().zip(before) {
-#[tokio::test]
 async fn a_days_table_that_was_detached_and_not_dropped_goes_and_its_day_takes_rows_again() {
     let (mut writer, _, url) = fresh_store().await;
     let keep = NonZeroU32::new(30).expect("thirty");
@@ -794,6 +794,34 @@ async fn a_days_table_that_was_detached_and_not_dropped_goes_and_its_day_takes_r
     assert!(partitions(&url).await.contains(&"readings_20261120".to_owned()));
 }
 
+#[tokio::test]
+async fn rows_of_the_earlier_tables_are_still_there_after_the_upgrade() {
+    let url = fresh_database().await;
+    let mut connection = PgConnection::connect(&url).await.expect("the server answers");
+    sqlx::migrate!().run_to(18, &mut connection).await.expect("the earlier tables");
+    let rows = include_str!("data/store_rows_of_version_18.sql");
+    sqlx::raw_sql(rows).execute(&mut connection).await.expect("rows of that version");
+    let tables = [
+        "block_headers",
+        "series",
+        "merged_windows",
+        "window_values",
+        "readings",
+        "window_gaps",
+        "findings",
+        "plans",
+        "certificates",
+        "certificate_signatures",
+        "heads",
+        "receipts",
+        "refusals",
+    ];
+    let mut before = Vec::new();
+    for table in tables {
+        before.push(rows_of(&url, table).await);
+    }
+    let mut writer = open(&url, identity()).await.expect("it is upgraded");
+    for (table, before) in tables.iter().zip(before) {
         assert!(!before.is_empty(), "{table} has rows to lose");
         assert_eq!(rows_of(&url, table).await, before, "{table}");
     }

@@ -127,7 +127,8 @@
 //! - **E1** A logged plan is judged once: with the first closed window that ends at or after the plan's
 //!   `verify.by`, or, as inconclusive, when a newer plan for its target is logged before.
 //! - **E2** It is inconclusive unless the window is confirmed and a logged receipt says that the plan is
-//!   applied (or that the target already was as desired).
+//!   applied (or that the target already was as desired), and no later one that it was taken back. A refusal takes
+//!   nothing back: another agent, or a later look, refused what is in force.
 //! - **E3** Then its policy's reading decides. Threshold: better when the whole interval is past `leave`,
 //!   worse when none of it is. Absence: better with samples, fresh or held, worse with none. All else is
 //!   inconclusive.

@@ -21,7 +21,7 @@ use crate::{
             Action, Change as Doing, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic,
             Target, TargetKind,
         },
-        receipt::{Outcome, RECEIPT_TYPE, Receipt},
+        receipt::{Outcome, RECEIPT_TYPE, Receipt, Refusal},
         root::Operators,
         snapshot::{Finality, Reading},
     },
@@ -842,6 +842,33 @@ fn a4_a_receipt_tells_the_state_of_its_target_only() {
 }
 
 #[test]
+fn a4_a_late_receipt_for_an_older_plan_changes_no_newer_state() {
+    let mut replicas = Replicas::begun(4);
+    let second_agent = operators::agent_number(2);
+    replicas.ask(0, 1, operators::bind("pool", &second_agent));
+    let first = plan(&replicas.state, 1, Digest::ZERO, BEGIN);
+    let slots = |slots| DesiredState::Slots { slots };
+    let second = Plan { prev: digest(&first), seq: Cycle::new(2), desired: slots(16), ..first.clone() };
+    replicas.log(&first);
+    replicas.log(&second);
+    let pool = |replicas: &mut Replicas, window| {
+        let closed = replicas.full_window(window, &summary(&[]));
+        replicas.state.snapshot(&closed).targets[&target_id("pool")].state
+    };
+    // The newer plan's receipt, the older one's by an agent that was away, and one more of the newer one.
+    let rows = [
+        (receipt(&second, 1), agent(), slots(16)),
+        (receipt(&first, 1), second_agent.clone(), slots(16)),
+        (Receipt { after: slots(8), ..receipt(&second, 2) }, second_agent, slots(8)),
+    ];
+    for (window, (receipt, key, expected)) in (100..).zip(rows) {
+        let applied = replicas.apply(Command::Receipt { envelope: signed_receipt(&receipt, &key) });
+        assert!(matches!(&applied.changes[..], [Change::ReceiptLogged { .. }]), "{applied:?}");
+        assert_eq!(pool(&mut replicas, window), expected, "plan {}", receipt.seq);
+    }
+}
+
+#[test]
 fn a1_a2_a3_refused_receipts_change_nothing() {
     let mut replicas = Replicas::begun(4);
     let plan = plan(&replicas.state, 1, Digest::ZERO, BEGIN);
@@ -882,20 +909,28 @@ fn a1_a2_a3_refused_receipts_change_nothing() {
 
 #[test]
 fn e2_e3_an_effect_is_judged_from_merged_readings_of_an_applied_plan() {
-    // Values that the four replicas report, whether the plan was applied, the judgement; leave is 50.
-    let cases = [
-        ("past leave", [49, 49, 49, 49], true, Effect::Better),
-        ("one liar", [49, 49, 49, 900], true, Effect::Better),
-        ("at leave", [50, 50, 50, 50], true, Effect::Worse),
-        ("on both sides", [40, 49, 60, 60], true, Effect::Inconclusive),
-        ("not applied", [49, 49, 49, 49], false, Effect::Inconclusive),
+    // Values that the four replicas report, what the agents say, the judgement; leave is 50.
+    let (applied, noop, reverted) = (Outcome::Applied {}, Outcome::Noop {}, Outcome::Reverted {});
+    let refused = Outcome::Refused { why: Refusal::Precondition };
+    let cases: [(_, _, &[&Outcome], _); 11] = [
+        ("past leave", [49, 49, 49, 49], &[&applied], Effect::Better),
+        ("one liar", [49, 49, 49, 900], &[&applied], Effect::Better),
+        ("at leave", [50, 50, 50, 50], &[&applied], Effect::Worse),
+        ("on both sides", [40, 49, 60, 60], &[&applied], Effect::Inconclusive),
+        ("not applied", [49, 49, 49, 49], &[], Effect::Inconclusive),
+        ("refused", [49, 49, 49, 49], &[&refused], Effect::Inconclusive),
+        ("there already", [49, 49, 49, 49], &[&noop], Effect::Better),
+        ("applied, and refused by another look", [49, 49, 49, 49], &[&applied, &refused], Effect::Better),
+        ("refused, and applied after all", [49, 49, 49, 49], &[&refused, &applied], Effect::Better),
+        ("taken back", [49, 49, 49, 49], &[&applied, &reverted], Effect::Inconclusive),
+        ("in force again", [49, 49, 49, 49], &[&applied, &reverted, &noop], Effect::Better),
     ];
-    for (name, values, applied, expected) in cases {
+    for (name, values, outcomes, expected) in cases {
         let mut replicas = Replicas::begun(4);
         let plan = plan(&replicas.state, 1, Digest::ZERO, BEGIN);
         replicas.log(&plan);
-        if applied {
-            replicas.answer(&receipt(&plan, 1));
+        for (counter, outcome) in (1..).zip(outcomes) {
+            replicas.answer(&Receipt { outcome: (*outcome).clone(), ..receipt(&plan, counter) });
         }
         replicas.full_window(100, &summary(&[("queue", 200)]));
         let mut changes = Vec::new();

@@ -166,7 +166,8 @@ impl Writer {
     }
 }
 
-/// Stores a receipt and moves its plan's state.
+/// Stores a receipt and moves its plan's state. As in the fold, a refusal takes nothing back: another agent, or a
+/// later look, refused what is in force or was taken back already.
 pub(super) async fn insert_receipt(
     connection: &mut PgConnection,
     place: Place,
@@ -202,7 +203,7 @@ pub(super) async fn insert_receipt(
     .await
     .map_err(StatementError::on("receipts"))?;
     sqlx::query!(
-        "UPDATE plans SET state = $2 WHERE digest = $1",
+        "UPDATE plans SET state = $2 WHERE digest = $1 AND ($2 <> 'refused' OR state IN ('logged', 'refused'))",
         receipt.plan.as_bytes().as_slice(),
         outcome,
     )

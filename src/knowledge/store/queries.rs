@@ -40,7 +40,7 @@ pub struct AppliedHeight {
     pub signed_view: View,
 }
 
-/// What became of a logged plan, by the newest receipt.
+/// What became of a logged plan, by the newest receipt that says so: a refusal takes nothing back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlanState {
     /// No agent has said anything yet.
