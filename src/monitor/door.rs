@@ -218,7 +218,7 @@ impl Door {
             }
         };
         let (content_type, content_encoding) = (content_type.map(str::to_owned), encoding.map(str::to_owned));
-        let encoded = Encoded { body, content_type, content_encoding, room };
+        let encoded = Encoded { body, content_type, content_encoding, room: room.map(Arc::new) };
         let batch = match self.decoding.decode(encoded).await {
             Ok(batch) => batch,
             Err(NotDecoded::Overloaded) => return self.turn_away(format),

@@ -47,13 +47,14 @@ impl From<TryAcquireError> for NotDecoded {
     }
 }
 
-/// A body with its headers, and its share of the memory for bodies, which it gives back when it is decoded.
+/// A body with its headers, and its share of the memory for bodies, which it gives back when it is decoded and nobody
+/// else holds it.
 pub(crate) struct Encoded {
     pub(crate) body: Bytes,
     pub(crate) content_type: Option<String>,
     pub(crate) content_encoding: Option<String>,
     #[expect(dead_code, reason = "it is given back when the body is dropped")]
-    pub(crate) room: Option<OwnedSemaphorePermit>,
+    pub(crate) room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Encoded {

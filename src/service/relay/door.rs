@@ -59,7 +59,12 @@ pub(super) struct Door {
 
 impl Door {
     pub(super) fn new(keeper: Keeper) -> Self {
-        let room = reading::room(MAX_BODIES_BYTES);
+        Self::with_room(keeper, MAX_BODIES_BYTES)
+    }
+
+    /// One with room for so many bytes of bodies.
+    pub(super) fn with_room(keeper: Keeper, bytes: usize) -> Self {
+        let room = reading::room(bytes);
         Self { keeper, room, decoding: Decoding::new(), counters: Arc::default() }
     }
 
@@ -91,9 +96,9 @@ impl Door {
             Err(error) => return Answer::Refused(None, status_of(&error), error.to_string()),
         };
         let refused = |status, why| Answer::Refused(Some(format), status, why);
-        // The room is held until the body is durable.
-        let (body, _room) = match read {
-            Ok(read) => read,
+        // The room is held for as long as the body is in memory, also after its client was given up.
+        let (body, room) = match read {
+            Ok((body, room)) => (body, room.map(Arc::new)),
             Err(Unread::NoRoom) => return Answer::Overloaded(format),
             Err(unread @ (Unread::TooLarge | Unread::Broken(_) | Unread::TooSlow)) => {
                 let (status, why) = answer_to(&unread);
@@ -101,7 +106,7 @@ impl Door {
             }
         };
         let (content_type, content_encoding) = (content_type.map(str::to_owned), encoding.map(str::to_owned));
-        let encoded = Encoded { body: body.clone(), content_type, content_encoding, room: None };
+        let encoded = Encoded { body: body.clone(), content_type, content_encoding, room: room.clone() };
         let batch = match self.decoding.decode(encoded).await {
             Ok(batch) => batch,
             Err(NotDecoded::Overloaded) => return Answer::Overloaded(format),
@@ -117,7 +122,7 @@ impl Door {
         };
         let ingested = Ingested { accepted: batch.len() as u64, rejected: batch.refused().clone() };
         drop(batch);
-        match self.keeper.commit(kept).await {
+        match self.keeper.commit(kept, room).await {
             Ok(()) => Answer::Taken(format, ingested),
             Err(KeepError::Overloaded) => Answer::Overloaded(format),
             Err(error @ (KeepError::Disk(_) | KeepError::Stalled | KeepError::Ended)) => {

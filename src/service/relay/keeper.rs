@@ -32,10 +32,16 @@ const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
 /// slots for as long as its exporters' patience of ten seconds lasts.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A body's share of the memory for bodies: given back when the body is out of memory, however long that takes and
+/// whether or not anybody still waits.
+pub(super) type Room = Option<Arc<OwnedSemaphorePermit>>;
+
 #[derive(Debug)]
 enum Request {
     Commit {
         body: Kept,
+        /// Its share of the memory for bodies.
+        room: Room,
         committed: oneshot::Sender<Result<(), DiskError>>,
     },
     Take {
@@ -119,11 +125,11 @@ impl Keeper {
     ///
     /// # Errors
     /// [`KeepError`]: there is no acknowledgement.
-    pub(super) async fn commit(&self, body: Kept) -> Result<(), KeepError> {
+    pub(super) async fn commit(&self, body: Kept, room: Room) -> Result<(), KeepError> {
         if self.is_stalled() {
             return Err(KeepError::Stalled);
         }
-        let committed = tokio::time::timeout(COMMIT_PATIENCE, self.ask_to_commit(body)).await;
+        let committed = tokio::time::timeout(COMMIT_PATIENCE, self.ask_to_commit(body, room)).await;
         committed.unwrap_or_else(|_| {
             self.stalled.store(true, Relaxed);
             Err(KeepError::Stalled)
@@ -131,9 +137,9 @@ impl Keeper {
     }
 
     /// As [`Self::commit`], and waits for as long as it takes.
-    pub(super) async fn ask_to_commit(&self, body: Kept) -> Result<(), KeepError> {
+    pub(super) async fn ask_to_commit(&self, body: Kept, room: Room) -> Result<(), KeepError> {
         let (committed, answer) = oneshot::channel();
-        self.requests.try_send(Request::Commit { body, committed }).map_err(|error| match error {
+        self.requests.try_send(Request::Commit { body, room, committed }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => KeepError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => KeepError::Ended,
         })?;
@@ -221,14 +227,15 @@ impl<D: Disk> Turns<D> {
     /// Does what waits; what became of the bodies, and who is to be told.
     fn turn(&mut self, first: Request) -> (Result<(), DiskError>, Vec<Acknowledgement>) {
         let now = wall_clock();
-        let mut bodies = Vec::new();
+        let (mut bodies, mut rooms) = (Vec::new(), Vec::new());
         let mut waiting = Vec::new();
         let (mut bytes, mut next, mut done) = (0, Some(first), 0);
         while let Some(request) = next {
             match request {
-                Request::Commit { body, committed } => {
+                Request::Commit { body, room, committed } => {
                     bytes += body.body.len();
                     bodies.push(body);
+                    rooms.push(room);
                     waiting.push(committed);
                 }
                 Request::Take { lane, most, most_bytes, taken } => {
@@ -244,6 +251,8 @@ impl<D: Disk> Turns<D> {
             next = if has_room { self.inbox.try_recv().ok() } else { None };
         }
         let committed = if bodies.is_empty() { Ok(()) } else { self.queue.commit(&bodies, now) };
+        drop(bodies);
+        drop(rooms);
         (committed, waiting)
     }
 

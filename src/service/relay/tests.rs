@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 
 use super::{
     Reach, Relay, RelayConfig, RelayError, Replica,
+    door::Door,
     keeper::Keeper,
     lane::BOUNDS,
     queue::{Kept, Queue, QueueConfig, Recovery},
@@ -373,6 +374,36 @@ async fn a_disk_that_hangs_holds_the_first_client_for_a_while_and_no_other() {
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn a_body_that_waits_for_the_disk_keeps_its_room_after_its_client_was_given_up() {
+    let (folder, fate) = (folder(), Fate::default());
+    let (queue, _) = fated_queue(folder.path(), &fate);
+    let (keeper, thread) = Keeper::start(queue).expect("there is a thread");
+    let room = Door::with_room(keeper.clone(), 8 * 1024);
+    let door = serve_at(free_port().await, room.routes()).await;
+    let large = || format!("{{{}}}", " ".repeat(5 * 1024));
+    let post = async || {
+        let answer = HttpClient::new().post(&door, "application/json", large(), BOUNDS).await;
+        let answer = answer.expect("it answers");
+        (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
+    };
+    fate.hangs.store(true, Relaxed);
+    let (status, told) = post().await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(told.contains("the relay's disk does not answer"), "{told}");
+    for _ in 0..3 {
+        let (status, told) = post().await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(told.contains("too much telemetry is waiting already"), "{told}");
+    }
+    fate.hangs.store(false, Relaxed);
+    eventually("durable", || keeper.status().committed == 1).await;
+    eventually("answering", || !keeper.is_stalled()).await;
+    assert_eq!(post().await.0, StatusCode::OK, "the room is free again");
+    keeper.end().await;
+    thread.ended().await;
+}
+
 async fn bodies_that_wait_together_share_a_sync() {
     let (folder, fate) = (folder(), Fate::default());
     let (queue, _) = fated_queue(folder.path(), &fate);
