@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::queue::{Kept, Outcome, Queue, QueueStatus, Taken};
 use crate::{
@@ -263,6 +263,10 @@ impl<D: Disk> Turns<D> {
             (None, Some(error)) => tracing::warn!(%error, "the queue cannot be written; the door refuses"),
             (Some(_), None) => tracing::info!("the queue is written again"),
             (None, None) | (Some(_), Some(_)) => {}
+        }
+        let damage = self.status.borrow().unreadable.clone();
+        if let Some(damage) = damage.filter(|damage| before.unreadable.as_ref() != Some(damage)) {
+            tracing::warn!(%damage, "a part of the queue is given up; what was in it is lost, and counted as damage");
         }
         let durable = self.queue.durable();
         self.durable.send_if_modified(|known| std::mem::replace(known, durable) != durable);

@@ -84,9 +84,14 @@ fn encode_queue(status: &RelayStatus, encoder: &mut DescriptorEncoder<'_>) -> Re
         let gauge = ConstGauge::new(value);
         gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
     }
-    let help = "Writes to the queue that failed";
-    let failures = encoder.encode_descriptor("queue_write_failures", help, None, MetricType::Counter)?;
-    ConstCounter::new(queue.failures).encode(failures)
+    for (name, help, count) in [
+        ("queue_write_failures", "Writes to the queue that failed", queue.failures),
+        ("queue_read_failures", "Reads of the queue that failed", queue.read_failures),
+    ] {
+        let failures = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(count).encode(failures)?;
+    }
+    Ok(())
 }
 
 type Figure = (&'static str, &'static str, fn(&ReplicaStatus) -> u64);

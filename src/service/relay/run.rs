@@ -255,6 +255,8 @@ impl Insight {
                 segments: queue.segments,
                 max_age_ms: self.config.max_age.as_millis(),
                 failures: queue.failures,
+                read_failures: queue.read_failures,
+                unreadable: queue.unreadable.as_ref().map(ToString::to_string),
             },
         }
     }

@@ -62,6 +62,10 @@ pub struct QueueHealth {
     pub max_age_ms: u64,
     /// Writes that failed.
     pub failures: u64,
+    /// Reads that failed.
+    pub read_failures: u64,
+    /// The newest place of the files that was given up because it cannot be read.
+    pub unreadable: Option<String>,
 }
 
 /// What the door answered, in requests.

@@ -374,7 +374,6 @@ async fn a_disk_that_hangs_holds_the_first_client_for_a_while_and_no_other() {
 }
 
 #[tokio::test]
-#[tokio::test]
 async fn a_body_that_waits_for_the_disk_keeps_its_room_after_its_client_was_given_up() {
     let (folder, fate) = (folder(), Fate::default());
     let (queue, _) = fated_queue(folder.path(), &fate);
@@ -404,6 +403,7 @@ async fn a_body_that_waits_for_the_disk_keeps_its_room_after_its_client_was_give
     thread.ended().await;
 }
 
+#[tokio::test]
 async fn bodies_that_wait_together_share_a_sync() {
     let (folder, fate) = (folder(), Fate::default());
     let (queue, _) = fated_queue(folder.path(), &fate);
@@ -415,7 +415,7 @@ async fn bodies_that_wait_together_share_a_sync() {
         let body =
             Kept { content_type: "application/json".to_owned(), content_encoding: None, body: vec![number] };
         let keeper = keeper.clone();
-        commits.spawn(async move { keeper.ask_to_commit(body).await });
+        commits.spawn(async move { keeper.ask_to_commit(body, None).await });
     }
     // All of them have asked when this task, on the one thread, goes on.
     tokio::task::yield_now().await;

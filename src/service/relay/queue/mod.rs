@@ -30,6 +30,8 @@
 //!    check holds, or the next segment, and reported; gaps in the numbers say how many bodies are lost, and
 //!    each replica that lacked them counts them. A file without a readable header is read with the salt of the
 //!    others. Damage never stops a start; an unknown version does.
+//!    What the disk cannot read is damage too: at a start, sector by sector, unless it can read nothing at all; later,
+//!    once the file could not be read a few times and something else could.
 //! 8. *What was read is synced* before anything is given out: no cursor may pass a body that a power cut could
 //!    still take away, or its number would be given to another body.
 //! 9. *Cursors.* The newest readable record of cursors says where a replica goes on. One that no record names
@@ -43,6 +45,7 @@
 //! The limit of rule 7: damage to the very last commit cannot be told from a torn write.
 
 mod format;
+mod pieces;
 mod reading;
 mod recovery;
 mod store;

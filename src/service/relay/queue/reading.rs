@@ -5,6 +5,7 @@
 
 use super::{
     format::{Found, Kept, Kind, RECORD_HEAD_BYTES, RecordHead, SEGMENT_HEADER_BYTES, Walk},
+    pieces::read_pieces,
     recovery::file_name,
     store::{InHand, Place, Queue, Segment},
 };
@@ -15,6 +16,10 @@ use crate::{
 
 /// How many bytes are read at once; a body that is longer is read alone.
 const CHUNK_BYTES: u64 = 256 * 1024;
+
+/// How often a file is not read before what cannot be read of it is given up: a lane asks again after seconds, and a
+/// disk that is only busy or being reconnected has that long.
+const READS_TRIED: u32 = 3;
 
 /// A body that a lane holds until it settles it.
 #[derive(Clone, Debug)]
@@ -140,12 +145,11 @@ impl<D: Disk> Queue<D> {
 
     /// Bytes of a segment from a place on that begin with a whole record, or else all that there are; and
     /// whether they are all.
-    fn read_records(&self, segment: &Segment, offset: u64) -> Result<(Vec<u8>, bool), DiskError> {
-        let file = file_name(segment.number);
+    fn read_records(&mut self, segment: &Segment, offset: u64) -> Result<(Vec<u8>, bool), DiskError> {
         let rest = segment.end - offset;
-        let read = |bytes: u64| {
+        let mut read = |bytes: u64| {
             let bytes = usize::try_from(bytes).expect("a segment fits into memory");
-            Ok((self.disk.read(&file, offset, bytes)?, bytes as u64 == rest))
+            Ok((self.read_part(segment.number, offset, bytes)?, bytes as u64 == rest))
         };
         let Some(salt) = segment.salt.as_ref() else { return read(rest) };
         let begins_with_record =
@@ -161,6 +165,36 @@ impl<D: Disk> Queue<D> {
             }
         }
         read(rest)
+    }
+
+    /// Bytes of a segment. What cannot be read is an error at first, and zeros later (rule 7).
+    fn read_part(&mut self, number: u64, offset: u64, bytes: usize) -> Result<Vec<u8>, DiskError> {
+        let file = file_name(number);
+        let error = match self.disk.read(&file, offset, bytes) {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => error,
+        };
+        self.read_failures += 1;
+        let segment = self.segments.iter_mut().find(|segment| segment.number == number);
+        let failures = segment.map_or(READS_TRIED, |segment| {
+            segment.read_failures = segment.read_failures.saturating_add(1);
+            segment.read_failures
+        });
+        if failures < READS_TRIED {
+            return Err(error);
+        }
+        let pieces = read_pieces(&self.disk, &file, offset, bytes);
+        if !pieces.is_any_read && !self.reads_any_header() {
+            return Err(error);
+        }
+        self.unreadable = pieces.damage.last().cloned().or(self.unreadable.take());
+        Ok(pieces.bytes)
+    }
+
+    /// Whether the disk can read anything: else it is away, and nothing is given up.
+    fn reads_any_header(&self) -> bool {
+        let reads = |segment: &Segment| self.disk.read(&file_name(segment.number), 0, SEGMENT_HEADER_BYTES);
+        self.segments.iter().any(|segment| reads(segment).is_ok())
     }
 
     /// Moves a place over the bodies before its number, so that it counts what is left.

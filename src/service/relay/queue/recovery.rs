@@ -10,6 +10,7 @@ use super::{
     format::{
         Cursor, Found, HeaderError, Kind, MAX_RECORD_BYTES, Record, SEGMENT_HEADER_BYTES, SegmentHeader, Walk,
     },
+    pieces::read_pieces,
     store::{LONGEST_SEGMENT_BYTES, Segment},
 };
 use crate::{
@@ -87,6 +88,21 @@ pub(super) struct Contents {
     /// A newest file that has no header yet, to be removed.
     pub(super) unborn: Option<String>,
     pub(super) report: Recovery,
+    reads: Reads,
+}
+
+/// Whether the disk can read anything, and why not.
+#[derive(Debug, Default)]
+struct Reads {
+    any: bool,
+    error: Option<DiskError>,
+}
+
+impl Reads {
+    fn note(&mut self, any: bool, error: Option<DiskError>) {
+        self.any |= any;
+        self.error = self.error.take().or(error);
+    }
 }
 
 /// A segment's file name.
@@ -103,7 +119,9 @@ pub(super) fn read_all<D: Disk>(disk: &D) -> Result<Contents, OpenError> {
         let file = file_name(number);
         let header_bytes = disk.len(&file)?.min(SEGMENT_HEADER_BYTES as u64);
         let bytes = usize::try_from(header_bytes).expect("a header is short");
-        let header = match SegmentHeader::decode(&disk.read(&file, 0, bytes)?) {
+        let pieces = read_pieces(disk, &file, 0, bytes);
+        contents.reads.note(pieces.is_any_read, pieces.error);
+        let header = match SegmentHeader::decode(&pieces.bytes) {
             Ok(header) => Some(header),
             Err(HeaderError::Malformed) => None,
             Err(HeaderError::Version(version)) => return Err(OpenError::Version { file, version }),
@@ -115,6 +133,9 @@ pub(super) fn read_all<D: Disk>(disk: &D) -> Result<Contents, OpenError> {
     contents.newest = newest.unwrap_or(0);
     for (number, header) in headers {
         contents.read_segment(disk, number, header, Some(number) == newest)?;
+    }
+    if let Reads { any: false, error: Some(error) } = contents.reads {
+        return Err(error.into());
     }
     contents.next = contents.cursors.values().copied().fold(contents.next, u64::max);
     Ok(contents)
@@ -139,7 +160,9 @@ impl Contents {
         // A file longer than any that this program writes is not read into memory beyond that length.
         let longest = LONGEST_SEGMENT_BYTES + MAX_RECORD_BYTES as u64;
         let whole = usize::try_from(length.min(longest)).expect("a segment fits into memory");
-        let bytes = disk.read(&file, 0, whole)?;
+        let pieces = read_pieces(disk, &file, 0, whole);
+        let is_damaged = pieces.error.is_some();
+        self.reads.note(pieces.is_any_read, pieces.error);
         if length > longest {
             self.damaged(&file, longest, length - longest);
         }
@@ -159,8 +182,9 @@ impl Contents {
                 salt
             }
         };
-        let records = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
-        self.read_records(&file, number, records, salt, is_newest);
+        let records = pieces.bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+        // A write that the power cut off can be read: what cannot is damage.
+        self.read_records(&file, number, records, salt, is_newest && !is_damaged);
         Ok(())
     }
 
@@ -261,6 +285,7 @@ impl Segment {
             bytes: 0,
             oldest_at: UnixMillis::ZERO,
             newest_at: UnixMillis::ZERO,
+            read_failures: 0,
         }
     }
 

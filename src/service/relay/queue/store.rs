@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{
     format::{Cursor, Kept, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, encode_record},
-    recovery::{Contents, OpenError, Recovery, file_name, read_all},
+    recovery::{Contents, Damage, OpenError, Recovery, file_name, read_all},
     told::{Dropped, Lag, LaneStatus, Outcome, QueueStatus},
 };
 use crate::{
@@ -55,6 +55,8 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
     pub(super) oldest_at: UnixMillis,
     pub(super) newest_at: UnixMillis,
+    /// How often the disk could not read it.
+    pub(super) read_failures: u32,
 }
 
 /// Where a lane reads next.
@@ -120,6 +122,8 @@ pub struct Queue<D> {
     broken: Option<DiskError>,
     committed: u64,
     failures: u64,
+    pub(super) read_failures: u64,
+    pub(super) unreadable: Option<Damage>,
 }
 
 impl<D: Disk> Queue<D> {
@@ -150,6 +154,8 @@ impl<D: Disk> Queue<D> {
             broken: None,
             committed: 0,
             failures: 0,
+            read_failures: 0,
+            unreadable: None,
         };
         for name in queue.config.replicas.clone() {
             let lane = queue.resume(name, &contents);
@@ -229,6 +235,8 @@ impl<D: Disk> Queue<D> {
             broken: self.broken.clone(),
             committed: self.committed,
             failures: self.failures,
+            read_failures: self.read_failures,
+            unreadable: self.unreadable.clone(),
         }
     }
 

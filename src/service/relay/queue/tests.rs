@@ -1,9 +1,15 @@
 //! The queue on a disk that is cut off at any byte, fails at any operation, rots and fills up.
 
-use super::{Kept, OpenError, Outcome, Queue, QueueConfig, Recovery, Taken};
+use std::{
+    cell::{Cell, RefCell},
+    ops::Range,
+    rc::Rc,
+};
+
+use super::{Damage, Kept, OpenError, Outcome, Queue, QueueConfig, Recovery, Taken};
 use crate::{
     consensus::journal::{
-        Salt,
+        Disk, DiskError, Salt,
         tests::memory::{MemoryDisk, Unsynced},
     },
     types::{Millis, UnixMillis},
@@ -38,7 +44,7 @@ fn body(number: usize) -> Kept {
 }
 
 /// Some bodies that a lane would be given, all that there are if `most` allows.
-fn take(queue: &mut Queue<MemoryDisk>, lane: usize, most: usize) -> Vec<Taken> {
+fn take<D: Disk>(queue: &mut Queue<D>, lane: usize, most: usize) -> Vec<Taken> {
     queue.take(lane, most, u64::MAX, NOW).expect("the disk works")
 }
 
@@ -46,14 +52,14 @@ fn bodies(taken: Vec<Taken>) -> Vec<Kept> {
     taken.into_iter().map(|taken| taken.kept).collect()
 }
 
-fn settle(queue: &mut Queue<MemoryDisk>, lane: usize, taken: &[Taken]) {
+fn settle<D: Disk>(queue: &mut Queue<D>, lane: usize, taken: &[Taken]) {
     for body in taken {
         queue.settle(lane, body.sequence, Outcome::Sent);
     }
 }
 
 /// Commits the bodies from `from` on, so many at a time.
-fn fill(queue: &mut Queue<MemoryDisk>, range: std::ops::Range<usize>, batch: usize) {
+fn fill(queue: &mut Queue<MemoryDisk>, range: Range<usize>, batch: usize) {
     let all: Vec<Kept> = range.map(body).collect();
     for bodies in all.chunks(batch) {
         queue.commit(bodies, NOW).expect("the disk works");
@@ -211,6 +217,130 @@ fn damage_after_the_start_is_skipped_and_counted_for_each_lane() {
     let status = queue.status();
     assert_eq!((status.lanes[0].dropped.damage, status.lanes[1].dropped.damage), (1, 0));
     assert_eq!(status.lanes[0].lag.bodies, 3);
+}
+
+/// Bytes of a file that cannot be read.
+type Scratch = (String, Range<u64>);
+
+/// A disk that cannot read some bytes of some files, or nothing at all.
+#[derive(Clone, Debug, Default)]
+struct ScratchedDisk {
+    disk: MemoryDisk,
+    scratches: Rc<RefCell<Vec<Scratch>>>,
+    is_away: Rc<Cell<bool>>,
+}
+
+impl Disk for ScratchedDisk {
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.disk.list()
+    }
+    fn create(&mut self, name: &str) -> Result<(), DiskError> {
+        self.disk.create(name)
+    }
+    fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        self.disk.append(name, bytes)
+    }
+    fn sync(&mut self, name: &str) -> Result<(), DiskError> {
+        self.disk.sync(name)
+    }
+    fn sync_folder(&mut self) -> Result<(), DiskError> {
+        self.disk.sync_folder()
+    }
+    fn len(&self, name: &str) -> Result<u64, DiskError> {
+        self.disk.len(name)
+    }
+    fn read(&self, name: &str, offset: u64, bytes: usize) -> Result<Vec<u8>, DiskError> {
+        let end = offset + bytes as u64;
+        let hits = |(file, scratch): &Scratch| file == name && offset < scratch.end && scratch.start < end;
+        if self.is_away.get() || self.scratches.borrow().iter().any(hits) {
+            let error = "Input/output error (os error 5)".to_owned();
+            return Err(DiskError::Io { name: name.to_owned(), error });
+        }
+        self.disk.read(name, offset, bytes)
+    }
+    fn truncate(&mut self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        self.disk.truncate(name, bytes)
+    }
+    fn remove(&mut self, name: &str) -> Result<(), DiskError> {
+        self.disk.remove(name)
+    }
+}
+
+/// A kilobyte.
+fn long_body(number: usize) -> Kept {
+    Kept {
+        content_type: "application/json".to_owned(),
+        content_encoding: None,
+        body: vec![b'0'; 1_000 + number],
+    }
+}
+
+/// A queue of sixty bodies of a kilobyte in one file, and the file.
+fn scratchable() -> (ScratchedDisk, Queue<ScratchedDisk>, String) {
+    let disk = ScratchedDisk::default();
+    let (mut queue, _) = Queue::open(disk.clone(), config(LARGE)).expect("it is new");
+    let all: Vec<Kept> = (0..60).map(long_body).collect();
+    queue.commit(&all, NOW).expect("the disk works");
+    let file = disk.disk.names().pop().expect("there is one");
+    (disk, queue, file)
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_costs_the_bodies_in_it_is_told_and_stops_no_lane() {
+    let (disk, mut queue, file) = scratchable();
+    disk.scratches.borrow_mut().push((file.clone(), 20_500..20_501));
+    for _ in 0..2 {
+        let error = queue.take(0, usize::MAX, u64::MAX, NOW).expect_err("it is tried again first");
+        assert!(error.to_string().contains(&file), "{error}");
+    }
+    let mut given = Vec::new();
+    for lane in 0..2 {
+        let taken = take(&mut queue, lane, usize::MAX);
+        let lost = 60 - taken.len() as u64;
+        assert!((1..=6).contains(&lost), "{lost}");
+        assert_eq!(queue.status().lanes[lane].dropped.damage, lost);
+        assert_eq!(queue.status().lanes[lane].lag.bodies, taken.len() as u64);
+        settle(&mut queue, lane, &taken);
+        given.push(bodies(taken));
+    }
+    assert_eq!(given[0], given[1], "the second lane did not wait again");
+    assert_eq!((given[0].first(), given[0].last()), (Some(&long_body(0)), Some(&long_body(59))));
+    let status = queue.status();
+    assert!(status.read_failures >= 3, "{status:?}");
+    assert_eq!(status.unreadable, Some(Damage { file, offset: 20_480, bytes: 4_096 }));
+    queue.commit(&[body(1)], NOW).expect("the disk works");
+    assert_eq!(bodies(take(&mut queue, 0, usize::MAX)), [body(1)]);
+    assert_eq!(queue.status().lanes[0].lag.bodies, 1);
+}
+
+#[test]
+fn a_disk_that_can_read_nothing_for_a_while_loses_nothing() {
+    let (disk, mut queue, _) = scratchable();
+    disk.is_away.set(true);
+    for _ in 0..10 {
+        queue.take(0, usize::MAX, u64::MAX, NOW).expect_err("it is away");
+    }
+    assert!(matches!(Queue::open(disk.clone(), config(LARGE)), Err(OpenError::Disk(_))));
+    disk.is_away.set(false);
+    assert_eq!(take(&mut queue, 0, usize::MAX).len(), 60);
+    let status = queue.status();
+    assert_eq!((status.lanes[0].dropped.total(), status.unreadable), (0, None));
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_stops_no_start() {
+    // In the only header: nothing in the file can be told from anything else.
+    for (at, left) in [(10, 0..=0), (20_500, 54..=59), (61_000, 54..=59)] {
+        let (disk, queue, file) = scratchable();
+        drop(queue);
+        disk.scratches.borrow_mut().push((file.clone(), at..at + 1));
+        let (mut queue, recovery) = Queue::open(disk.clone(), config(LARGE)).expect("damage stops no start");
+        let tries = (0..3).find_map(|_| queue.take(0, usize::MAX, u64::MAX, NOW).ok());
+        let taken = tries.expect("the third one gives up what cannot be read");
+        assert!(left.contains(&taken.len()), "{at}: {}", taken.len());
+        assert!(recovery.damage.iter().all(|damage| damage.file == file), "{at}: {recovery:?}");
+        assert_eq!((recovery.damage.is_empty(), recovery.torn_bytes), (false, 0), "{at}: {recovery:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::recovery::Damage;
 use crate::{consensus::journal::DiskError, types::UnixMillis};
 
 /// Bodies that a replica never got, by why.
@@ -76,4 +77,8 @@ pub struct QueueStatus {
     pub committed: u64,
     /// Writes that failed since the start.
     pub failures: u64,
+    /// Reads that failed since the start.
+    pub read_failures: u64,
+    /// The newest place that was given up because it cannot be read.
+    pub unreadable: Option<Damage>,
 }
