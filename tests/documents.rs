@@ -8,6 +8,8 @@ mod fixture;
 mod crafted;
 #[path = "documents/mutations.rs"]
 mod mutations;
+#[path = "documents/requests.rs"]
+mod requests;
 #[path = "documents/table.rs"]
 mod table;
 #[path = "documents/verifiers.rs"]

@@ -46,7 +46,7 @@ pub(super) struct OperatorArguments {
     /// The pinned root, against which heads are verified [default: the one that more than half of these replicas serve]
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
-    /// The request's counter, above that of every earlier request of this key [default: milliseconds since 1970]
+    /// The request's counter, above that of every earlier request of this key and at most 2^44 above [default: milliseconds since 1970]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     counter: Option<u64>,
     /// How long to wait until it is certified, in seconds
@@ -130,18 +130,12 @@ impl Session {
     pub(super) async fn in_force(&self, targets: &Selection) -> Result<InForce, Failure> {
         let in_force = self.client.in_force(targets, &self.root, progress(self.output)).await;
         let in_force = in_force.map_err(failure)?;
-        let asked = self.client.given();
-        self.output.event(&Shown {
-            event: "in_force",
-            asked,
-            said_by: in_force.said_by,
-            stops: &in_force.stops,
-        })?;
+        let (asked, said_by) = (self.client.given(), in_force.said_by);
         if in_force.stops.values().all(Vec::is_empty) {
-            return Err(Failure::refused(anyhow::anyhow!(
-                "nothing is stopped, so there is nothing to resume"
-            )));
+            let error = anyhow::anyhow!("nothing is stopped, say {said_by} of {asked} replicas");
+            return Err(Failure::refused(error));
         }
+        self.output.event(&Shown { event: "in_force", asked, said_by, stops: &in_force.stops })?;
         Ok(in_force)
     }
 
@@ -191,12 +185,19 @@ impl Session {
 
 /// What a replica says on the way, for people; nothing is decided by it.
 fn progress(output: Output) -> impl FnMut(&str, &Handed) {
+    let mut told = None;
     move |replica, said| {
         // A closed output is told of by the line that counts.
         let _ = match said {
-            Handed::Taken => output.say(format_args!("{replica}: has it")),
-            Handed::Refused(why) => output.say(format_args!("{replica}: refuses: {why}")),
-            Handed::Unanswered(why) => output.say(format_args!("{why}; asked again")),
+            Handed::Taken => output.say(format_args!("{replica} took it")),
+            Handed::Refused(why) if told.as_ref() == Some(why) => {
+                output.say(format_args!("{replica} refuses it, too"))
+            }
+            Handed::Refused(why) => {
+                told = Some(why.clone());
+                output.say(format_args!("{replica} refuses it: {why}"))
+            }
+            Handed::Unanswered(why) => output.say(format_args!("{why}; it is asked again")),
         };
     }
 }
@@ -263,7 +264,7 @@ struct Shown<'a> {
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { asked, said_by, stops, .. } = self;
-        write!(f, "in force, say {said_by} of {asked} replicas:")?;
+        write!(f, "in force, say {said_by} of {asked} replicas, which suffices:")?;
         for (target, stops) in *stops {
             if stops.is_empty() {
                 write!(f, "\n  {target}: not stopped")?;
@@ -307,7 +308,7 @@ impl fmt::Display for Ordered {
         let Self { request, operator, height, said_by, asked, root_served_by, targets, .. } = self;
         write!(
             f,
-            "operator {operator}: {request}: committed at height {height}, say {said_by} of {asked} replicas"
+            "operator {operator}: {request}: committed at height {height}, say {said_by} of {asked} replicas, which suffices"
         )?;
         for TargetLine { target, mode, head, time_ms, signers, .. } in targets {
             let mode = match (mode, request) {

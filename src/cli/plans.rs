@@ -32,8 +32,8 @@ Examples:
   quorate plans -o jsonl | jq 'select(.event == \"target\") | {target, mode}'
   quorate plans -o jsonl | jq 'select(.event == \"plan\") | .desired'
 
-Each target's plans, oldest first, and before them its mode as the newest head shows it: act (agents may apply the
-newest plan), hold (they apply nothing new) or revoked (the newest plan is withdrawn). Who stopped a target is the
+Each target's plans, oldest first, and before them its mode as the newest head shows it: act (agents may apply the \
+newest plan), hold (they apply nothing new) or revoked (the newest plan is withdrawn). Who stopped a target is the \
 replica's word; `quorate status` shows it for all replicas.
 
 Without --root nothing is verified: a replica could show what it likes. `quorate verify` checks one plan.

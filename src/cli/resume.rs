@@ -18,11 +18,11 @@ Examples:
       --replica https://10.0.0.1:8100 --replica https://10.0.0.2:8100 --replica https://10.0.0.3:8100
   quorate resume --all --operator-key operator.key
 
-Shows first which stops are in force, as f+1 replicas say, and names them in the signed request: a stop that comes later
-is not lifted by it. Lifts this operator's stops; an operator of the target's owner lifts everybody's. The plan that was newest at the stop
-stays on hold: the next one is applied.
+Shows first which stops are in force, as f+1 replicas say, and names them in the signed request: a stop that comes \
+later is not lifted by it. Lifts this operator's stops; an operator of the target's owner lifts everybody's. The plan that was newest at the \
+stop stays on hold: the next one is applied.
 
-Exit codes: 0 committed, with the certified head's mode for each target; 1 nobody took it or its head did not come in
+Exit codes: 0 committed, with the certified head's mode for each target; 1 nobody took it or its head did not come in \
 time; 4 the key or the request is refused.";
 
 /// Lift stops: the next plans of these targets are applied again

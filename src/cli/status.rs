@@ -275,9 +275,9 @@ pub(super) fn mode_of(target: &TargetStatus) -> String {
 fn write_refused(f: &mut fmt::Formatter<'_>, lines: &[Line]) -> fmt::Result {
     for said in lines.iter().filter_map(|line| line.said.as_ref().ok()) {
         for RefusedStatus { document, stage, reason, count } in &said.refused {
-            let document = document.replace('_', " ");
-            let where_ = if stage == "api" { "at its API" } else { "after they were ordered" };
-            writeln!(f, "{} refused {count} {document}s {where_}: {reason}", said.replica)?;
+            let (document, plural) = (document.replace('_', " "), if *count == 1 { "" } else { "s" });
+            let where_ = if stage == "api" { "at its API" } else { "once ordered" };
+            writeln!(f, "{} refused {count} {document}{plural} {where_}: {reason}", said.replica)?;
         }
     }
     Ok(())

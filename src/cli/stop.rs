@@ -15,15 +15,15 @@ Examples:
       --replica https://10.0.0.1:8100 --replica https://10.0.0.2:8100 --replica https://10.0.0.3:8100
   quorate stop --all --revoke --operator-key operator.key
 
-The request goes to every replica, again to those that cannot take it at once, until f+1 replicas say that it is
-committed and a head that a quorum signed shows it. With --root that head is verified against the root in the file.
-Without, the root is the one that more than half of the given replicas serve: fewer can neither fake nor prevent a stop,
-so name all replicas.
+The request goes to every replica, again to those that cannot take it at once, until f+1 replicas say that it is \
+committed and a head that a quorum signed shows it. With --root that head is verified against the root in the file. \
+Without, the root is the one that more than half of the given replicas serve: fewer can neither fake nor prevent a \
+stop, so name all replicas.
 
-Any operator may stop any target. Agents then apply nothing new; what is applied stays. Nothing is planned for the
+Any operator may stop any target. Agents then apply nothing new; what is applied stays. Nothing is planned for the \
 target until `quorate resume`, by the operator who stopped it or by one of the target's owner.
 
-Exit codes: 0 a certified head shows the stop, 1 nobody took it or its head did not come in time, 3 it was resumed
+Exit codes: 0 a certified head shows the stop, 1 nobody took it or its head did not come in time, 3 it was resumed \
 meanwhile, 4 the key or the request is refused.";
 
 /// Stop targets: their agents apply nothing new

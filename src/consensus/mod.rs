@@ -89,6 +89,8 @@ mod core;
 mod digest_map;
 mod fetch;
 mod message;
+#[cfg(feature = "service")]
+mod overflow;
 mod pacemaker;
 mod pending;
 mod record;

@@ -28,6 +28,7 @@ use super::{
         Salt, TornTail,
     },
     message::BlockResponse,
+    overflow::Overflow,
     transport::{Class, Inbox, LinkSender},
     tree::CommittedBlock,
 };
@@ -50,10 +51,6 @@ const BATCH_TIME: Duration = Duration::from_millis(5);
 
 /// How many endorsements of one peer wait for the application: several cycles of some hundred targets.
 const MAX_WAITING_ENDORSEMENTS: usize = 512;
-
-/// How many of the replica's own commands are tried again when they found no room, the newest ones: it hands in a
-/// few a window, and those of old windows help nobody.
-const MAX_TRIED_AGAIN: usize = 64;
 
 /// The kind of a consensus record in the journal.
 pub const RECORD: u8 = 1;
@@ -342,7 +339,7 @@ pub async fn run(
         began: Instant::now(),
         backlog: VecDeque::new(),
         endorsements: BTreeMap::new(),
-        tried_again: VecDeque::new(),
+        overflow: Overflow::default(),
         must_sync: false,
         leaving: Vec::new(),
         connects: Vec::new(),
@@ -399,8 +396,8 @@ struct Task {
     backlog: VecDeque<Event>,
     /// How many endorsements of each peer wait for the application.
     endorsements: BTreeMap<ReplicaIndex, usize>,
-    /// The replica's own commands that found no room, oldest first.
-    tried_again: VecDeque<Command>,
+    /// The replica's own commands that found no room.
+    overflow: Overflow,
     /// Whether something was appended that must be durable before anything leaves.
     must_sync: bool,
     /// What leaves after the next sync, in order.
@@ -521,20 +518,7 @@ impl Task {
     fn submit_own(&mut self, command: Command) {
         if let Err(error) = self.submit(Share::Own, command.clone()) {
             tracing::warn!(%error, "an own command waits outside");
-            if self.tried_again.len() == MAX_TRIED_AGAIN {
-                self.tried_again.pop_front();
-            }
-            self.tried_again.push_back(command);
-        }
-    }
-
-    /// Oldest first, while there is room.
-    fn try_again(&mut self) {
-        let now = self.now();
-        while let Some(command) = self.tried_again.front().cloned()
-            && self.core.handle(now, Input::Submit(command)).is_ok()
-        {
-            self.tried_again.pop_front();
+            self.overflow.keep(command);
         }
     }
 
@@ -660,7 +644,8 @@ impl Task {
                 self.leaving.push(Leaving::Event(Event::PeerConnected(peer.peer)));
             }
         }
-        self.try_again();
+        let now = self.now();
+        self.overflow.try_again(|command| self.core.handle(now, Input::Submit(command)).is_ok());
         self.status.view = self.core.view();
         self.status.height = self.core.committed_height();
         self.status.pending = self.core.pending_commands();
