@@ -29,7 +29,7 @@ use quorate::{
         Config, ViewTimes,
         journal::{SALT_BYTES, Salt},
         limits::CHECKPOINT_INTERVAL,
-        task::{self, Recovered},
+        task,
     },
     cycle::{Cycle, CycleConfig, Hold, Output as Step},
     knowledge::change::Change,

@@ -108,7 +108,7 @@ impl Cluster {
                     Output::Send { to, message } => self.send(me, Some(to), &Frame::Consensus(message)),
                     Output::Broadcast(message) => self.send(me, None, &Frame::Consensus(message)),
                     Output::Commit(committed) => replica.cycle.commit(&committed.block),
-                    Output::Stable(_) | Output::Diverged { .. } | Output::Install { .. } => {
+                    Output::Stable { .. } | Output::Diverged { .. } | Output::Install { .. } => {
                         panic!("no checkpoint is made")
                     }
                     Output::ServeFromJournal { .. } => panic!("all blocks are in memory"),

@@ -7,10 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use quorate::{
     consensus::{
-        Command, Config, ViewTimes,
+        Command, Config, Recovered, ViewTimes,
         journal::{SALT_BYTES, Salt},
         limits::CHECKPOINT_INTERVAL,
-        task::{self, Event, Handles, Recovered, Request},
+        task::{self, Event, Handles, Request},
         transport::{Links, LinksConfig},
     },
     cycle::{Cycle, CycleConfig, Seal},

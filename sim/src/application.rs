@@ -3,13 +3,14 @@
 //! It knows nothing of blocks' certificates and decides nothing. Invariant: equal sequences of commands give
 //! equal digests, whatever the block boundaries.
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use quorate::{
     consensus::Block,
     types::{Digest, Hasher},
 };
 
 /// The folded state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Application {
     digest: Digest,
     commands: u64,

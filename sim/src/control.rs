@@ -71,6 +71,16 @@ impl Control {
         self.cycle.resubmit_newest_report();
     }
 
+    /// Goes on from the state of a certified checkpoint.
+    pub(crate) fn install(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        self.cycle.install(snapshot).map_err(|error| error.to_string())
+    }
+
+    /// The replicated state as bytes, and this replica's seals.
+    pub(crate) fn snapshot(&self) -> (Vec<u8>, Vec<Seal>) {
+        (self.cycle.snapshot(), self.cycle.seals())
+    }
+
     pub(crate) const fn cycle(&mut self) -> &mut Cycle {
         &mut self.cycle
     }

@@ -5,7 +5,8 @@
 
 use quorate::{
     consensus::{
-        Block, BlockId, Command, CommittedBlock, Core, Message, Proposal, QuorumCertificate, Timeout, Vote,
+        Block, BlockId, Checkpoint, CheckpointVote, Command, CommittedBlock, Core, Message, Proposal,
+        QuorumCertificate, StableCheckpoint, Timeout, Vote,
         certify::{Endorsement, Subject},
     },
     cycle::Decided,
@@ -18,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{application::Application, disk::SimDisk, letter::Words, statements};
+use crate::{application::Application, disk::SimDisk, letter::Words, node::Begun, statements};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,7 @@ struct Said {
     timeouts: BTreeMap<View, View>,
     endorsed: BTreeMap<Subject, Digest>,
     reports: BTreeMap<WindowIndex, Digest>,
+    checkpoints: BTreeMap<Height, Checkpoint>,
 }
 
 /// A height that some honest replica has committed.
@@ -54,6 +56,7 @@ struct DecidedHeight {
     state: Digest,
     /// The control cycle's root after it, where there is a cycle.
     root: Option<Digest>,
+    commands: Vec<Digest>,
 }
 
 /// The invariants with what they remember.
@@ -74,6 +77,8 @@ pub struct Invariants {
     /// Derived plans by target and sequence number, and those with a certificate.
     derived: BTreeMap<(String, u64), Digest>,
     certificates: BTreeMap<(String, u64), Digest>,
+    /// Certified checkpoints.
+    checkpoints: BTreeMap<Height, Checkpoint>,
     broken: Option<Violation>,
 }
 
@@ -97,6 +102,7 @@ impl Invariants {
             committed: BTreeMap::new(),
             derived: BTreeMap::new(),
             certificates: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
             broken: None,
         }
     }
@@ -180,12 +186,94 @@ impl Invariants {
                     self.invariant_one_durable_report_a_window(replica, command, disk);
                 }
             }
-            Message::Certificates(_)
-            | Message::BlockRequest(_)
-            | Message::BlockResponse(_)
-            | Message::CheckpointVote(_)
-            | Message::Checkpoint(_) => {}
+            Message::CheckpointVote(vote) => {
+                self.invariant_one_durable_checkpoint_a_height(replica, vote, disk);
+            }
+            Message::Checkpoint(checkpoint) => self.certified_state(replica, checkpoint),
+            Message::Certificates(_) | Message::BlockRequest(_) | Message::BlockResponse(_) => {}
         }
+    }
+
+    fn invariant_one_durable_checkpoint_a_height(
+        &mut self,
+        replica: ReplicaIndex,
+        vote: &CheckpointVote,
+        disk: &SimDisk,
+    ) {
+        let height = vote.checkpoint.height;
+        let said = self.said.entry(replica).or_default();
+        let before = said.checkpoints.insert(height, vote.checkpoint);
+        let newest = said.checkpoints.last_key_value().map(|(newest, _)| *newest);
+        self.claim(before.is_none_or(|before| before == vote.checkpoint), || {
+            format!("{replica} signed two checkpoints for height {height}")
+        });
+        self.claim(vote.voter == replica, || format!("{replica} sent a checkpoint that is not its own"));
+        if before.is_some() {
+            return;
+        }
+        self.claim(newest == Some(height), || {
+            format!("{replica} signed a checkpoint for height {height} after a higher one")
+        });
+        let decided = self.decided.get(&height.number()).map(|decided| decided.block);
+        self.claim(decided == Some(vote.checkpoint.block), || {
+            format!(
+                "{replica} signed a checkpoint for height {height} and a block that nobody committed there"
+            )
+        });
+        self.claim(disk.holds_durably(vote.signature.as_bytes()), || {
+            format!("{replica}'s checkpoint for height {height} left before it was durable")
+        });
+    }
+
+    /// A replica holds a certified checkpoint: of one height all are equal, and a quorum signed each.
+    pub fn certified_state(&mut self, replica: ReplicaIndex, stable: &StableCheckpoint) {
+        let checkpoint = *stable.checkpoint();
+        let height = checkpoint.height;
+        if let Some(known) = self.checkpoints.get(&height) {
+            let same = *known == checkpoint;
+            return self
+                .claim(same, || format!("{replica} holds another certified state for height {height}"));
+        }
+        let statement = statements::checkpoint(&self.committee, &checkpoint);
+        let signatures = stable.certificate.signatures.iter();
+        let signers: BTreeSet<ReplicaIndex> = signatures
+            .filter(|(signer, signature)| {
+                self.committee.key(*signer).is_some_and(|key| key.verify(&statement, signature).is_ok())
+            })
+            .map(|(signer, _)| *signer)
+            .collect();
+        let (quorum, signed) = (self.quorum, signers.len());
+        self.claim(signed >= quorum, || {
+            format!("{replica} holds a checkpoint for height {height} that only {signed} signed")
+        });
+        let decided = self.decided.get(&height.number()).map(|decided| decided.block);
+        self.claim(decided == Some(checkpoint.block), || {
+            format!(
+                "{replica} holds a checkpoint for height {height} and a block that nobody committed there"
+            )
+        });
+        self.checkpoints.insert(height, checkpoint);
+    }
+
+    /// A running replica's application goes on from a checkpoint above all that it had applied.
+    pub fn jumped(&mut self, replica: ReplicaIndex, begun: &Begun) {
+        let newest = self.applied.get(&replica).map_or(0, |(newest, _)| *newest);
+        let height = begun.checkpoint.height().number();
+        self.claim(height > newest, || format!("{replica} went back from height {newest} to {height}"));
+        self.began(replica, begun);
+    }
+
+    /// A replica's application begins at a checkpoint: with the state that the others had there.
+    pub fn began(&mut self, replica: ReplicaIndex, begun: &Begun) {
+        self.certified_state(replica, &begun.checkpoint);
+        let height = begun.checkpoint.height().number();
+        let decided = self.decided.get(&height).map(|decided| (decided.state, decided.root));
+        self.claim(decided == Some((begun.application.digest(), begun.root)), || {
+            format!("{replica} begins at height {height} with a state that nobody had there")
+        });
+        self.applied.insert(replica, (height, begun.application));
+        let below = self.decided.range(..=height).flat_map(|(_, decided)| decided.commands.iter().copied());
+        self.committed.entry(replica).or_default().extend(below);
     }
 
     fn invariant_one_durable_endorsement_a_subject(
@@ -340,16 +428,16 @@ impl Invariants {
         self.claim(stranger.is_none(), || {
             format!("{replica} committed command {stranger:?} at height {height}, which nobody submitted")
         });
-        self.committed.entry(replica).or_default().extend(commands);
-        self.invariant_one_block_a_height(replica, committed, application.digest(), root);
+        self.committed.entry(replica).or_default().extend(commands.iter().copied());
+        self.invariant_one_block_a_height(replica, committed, (application.digest(), root), commands);
     }
 
     fn invariant_one_block_a_height(
         &mut self,
         replica: ReplicaIndex,
         committed: &CommittedBlock,
-        state: Digest,
-        root: Option<Digest>,
+        (state, root): (Digest, Option<Digest>),
+        commands: Vec<Digest>,
     ) {
         let block = &committed.block;
         let height = block.height().number();
@@ -367,7 +455,7 @@ impl Invariants {
         self.claim(parent == Some(block.parent()), || {
             format!("{replica} committed a block at height {height} that is no child of the one below")
         });
-        self.decided.insert(height, DecidedHeight { block: block.id(), state, root });
+        self.decided.insert(height, DecidedHeight { block: block.id(), state, root, commands });
         self.invariant_a_quorum_voted(replica, committed);
     }
 

@@ -7,10 +7,10 @@
 
 use quorate::{
     consensus::{
-        Archive, Command, CommittedBlock, Config, Core, Input, Message, Output, Record, Recovery, Rejected,
-        Vote,
+        Answer, Command, CommittedBlock, Config, Core, History, Input, Kept, Message, Output, Recovered,
+        Rejected, Snapshot, StableCheckpoint, Vote,
         certify::Endorsement,
-        journal::{EntryLocation, Identity, Journal, JournalConfig, Salt},
+        journal::{Identity, JournalConfig, Salt},
     },
     cycle::{Alarm, Decided, Output as CycleOutput, Seal},
     types::{Digest, Millis, ReplicaIndex},
@@ -27,11 +27,8 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// The journal's entry kind of consensus records.
-const RECORD_KIND: u8 = 1;
-
-/// The journal's entry kind of the control cycle's seals.
-const SEAL_KIND: u8 = 2;
+/// The chunks of the simulated snapshots: so small that there are several.
+const CHUNK_BYTES: usize = 200;
 
 /// A fault that the simulator plants in a replica's driver to prove that the invariants see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +78,12 @@ pub enum Effect {
     },
     /// A block reached the application.
     Committed(CommittedBlock),
+    /// A checkpoint with the own state is certified.
+    Stable(StableCheckpoint),
+    /// A checkpoint with another state is certified.
+    Diverged(StableCheckpoint),
+    /// The application begins at a checkpoint.
+    Installed(Begun),
     /// The control cycle handed a command in.
     Submitted(Command),
     /// A control cycle ran.
@@ -96,12 +99,22 @@ pub enum Effect {
 /// What a replica has from its past after a start.
 #[derive(Debug)]
 pub struct Started {
+    /// The checkpoint of the journal that the application begins at.
+    pub begun: Option<Begun>,
     /// The committed blocks of the journal, lowest first, each with the control cycle's root after it.
     pub redelivered: Vec<(CommittedBlock, Option<Digest>)>,
 }
 
-/// An entry of the journal: where it lies, its kind and its bytes.
-type StoredEntry = (EntryLocation, u8, Vec<u8>);
+/// An application that begins at a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The checkpoint.
+    pub checkpoint: StableCheckpoint,
+    /// The application at it.
+    pub application: Application,
+    /// The control cycle's root, where there is a cycle.
+    pub root: Option<Digest>,
+}
 
 /// One honest replica: running or down, its disk stays.
 #[derive(Debug)]
@@ -122,10 +135,10 @@ pub struct Node {
 #[derive(Debug)]
 struct Running {
     core: Core,
-    journal: Journal<SimDisk>,
-    archive: Archive,
+    history: History<SimDisk>,
     application: Application,
     control: Option<Control>,
+    interval: u64,
     /// Whether something was persisted that must be synced before anything leaves.
     owes_sync: bool,
     sending: VecDeque<(ReplicaIndex, Words)>,
@@ -157,45 +170,40 @@ impl Node {
             self.disk = SimDisk::new(self.salts.clone());
         }
         self.incarnation += 1;
-        let (journal, entries) = self.open_journal()?;
-        let mut archive = Archive::default();
-        let mut recovery = Recovery::new(self.config.clone());
+        let (history, core, recovered) = self.open_journal()?;
         let telemetry = self.telemetry.clone();
-        let mut control =
-            telemetry.map(|telemetry| Control::new(&self.config, telemetry, self.clock.skew_ms));
-        let mut redelivered = Vec::new();
-        for (location, kind, payload) in entries {
-            if kind == SEAL_KIND {
-                let seal: Seal = borsh::from_slice(&payload).map_err(|error| error.to_string())?;
-                control.iter_mut().for_each(|control| control.restore(seal.clone()));
-                continue;
-            }
-            let record: Record = borsh::from_slice(&payload).map_err(|error| error.to_string())?;
-            archive.note(&record, location);
-            redelivered.extend(recovery.record(record).map_err(|error| error.to_string())?);
-        }
+        let control = telemetry.map(|telemetry| Control::new(&self.config, telemetry, self.clock.skew_ms));
         let mut running = Running {
-            core: recovery.finish(),
-            journal,
-            archive,
+            core,
+            history,
             application: Application::default(),
             control,
+            interval: self.config.checkpoint_interval,
             owes_sync: false,
             sending: VecDeque::new(),
         };
-        let mut roots = Vec::new();
-        for committed in &redelivered {
+        let begun =
+            recovered.base.map(|base| running.install(base.checkpoint, &base.snapshot)).transpose()?;
+        for note in recovered.notes {
+            let seal: Seal = borsh::from_slice(&note).map_err(|error| error.to_string())?;
+            running.control.iter_mut().for_each(|control| control.restore(seal.clone()));
+        }
+        let now = self.clock.shows(now_ms);
+        let mut redelivered = Vec::new();
+        for committed in recovered.blocks {
             running.application.apply(&committed.block);
-            roots.push(running.replay(committed)?);
+            let root = running.replay(&committed)?;
+            running.name_state(&committed, now)?;
+            redelivered.push((committed, root));
         }
         if let Some(control) = &mut running.control {
             control.begin(now_ms);
         }
         self.running = Some(running);
-        Ok(Started { redelivered: redelivered.into_iter().zip(roots).collect() })
+        Ok(Started { begun, redelivered })
     }
 
-    fn open_journal(&mut self) -> Result<(Journal<SimDisk>, Vec<StoredEntry>), String> {
+    fn open_journal(&mut self) -> Result<(History<SimDisk>, Core, Recovered), String> {
         let key = self.config.key.public().id();
         let mut salt = [0; 16];
         salt[..8].copy_from_slice(&self.salts.next().to_le_bytes());
@@ -204,12 +212,7 @@ impl Node {
             salt: Salt::new(salt),
             segment_bytes: self.segment_bytes,
         };
-        let mut entries = Vec::new();
-        let opened = Journal::open(self.disk.clone(), config, |entry| {
-            entries.push((entry.location, entry.kind, entry.payload.to_vec()));
-        });
-        let (journal, _) = opened.map_err(|error| error.to_string())?;
-        Ok((journal, entries))
+        History::open(self.disk.clone(), config, self.config.clone()).map_err(|error| error.to_string())
     }
 
     /// Gives the core an input; nothing happens while the replica is down.
@@ -333,6 +336,12 @@ impl Node {
         self.running.as_ref()?.control.as_ref().map(Control::root)
     }
 
+    /// How much of its history is kept.
+    #[must_use]
+    pub fn kept(&self) -> Option<Kept> {
+        self.running.as_ref().map(|running| running.history.kept())
+    }
+
     /// Whether its control cycle has logged a plan.
     #[must_use]
     pub fn has_logged_a_plan(&self) -> bool {
@@ -375,11 +384,45 @@ impl Running {
     fn replay(&mut self, committed: &CommittedBlock) -> Result<Option<Digest>, String> {
         let Some(control) = &mut self.control else { return Ok(None) };
         for seal in control.replay(&committed.block) {
-            let seal = borsh::to_vec(&seal).map_err(|error| error.to_string())?;
-            self.journal.append(SEAL_KIND, &seal).map_err(|error| error.to_string())?;
-            self.owes_sync = true;
+            self.seal(&seal)?;
         }
         Ok(self.control.as_ref().map(Control::root))
+    }
+
+    fn seal(&mut self, seal: &Seal) -> Result<(), String> {
+        let seal = borsh::to_vec(seal).map_err(|error| error.to_string())?;
+        self.history.note(seal).map_err(|error| error.to_string())?;
+        self.owes_sync = true;
+        Ok(())
+    }
+
+    /// Names the state after a block at whose height a checkpoint is due.
+    fn name_state(&mut self, committed: &CommittedBlock, now: Millis) -> Result<(), String> {
+        let height = committed.block.height();
+        if !height.number().is_multiple_of(self.interval) {
+            return Ok(());
+        }
+        let control = self.control.as_ref().map(Control::snapshot);
+        let (cycle, seals) = control.unzip();
+        let state = borsh::to_vec(&(&self.application, cycle)).map_err(|error| error.to_string())?;
+        let snapshot = Snapshot::cut(&state, CHUNK_BYTES).map_err(|error| error.to_string())?;
+        let notes = seals.into_iter().flatten().map(|seal| borsh::to_vec(&seal));
+        let notes = notes.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let state = snapshot.id();
+        self.history.name_state(height, snapshot, notes);
+        let taken = self.core.handle(now, Input::StateAt { height, snapshot: state });
+        taken.map_err(|error| error.to_string())
+    }
+
+    /// The application begins at a checkpoint.
+    fn install(&mut self, checkpoint: StableCheckpoint, snapshot: &Snapshot) -> Result<Begun, String> {
+        let (application, cycle): (Application, Option<Vec<u8>>) =
+            borsh::from_slice(&snapshot.to_bytes()).map_err(|error| error.to_string())?;
+        self.application = application;
+        if let (Some(control), Some(cycle)) = (&mut self.control, cycle) {
+            control.install(&cycle)?;
+        }
+        Ok(Begun { checkpoint, application, root: self.control.as_ref().map(Control::root) })
     }
 
     fn carry_out(
@@ -394,7 +437,7 @@ impl Running {
                 self.sync(plant)?;
                 Ok(Effect::Sent { to, words })
             }
-            Next::Core(output) => self.core_output(output, config, plant),
+            Next::Core(output) => self.core_output(output, now, config, plant),
             Next::Cycle(output) => self.cycle_output(output, now, config, plant),
         }
     }
@@ -408,9 +451,7 @@ impl Running {
     ) -> Result<Effect, String> {
         Ok(match output {
             CycleOutput::Seal(seal) => {
-                let seal = borsh::to_vec(&seal).map_err(|error| error.to_string())?;
-                self.journal.append(SEAL_KIND, &seal).map_err(|error| error.to_string())?;
-                self.owes_sync = true;
+                self.seal(&seal)?;
                 Effect::Inside
             }
             CycleOutput::Endorse(endorsement) => {
@@ -439,17 +480,18 @@ impl Running {
     fn core_output(
         &mut self,
         output: Output,
+        now: Millis,
         config: &Config,
         plant: Option<Plant>,
     ) -> Result<Effect, String> {
         match output {
             Output::Persist(record) => {
                 self.owes_sync = true;
-                self.append(&record)?;
+                self.history.append(&record).map_err(|error| error.to_string())?;
                 Ok(Effect::Inside)
             }
             Output::Append(record) => {
-                self.append(&record)?;
+                self.history.append(&record).map_err(|error| error.to_string())?;
                 Ok(Effect::Inside)
             }
             Output::Send { to, message } => {
@@ -474,30 +516,36 @@ impl Running {
                 if let Some(control) = &mut self.control {
                     control.cycle().commit(&committed.block);
                 }
+                self.name_state(&committed, now)?;
                 Ok(Effect::Committed(committed))
             }
-            Output::Stable(_) | Output::Diverged { .. } | Output::Install { .. } => Ok(Effect::Inside),
+            Output::Stable { checkpoint, restated } => {
+                let written = self.history.stable(checkpoint.clone(), &restated);
+                written.map_err(|error| error.to_string())?;
+                Ok(Effect::Stable(checkpoint))
+            }
+            Output::Diverged { certified, .. } => Ok(Effect::Diverged(certified)),
+            Output::Install { checkpoint, snapshot, restated } => {
+                let written = self.history.install(checkpoint.clone(), &snapshot, &restated);
+                written.map_err(|error| error.to_string())?;
+                self.install(checkpoint, &snapshot).map(Effect::Installed)
+            }
             Output::ServeFromJournal { to, request } => {
                 self.sync(plant)?;
-                let answer = self.archive.answer(&self.journal, &request);
-                Ok(match answer.map_err(|error| error.to_string())? {
-                    Some(response) => Effect::Sent { to, words: Message::BlockResponse(response).into() },
-                    None => Effect::Inside,
-                })
+                let answer = self.history.answer(&request).map_err(|error| error.to_string())?;
+                let message = match answer {
+                    Answer::Blocks(response) => Message::BlockResponse(response),
+                    Answer::Checkpoint(checkpoint) => Message::Checkpoint(checkpoint),
+                    Answer::Nothing => return Ok(Effect::Inside),
+                };
+                Ok(Effect::Sent { to, words: message.into() })
             }
         }
     }
 
-    fn append(&mut self, record: &Record) -> Result<(), String> {
-        let payload = borsh::to_vec(record).map_err(|error| error.to_string())?;
-        let location = self.journal.append(RECORD_KIND, &payload).map_err(|error| error.to_string())?;
-        self.archive.note(record, location);
-        Ok(())
-    }
-
     fn sync(&mut self, plant: Option<Plant>) -> Result<(), String> {
         if self.owes_sync && plant != Some(Plant::SendsBeforeSync) {
-            self.journal.sync().map_err(|error| error.to_string())?;
+            self.history.sync().map_err(|error| error.to_string())?;
             self.owes_sync = false;
         }
         Ok(())

@@ -164,6 +164,8 @@ pub struct Scenario {
     pub clocks: Vec<Clock>,
     /// The journals' segment size in bytes.
     pub segment_bytes: u64,
+    /// A checkpoint is made at each height that this divides; zero: none is made.
+    pub checkpoint_interval: u64,
     /// What the monitors see; without it replicas run consensus alone, and the cluster has idle phases.
     pub telemetry: Option<Arc<Telemetry>>,
 }
@@ -206,6 +208,7 @@ impl Scenario {
             submissions: Vec::new(),
             clocks: everybody.iter().map(|_| clock(&mut clocks)).collect(),
             segment_bytes: 1 << stream.between(11, 18),
+            checkpoint_interval: 0,
             telemetry: seed.is_multiple_of(2).then(|| Arc::new(Telemetry::of_seed(seed, heal_ms))),
         };
         scenario.sides = everybody

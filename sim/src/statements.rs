@@ -4,7 +4,7 @@
 //! It shares no code with the replica's signing. Invariant: the bytes are those that honest replicas sign.
 
 use quorate::{
-    consensus::BlockId,
+    consensus::{BlockId, Checkpoint},
     types::{Committee, Height, View},
 };
 
@@ -12,6 +12,7 @@ const PREFIX: &[u8] = b"quorate/1\0";
 const PROPOSAL: u8 = 1;
 const VOTE: u8 = 2;
 const TIMEOUT: u8 = 3;
+const CHECKPOINT: u8 = 6;
 const HOTSTUFF2: u8 = 1;
 
 /// Where in the signed bytes the kind stands.
@@ -49,6 +50,20 @@ pub fn timeout(committee: &Committee, view: View, high_qc_view: View) -> Vec<u8>
     body.extend_from_slice(&view.number().to_le_bytes());
     body.extend_from_slice(&high_qc_view.number().to_le_bytes());
     signed(committee, TIMEOUT, &body)
+}
+
+/// What a checkpoint statement signs.
+#[must_use]
+pub fn checkpoint(committee: &Committee, checkpoint: &Checkpoint) -> Vec<u8> {
+    let Checkpoint { height, view, block, state } = checkpoint;
+    let mut body = Vec::with_capacity(92);
+    body.extend_from_slice(&height.number().to_le_bytes());
+    body.extend_from_slice(&view.number().to_le_bytes());
+    body.extend_from_slice(block.as_bytes());
+    body.extend_from_slice(state.root().as_bytes());
+    body.extend_from_slice(&state.chunks().to_le_bytes());
+    body.extend_from_slice(&state.bytes().to_le_bytes());
+    signed(committee, CHECKPOINT, &body)
 }
 
 fn signed(committee: &Committee, kind: u8, body: &[u8]) -> Vec<u8> {

@@ -128,7 +128,7 @@ impl<'a> World<'a> {
                 me: *replica,
                 key,
                 times: ViewTimes::default(),
-                checkpoint_interval: 0,
+                checkpoint_interval: scenario.checkpoint_interval,
             };
             seats.insert(*replica, seat(&scenario, config));
         }
@@ -379,6 +379,29 @@ impl<'a> World<'a> {
                 self.invariants.applied(replica, &committed, root);
                 self.strike_out();
             }
+            Effect::Stable(checkpoint) => {
+                let height = checkpoint.height();
+                let words = [23, number(replica), height.number()];
+                self.trace
+                    .event(self.now_ms, &words, || format!("{replica}: checkpoint h{height} is stable"));
+                self.invariants.certified_state(replica, &checkpoint);
+            }
+            Effect::Diverged(checkpoint) => {
+                let height = checkpoint.height();
+                self.trace.event(self.now_ms, &[24, number(replica), height.number()], || {
+                    format!("{replica} has another state at h{height}")
+                });
+                self.invariants
+                    .claim(false, || format!("{replica} has diverged from the certified state at h{height}"));
+            }
+            Effect::Installed(begun) => {
+                let height = begun.checkpoint.height();
+                let words = [25, number(replica), height.number()];
+                self.trace.event(self.now_ms, &words, || format!("{replica} begins at checkpoint h{height}"));
+                *self.faults.entry("state transferred").or_default() += 1;
+                self.invariants.jumped(replica, &begun);
+                self.strike_out();
+            }
             Effect::Submitted(command) => {
                 self.invariants.submitted(&command);
                 let words = [19, number(replica), u64::from(command.digest().as_bytes()[0])];
@@ -491,6 +514,11 @@ impl<'a> World<'a> {
             let (rests, height) =
                 (core.next_timeout().is_none() && !core.is_awake(), core.committed_height());
             self.invariants.claim(rests, || format!("{replica} does not come to rest"));
+            let interval = usize::try_from(self.scenario.checkpoint_interval).unwrap_or(usize::MAX);
+            let bounded = node
+                .kept()
+                .is_none_or(|kept| kept.bases <= 2 && (interval == 0 || kept.blocks <= 4 * interval));
+            self.invariants.claim(bounded, || format!("{replica} keeps too much: {:?}", node.kept()));
             let state = (height, node.state(), node.root());
             let (other, expected) = *first.get_or_insert((replica, state));
             self.invariants.claim(state == expected, || {

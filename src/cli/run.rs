@@ -4,7 +4,7 @@
 
 use super::{ExitCode, Failure, output::Output};
 use crate::{
-    consensus::{journal::OpenError, task::StartError},
+    consensus::{HistoryError, journal::OpenError, task::StartError},
     service::{
         config::{LogFormat, ReplicaConfig, ReplicaFlags},
         lifecycle::asked_to_end,
@@ -68,7 +68,7 @@ fn failure(error: ReplicaError) -> Failure {
         ReplicaError::Root { .. } | ReplicaError::WrongGenesis { .. } | ReplicaError::NotAReplica { .. } => {
             Failure::refused(error)
         }
-        ReplicaError::Start(StartError::Journal { error: OpenError::Disk(_), .. }) | ReplicaError::Journal(_) => {
+        ReplicaError::Start(StartError::Journal { error: HistoryError::Journal(OpenError::Disk(_)), .. }) | ReplicaError::Journal(_) => {
             Failure::failed(error).next(
                 "make room on the disk, or repair it, and start again; nothing that left this replica depends on what \
                  was not written",

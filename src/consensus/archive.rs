@@ -1,13 +1,18 @@
 //! The archive: where the committed blocks lie in the journal, so that a fetch of blocks that memory no longer
 //! holds is answered (rule F1).
 //!
-//! It holds places, never blocks, and neither writes nor decides who is answered. Invariant: the n-th place
-//! is that of the block that was committed at height n.
+//! It holds places, never blocks, and neither writes nor decides who is answered. Invariant: the places are those of
+//! the blocks that were committed one after the other above one height.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use super::{
+    base::BasePiece,
     block::{Block, BlockId},
+    history::BASE,
     journal::{Disk, EntryLocation, Journal, JournalError},
     limits::{MAX_FETCHED_BLOCKS, MAX_FETCHED_BYTES, MAX_READ_BLOCKS, MAX_READ_BYTES},
     message::{BlockRequest, BlockResponse},
@@ -15,10 +20,12 @@ use super::{
 };
 use crate::types::Height;
 
-/// The places of all committed blocks of one journal.
+/// The places of the committed blocks that one journal holds.
 #[derive(Debug, Default)]
-pub struct Archive {
-    committed: Vec<EntryLocation>,
+pub(super) struct Archive {
+    /// The height below the first place.
+    below: Height,
+    committed: VecDeque<EntryLocation>,
     /// Blocks that are stored and may be committed yet.
     uncommitted: BTreeMap<BlockId, (Height, EntryLocation)>,
 }
@@ -32,28 +39,92 @@ pub enum ArchiveError {
     /// The entry is not the block that was committed.
     #[error("the journal's entry for height {0} is not the block that was committed there")]
     NotTheBlock(Height),
+    /// The entries are not the snapshot that was certified.
+    #[error("the journal's entries for the checkpoint at height {0} are not the snapshot that was certified")]
+    NotTheSnapshot(Height),
+    /// The blocks were removed: begin at a checkpoint.
+    #[error("the journal holds no blocks up to height {through} any more")]
+    Pruned {
+        /// The newest height that was removed.
+        through: Height,
+    },
 }
 
 impl Archive {
     /// Takes note of a record that was appended, or that was read back at the start, in the order of the
     /// journal.
-    pub fn note(&mut self, record: &Record, location: EntryLocation) {
+    pub(super) fn note(&mut self, record: &Record, location: EntryLocation) {
         match record {
             Record::Block(block) => {
                 self.uncommitted.insert(block.id(), (block.height(), location));
             }
-            Record::Committed { height, block, .. } => {
-                let place = self.uncommitted.get(block).map(|(_, location)| *location);
-                if let Some(place) = place.filter(|_| height.number() == self.committed.len() as u64 + 1) {
-                    self.committed.push(place);
-                }
-                self.uncommitted.retain(|_, (of, _)| *of > *height);
-            }
+            Record::Committed { height, block, .. } => self.commit(*height, *block),
             Record::Proposal { .. }
             | Record::Vote { .. }
             | Record::Timeout(_)
-            | Record::CheckpointVote(_) => {}
+            | Record::CheckpointVote(_)
+            | Record::Forgotten(_) => {}
         }
+    }
+
+    fn commit(&mut self, height: Height, block: BlockId) {
+        let place = self.uncommitted.get(&block).map(|(_, location)| *location);
+        if let Some(place) = place.filter(|_| height == self.newest().next()) {
+            self.committed.push_back(place);
+        }
+        self.uncommitted.retain(|_, (of, _)| *of > height);
+    }
+
+    /// The newest committed height.
+    fn newest(&self) -> Height {
+        Height::new(self.below.number().saturating_add(self.committed.len() as u64))
+    }
+
+    /// How many committed blocks it knows.
+    pub(super) fn len(&self) -> usize {
+        self.committed.len()
+    }
+
+    /// A base restates a block here.
+    pub(super) fn move_block(&mut self, block: &Block, location: EntryLocation) {
+        match self.index(block.height()) {
+            Some(index) => self.committed[index] = location,
+            None => {
+                self.uncommitted.insert(block.id(), (block.height(), location));
+            }
+        }
+    }
+
+    /// As [`Self::move_block`], for a base that is read back: a committed block may be known from here only.
+    pub(super) fn restate(&mut self, block: &Block, is_committed: bool, location: EntryLocation) {
+        if block.height() > self.below {
+            self.move_block(block, location);
+            if is_committed && block.height() > self.newest() {
+                self.commit(block.height(), block.id());
+            }
+        }
+    }
+
+    /// The blocks go on above this height: when that leaves a gap, those below it are given up.
+    pub(super) fn begin_above(&mut self, height: Height) {
+        if height > self.newest() {
+            self.committed.clear();
+            self.below = height;
+            self.uncommitted.retain(|_, (of, _)| *of > height);
+        }
+    }
+
+    /// The blocks up to this height are no longer in the journal.
+    pub(super) fn forget_through(&mut self, height: Height) {
+        while self.below < height && self.committed.pop_front().is_some() {
+            self.below = self.below.next();
+        }
+    }
+
+    /// Where a committed height stands among the places.
+    fn index(&self, height: Height) -> Option<usize> {
+        let above = height.number().checked_sub(self.below.number())?.checked_sub(1)?;
+        usize::try_from(above).ok().filter(|index| *index < self.committed.len())
     }
 
     /// The blocks asked for, lowest first and within the limits of an answer; `None` when there is nothing
@@ -63,12 +134,13 @@ impl Archive {
     /// committed block is never given out from here: memory has it.
     ///
     /// # Errors
-    /// [`ArchiveError`]: the journal's disk is at fault, not the asker.
-    pub fn answer<D: Disk>(
+    /// [`ArchiveError::Pruned`] when the first of them was removed; else the journal's disk is at fault.
+    pub(super) fn answer<D: Disk>(
         &self,
         journal: &Journal<D>,
         request: &BlockRequest,
     ) -> Result<Option<BlockResponse>, ArchiveError> {
+        self.check_above(request.above)?;
         let mut blocks: Vec<Arc<Block>> = Vec::new();
         let mut bytes = 0;
         let mut height = request.above;
@@ -93,12 +165,13 @@ impl Archive {
     /// The committed blocks above a height, lowest first: a piece of them, none when that height is the newest.
     ///
     /// # Errors
-    /// [`ArchiveError`]: the journal's disk is at fault.
-    pub fn blocks_above<D: Disk>(
+    /// As [`Self::answer`].
+    pub(super) fn blocks_above<D: Disk>(
         &self,
         journal: &Journal<D>,
         above: Height,
     ) -> Result<Vec<Arc<Block>>, ArchiveError> {
+        self.check_above(above)?;
         let mut blocks = Vec::new();
         let (mut bytes, mut height) = (0, above.next());
         while blocks.len() < MAX_READ_BLOCKS
@@ -112,18 +185,48 @@ impl Archive {
         Ok(blocks)
     }
 
+    /// All committed blocks above a height, lowest first.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub(super) fn all_above<D: Disk>(
+        &self,
+        journal: &Journal<D>,
+        above: Height,
+    ) -> Result<Vec<Arc<Block>>, ArchiveError> {
+        self.check_above(above)?;
+        let mut blocks = Vec::new();
+        let mut height = above.next();
+        while let Some(block) = self.read(journal, height)? {
+            height = height.next();
+            blocks.push(block);
+        }
+        Ok(blocks)
+    }
+
+    fn check_above(&self, above: Height) -> Result<(), ArchiveError> {
+        if above < self.below { Err(ArchiveError::Pruned { through: self.below }) } else { Ok(()) }
+    }
+
     fn read<D: Disk>(
         &self,
         journal: &Journal<D>,
         height: Height,
     ) -> Result<Option<Arc<Block>>, ArchiveError> {
-        let place = height.previous().and_then(|below| usize::try_from(below.number()).ok());
-        let Some(location) = place.and_then(|place| self.committed.get(place)) else { return Ok(None) };
-        let (_, payload) = journal.read(*location)?;
-        match borsh::from_slice(&payload) {
-            Ok(Record::Block(block)) if block.height() == height => Ok(Some(block)),
-            Ok(_) | Err(_) => Err(ArchiveError::NotTheBlock(height)),
-        }
+        let Some(index) = self.index(height) else { return Ok(None) };
+        let (kind, payload) = journal.read(self.committed[index])?;
+        let block = match kind {
+            BASE => match borsh::from_slice(&payload) {
+                Ok(BasePiece::Block { block, .. }) => Some(block),
+                Ok(_) | Err(_) => None,
+            },
+            _ => match borsh::from_slice(&payload) {
+                Ok(Record::Block(block)) => Some(block),
+                Ok(_) | Err(_) => None,
+            },
+        };
+        let block = block.filter(|block: &Arc<Block>| block.height() == height);
+        block.map(Some).ok_or(ArchiveError::NotTheBlock(height))
     }
 }
 

@@ -169,6 +169,9 @@ impl Checkpoints {
     /// This checkpoint is the newest one; nothing at or below it is open any more.
     pub(super) fn settle_at(&mut self, stable: Verified<StableCheckpoint>) {
         let height = stable.get().height();
+        if height <= self.stable_height() {
+            return;
+        }
         self.stable = Some(stable);
         self.due.retain(|of, _| *of > height);
         self.certified.retain(|of, _| *of > height);

@@ -91,6 +91,13 @@ pub const MAX_SNAPSHOT_CHUNKS: u32 = 4_096;
 /// to be compared with: an application that is further behind than these catches up without checkpoints.
 pub const MAX_OPEN_CHECKPOINTS: usize = 64;
 
+/// How many snapshots wait in memory for their certificate: that of the newest checkpoint, and the one before.
+pub const MAX_NAMED_SNAPSHOTS: usize = 2;
+
+/// How many checkpoints the journal keeps while the application still needs what is below them: some two thousand
+/// blocks. Past it they go, and whoever follows the journal has a gap.
+pub const MAX_KEPT_CHECKPOINTS: usize = 8;
+
 /// How many of its newest checkpoint statements are kept of each replica: one that is complete and one that is
 /// not yet.
 pub const KEPT_CHECKPOINT_VOTES: usize = 2;

@@ -62,7 +62,8 @@
 //!   proposal, vote and timeout of that view again, to itself and to its peers: the stored bytes, never new ones.
 //!
 //! - **R2** A verified statement of this replica's own, for a view above the last one that its journal records,
-//!   proves the journal lost or old: the replica signs nothing any more and says so.
+//!   proves the journal lost or old: the replica signs nothing any more, also after a restart, and says so. The
+//!   same holds for an own checkpoint statement above the last recorded height.
 //!
 //! Fetch
 //! - **F1** Blocks are asked for only below a verified QC. An answer is a chain that begins at a block that is
@@ -79,8 +80,17 @@
 //!   here and the own state at that height is the certified one. If it is another one, this replica has *diverged*:
 //!   it goes on voting, which depends on no state, and its application must endorse nothing any more. Two newest
 //!   statements are kept of each peer; certificates in any message are verified and absorbed.
+//! - **K3** A stable checkpoint whose state is here becomes a *base*: a run of journal entries that begins a segment
+//!   and restates the checkpoint with the certificate of its block, the state, the application's notes, the blocks
+//!   above it, and everything signed or relied upon (the newest vote, timeout, own proposal and checkpoint
+//!   statements, the highest QC and TC, R2's mark). It counts once its last entry is there; then it is synced, and
+//!   what is older than the base before it may be removed. Recovery takes a base as a record like any other: it raises
+//!   what it names, lowers nothing, and a base that was never finished says nothing. A journal without its first
+//!   segment must hold a whole base; what stands before that is not read. Fetches below the oldest base are answered
+//!   with the newest checkpoint.
 
 mod archive;
+mod base;
 mod block;
 mod certificate;
 mod checkpoint;
@@ -88,6 +98,7 @@ mod checkpoints;
 mod core;
 mod digest_map;
 mod fetch;
+mod history;
 mod message;
 #[cfg(feature = "service")]
 mod overflow;
@@ -108,10 +119,12 @@ pub mod task;
 pub mod transport;
 
 pub use self::core::{Config, Core, Input, Output, Recovery, RecoveryError, Rejected};
-pub use archive::{Archive, ArchiveError};
+pub use archive::ArchiveError;
+pub use base::{Base, Restated, Standing};
 pub use block::{Block, BlockId, Command, CommandError, Payload};
 pub use certificate::{CertificateError, QuorumCertificate, SignedTimeoutView, TimeoutCertificate, Verified};
 pub use checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote, StableCheckpoint};
+pub use history::{Answer, BASE, History, HistoryError, Kept, NOTE, RECORD, Recovered};
 pub use message::{BlockRequest, BlockResponse, Certificates, Message, Proposal, Timeout, Vote};
 pub use pacemaker::ViewTimes;
 pub use pending::Share;

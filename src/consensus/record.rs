@@ -9,7 +9,7 @@ use super::{
     checkpoint::CheckpointVote,
     message::{Proposal, Timeout, Vote},
 };
-use crate::types::Height;
+use crate::types::{Height, View};
 
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -45,6 +45,8 @@ pub enum Record {
     },
     /// This replica's statement about the state after a committed block.
     CheckpointVote(CheckpointVote),
+    /// This replica signed in this view and its journal does not hold it (rule R2).
+    Forgotten(View),
 }
 
 /// How the view of a vote was entered.

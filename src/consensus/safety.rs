@@ -186,13 +186,23 @@ impl SafetyRecord {
         }
     }
 
-    /// Takes back from the journal what was signed before a restart. Records come in the order of writing.
+    /// Takes back from the journal what was signed before a restart. A base restates what earlier records said, so
+    /// nothing replaces what is newer.
     pub(super) fn recover_vote(&mut self, vote: Vote) {
-        self.last_vote = Some(vote);
+        if !self.voted_at_or_after(vote.view) {
+            self.last_vote = Some(vote);
+        }
     }
 
     pub(super) fn recover_timeout(&mut self, timeout: Timeout) {
-        self.last_timeout = Some(timeout);
+        if !self.timed_out_at_or_after(timeout.view) {
+            self.last_timeout = Some(timeout);
+        }
+    }
+
+    /// The newest view with an own proposal.
+    pub(super) const fn last_proposed(&self) -> View {
+        self.last_proposed
     }
 
     pub(super) fn recover_proposal(&mut self, view: View) {

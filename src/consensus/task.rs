@@ -18,16 +18,11 @@ use tokio::{
 };
 
 use super::{
-    Checkpoint, Command, Core, Input, Message, Output, Record, Recovery, RecoveryError, Rejected, Share,
-    Snapshot, SnapshotId, StableCheckpoint,
-    archive::{Archive, ArchiveError},
+    Answer, ArchiveError, Base, Checkpoint, Command, Core, History, HistoryError, Input, Message, Output,
+    Record, Recovered, Rejected, Restated, Share, Snapshot, SnapshotId, StableCheckpoint,
     block::Block,
     certify::{Endorsement, MAX_SUBJECT_NAME_BYTES},
-    journal::{
-        FileDisk, FileDiskError, Identity, Journal, JournalConfig, JournalError, OpenError, SEGMENT_BYTES,
-        Salt, TornTail,
-    },
-    message::BlockResponse,
+    journal::{FileDisk, FileDiskError, Identity, JournalConfig, JournalError, SEGMENT_BYTES, Salt},
     overflow::Overflow,
     transport::{Class, Inbox, LinkSender},
     tree::CommittedBlock,
@@ -52,11 +47,6 @@ const BATCH_TIME: Duration = Duration::from_millis(5);
 /// How many endorsements of one peer wait for the application: several cycles of some hundred targets.
 const MAX_WAITING_ENDORSEMENTS: usize = 512;
 
-/// The kind of a consensus record in the journal.
-pub const RECORD: u8 = 1;
-
-/// The kind of an application's note in the journal.
-pub const NOTE: u8 = 2;
 
 /// What travels between two replicas in one frame.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
@@ -107,6 +97,16 @@ pub enum Request {
         snapshot: Snapshot,
         /// The notes.
         notes: Vec<Vec<u8>>,
+    },
+    /// Keep the blocks above this height readable, within [`super::limits::MAX_KEPT_CHECKPOINTS`].
+    KeepAbove(Height),
+    /// Read a checkpoint with its state back from the journal: the newest at or below a height, else the oldest.
+    /// There is none while the journal holds all blocks from the first and no checkpoint is at or below the height.
+    ReadBase {
+        /// The height.
+        for_height: Height,
+        /// Where to say it.
+        answer: oneshot::Sender<Result<Option<Base>, ArchiveError>>,
     },
     /// Read committed blocks back from the journal.
     Read {
@@ -192,52 +192,15 @@ pub enum StartError {
         /// The folder.
         folder: PathBuf,
         /// Why.
-        error: OpenError,
+        error: HistoryError,
     },
-    /// The journal is sound and does not tell one replica's history.
-    #[error("the journal in {} contradicts itself, so this replica does not vote: {error}", folder.display())]
-    History {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        error: RecoveryError,
-    },
-    /// A record of the journal is of no known form.
-    #[error("the journal in {} holds a record that this version does not know", folder.display())]
-    UnknownRecord {
-        /// The folder.
-        folder: PathBuf,
-    },
-}
-
-/// A stable checkpoint with its state: where the application begins.
-#[derive(Clone, Debug)]
-pub struct Base {
-    /// The checkpoint.
-    pub checkpoint: StableCheckpoint,
-    /// Its state.
-    pub snapshot: Snapshot,
-}
-
-/// What was read back from the journal.
-#[derive(Debug)]
-pub struct Recovered {
-    /// The application's notes, in order.
-    pub notes: Vec<Vec<u8>>,
-    /// The state to begin with; `None` when the blocks begin at height 1.
-    pub base: Option<Base>,
-    /// The committed blocks above the base, lowest first.
-    pub blocks: Vec<CommittedBlock>,
-    /// A torn tail that was cut off.
-    pub torn: Option<TornTail>,
 }
 
 /// A replica's consensus, read back and ready to run.
 #[derive(Debug)]
 pub struct Opened {
     core: Core,
-    journal: Journal<FileDisk>,
-    archive: Archive,
+    history: History<FileDisk>,
 }
 
 /// Opens the journal in the folder and reads a replica's consensus back from it.
@@ -248,33 +211,11 @@ pub fn open(config: super::Config, folder: &Path, salt: Salt) -> Result<(Opened,
     let disk = FileDisk::open(folder)?;
     let key = config.key.public().id();
     let identity = Identity { cluster: config.committee.cluster(), key };
-    let mut recovery = Recovery::new(config);
-    let mut archive = Archive::default();
-    let mut recovered = Recovered { notes: Vec::new(), base: None, blocks: Vec::new(), torn: None };
-    let mut failed: Option<StartError> = None;
-    let journal_config = JournalConfig { identity, salt, segment_bytes: SEGMENT_BYTES };
-    let opened = Journal::open(disk, journal_config, |entry| {
-        if failed.is_some() {
-            return;
-        }
-        match (entry.kind, borsh::from_slice::<Record>(entry.payload)) {
-            (NOTE, _) => recovered.notes.push(entry.payload.to_vec()),
-            (RECORD, Ok(record)) => {
-                archive.note(&record, entry.location);
-                match recovery.record(record) {
-                    Ok(committed) => recovered.blocks.extend(committed),
-                    Err(error) => failed = Some(StartError::History { folder: folder.to_owned(), error }),
-                }
-            }
-            (_, _) => failed = Some(StartError::UnknownRecord { folder: folder.to_owned() }),
-        }
-    });
-    let (journal, read) = opened.map_err(|error| StartError::Journal { folder: folder.to_owned(), error })?;
-    if let Some(failed) = failed {
-        return Err(failed);
-    }
-    recovered.torn = read.torn;
-    Ok((Opened { core: recovery.finish(), journal, archive }, recovered))
+    let journal = JournalConfig { identity, salt, segment_bytes: SEGMENT_BYTES };
+    let opened = History::open(disk, journal, config);
+    let (history, core, recovered) =
+        opened.map_err(|error| StartError::Journal { folder: folder.to_owned(), error })?;
+    Ok((Opened { core, history }, recovered))
 }
 
 impl Opened {
@@ -333,8 +274,7 @@ pub async fn run(
     let Ends { mut requests, events, status } = ends;
     let mut task = Task {
         core: opened.core,
-        journal: opened.journal,
-        archive: opened.archive,
+        history: opened.history,
         links,
         began: Instant::now(),
         backlog: VecDeque::new(),
@@ -389,8 +329,7 @@ pub async fn run(
 
 struct Task {
     core: Core,
-    journal: Journal<FileDisk>,
-    archive: Archive,
+    history: History<FileDisk>,
     links: LinkSender,
     began: Instant,
     backlog: VecDeque<Event>,
@@ -472,8 +411,8 @@ impl Task {
             Request::Endorse { notes, then, submit, durable } => {
                 // What the core put out before comes first, as it happened first.
                 self.collect()?;
-                for note in &notes {
-                    self.journal.append(NOTE, note)?;
+                for note in notes {
+                    self.history.note(note)?;
                     self.must_sync = true;
                 }
                 let frames = then.into_iter().map(|endorsement| Leaving::Frame {
@@ -495,12 +434,19 @@ impl Task {
                 });
                 self.leaving.extend(frames);
             }
-            Request::Checkpoint { height, snapshot, notes: _ } => {
-                self.input(None, Input::StateAt { height, snapshot: snapshot.id() });
+            Request::Checkpoint { height, snapshot, notes } => {
+                let state = snapshot.id();
+                self.history.name_state(height, snapshot, notes);
+                self.input(None, Input::StateAt { height, snapshot: state });
+            }
+            Request::KeepAbove(height) => self.history.keep_above(height),
+            Request::ReadBase { for_height, answer } => {
+                // A reader that is gone needs no answer.
+                drop(answer.send(self.history.base_for(for_height)));
             }
             Request::Read { above, answer } => {
                 // A reader that is gone needs no answer.
-                drop(answer.send(self.archive.blocks_above(&self.journal, above)));
+                drop(answer.send(self.history.blocks_above(above)));
             }
         }
         Ok(())
@@ -536,35 +482,51 @@ impl Task {
                 Output::Commit(committed) => {
                     self.leaving.push(Leaving::Event(Event::Committed(committed)));
                 }
-                Output::Stable(checkpoint) => self.leaving.push(Leaving::Event(Event::Stable(checkpoint))),
+                Output::Stable { checkpoint, restated } => {
+                    self.history.stable(checkpoint.clone(), &restated)?;
+                    self.leaving.push(Leaving::Event(Event::Stable(checkpoint)));
+                }
                 Output::Diverged { certified, own } => {
                     self.leaving.push(Leaving::Event(Event::Diverged { certified, own }));
                 }
-                Output::Install { checkpoint, snapshot } => {
-                    self.leaving.push(Leaving::Event(Event::Installed { checkpoint, snapshot }));
+                Output::Install { checkpoint, snapshot, restated } => {
+                    self.install(checkpoint, snapshot, &restated)?;
                 }
-                Output::ServeFromJournal { to, request } => {
-                    match self.archive.answer(&self.journal, &request) {
-                        Ok(answer) => self.answer_fetch(to, answer),
-                        Err(error) => tracing::error!(%error, "a fetch cannot be answered from the journal"),
+                Output::ServeFromJournal { to, request } => match self.history.answer(&request) {
+                    Ok(Answer::Blocks(response)) => self.send(Some(to), Message::BlockResponse(response)),
+                    Ok(Answer::Checkpoint(checkpoint)) => {
+                        self.send(Some(to), Message::Checkpoint(checkpoint));
                     }
-                }
+                    Ok(Answer::Nothing) => {}
+                    Err(error) => tracing::error!(%error, "a fetch cannot be answered from the journal"),
+                },
             }
         }
         Ok(())
     }
 
-    fn append(&mut self, record: &Record) -> Result<(), JournalError> {
-        let payload = borsh::to_vec(record).expect("writing to memory does not fail");
-        let location = self.journal.append(RECORD, &payload)?;
-        self.archive.note(record, location);
+    /// Begins at a checkpoint of the peers'. Blocks above it that were committed here before come again.
+    fn install(
+        &mut self,
+        checkpoint: StableCheckpoint,
+        snapshot: Snapshot,
+        restated: &Restated,
+    ) -> Result<(), JournalError> {
+        self.history.install(checkpoint.clone(), &snapshot, restated)?;
+        let above = self.history.committed_above(checkpoint.height(), restated.tip.as_ref());
+        self.leaving.push(Leaving::Event(Event::Installed { checkpoint, snapshot }));
+        match above {
+            Ok(above) => {
+                let again = above.into_iter().map(|committed| Leaving::Event(Event::Committed(committed)));
+                self.leaving.extend(again);
+            }
+            Err(error) => tracing::error!(%error, "committed blocks cannot be read from the journal"),
+        }
         Ok(())
     }
 
-    fn answer_fetch(&mut self, to: ReplicaIndex, answer: Option<BlockResponse>) {
-        if let Some(response) = answer {
-            self.send(Some(to), Message::BlockResponse(response));
-        }
+    fn append(&mut self, record: &Record) -> Result<(), JournalError> {
+        self.history.append(record)
     }
 
     fn send(&mut self, to: Option<ReplicaIndex>, message: Message) {
@@ -586,7 +548,7 @@ impl Task {
     fn carry_out(&mut self) -> Result<(), JournalError> {
         self.collect()?;
         if self.must_sync && !self.leaving.is_empty() {
-            self.journal.sync()?;
+            self.history.sync()?;
             self.must_sync = false;
             self.status.syncs += 1;
             self.status.signed = self.core.signed_view();

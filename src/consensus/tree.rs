@@ -1,6 +1,7 @@
 //! The block tree: committed blocks end in one tip, uncommitted ones grow from it.
 //!
-//! Invariant: the committed chain only grows, by direct parents, each height once.
+//! Invariant: the committed chain only grows, by direct parents, each height once, but where it begins at a
+//! certified checkpoint.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -109,6 +110,26 @@ impl BlockTree {
                 block.payload().commands().iter().map(|command| (block.proposer(), command.clone()))
             })
             .collect()
+    }
+
+    /// Moves the tip to a block that is committed and not here, with all below it.
+    pub(super) fn begin_at(&mut self, height: Height, view: View, id: BlockId) {
+        assert!(height > self.committed_height, "the committed chain only grows");
+        (self.committed_height, self.committed_view, self.committed_id) = (height, view, id);
+        self.recent.clear();
+        self.uncommitted.retain(|_, block| block.height() > height);
+    }
+
+    /// The uncommitted blocks, lowest first.
+    pub(super) fn uncommitted(&self) -> Vec<Arc<Block>> {
+        let mut blocks: Vec<_> = self.uncommitted.values().cloned().collect();
+        blocks.sort_by_key(|block| block.height());
+        blocks
+    }
+
+    /// The certificate of the newest committed block, if that is in memory.
+    pub(super) fn tip_certificate(&self) -> Option<&QuorumCertificate> {
+        self.recent.back().map(|committed| &committed.certificate)
     }
 
     /// Moves the tip to the next block of the path.

@@ -7,10 +7,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use quorate::{
     consensus::{
-        BlockId, Record,
+        BASE, BlockId, NOTE, RECORD, Record,
         certify::Subject,
         journal::{FileDisk, Identity, Journal, JournalConfig, SALT_BYTES, SEGMENT_BYTES, Salt},
-        task::{NOTE, RECORD},
     },
     cycle::Seal,
     service::{
@@ -59,6 +58,8 @@ pub(crate) fn check(replica_file: &Path) -> Signed {
     let opened = Journal::open(disk, journal_config, |entry| match entry.kind {
         RECORD => rules.record(borsh::from_slice(entry.payload).expect("a record decodes")),
         NOTE => rules.note(borsh::from_slice(entry.payload).expect("a note decodes")),
+        // It restates what other entries said.
+        BASE => {}
         other => panic!("an entry of the unknown kind {other}"),
     });
     opened.expect("the journal is sound");
@@ -73,9 +74,11 @@ impl Rules {
             }
             Record::Proposal { block, .. } => {
                 self.signed.proposals += 1;
-                let view = self.views[&block];
-                let earlier = self.proposals.insert(view, block);
-                assert_eq!(earlier, None, "two proposals in view {view}");
+                // The block of the very first proposal may stand in a base.
+                if let Some(view) = self.views.get(&block) {
+                    let earlier = self.proposals.insert(*view, block);
+                    assert_eq!(earlier, None, "two proposals in view {view}");
+                }
             }
             Record::Vote { vote, .. } => {
                 self.signed.votes += 1;
@@ -99,7 +102,7 @@ impl Rules {
                 let earlier = self.last_checkpoint.replace(height);
                 assert!(earlier < Some(height), "a checkpoint at {height} after one at {earlier:?}");
             }
-            Record::Committed { .. } => {}
+            Record::Committed { .. } | Record::Forgotten(_) => {}
         }
     }
 

@@ -41,7 +41,7 @@ impl Puppet {
                 Output::Persist(_)
                 | Output::Append(_)
                 | Output::Commit(_)
-                | Output::Stable(_)
+                | Output::Stable { .. }
                 | Output::Diverged { .. }
                 | Output::Install { .. }
                 | Output::ServeFromJournal { .. } => {}

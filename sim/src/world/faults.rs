@@ -119,6 +119,9 @@ impl World<'_> {
         self.invariants.started(replica);
         match node.start(self.now_ms) {
             Ok(started) => {
+                if let Some(begun) = &started.begun {
+                    self.invariants.began(replica, begun);
+                }
                 for (committed, root) in &started.redelivered {
                     self.invariants.applied(replica, committed, *root);
                 }

@@ -70,7 +70,9 @@ impl Core {
     fn settle_checkpoints(&mut self) {
         while let Some(settled) = self.checkpoints.settle() {
             self.outputs.push_back(match settled {
-                Settled::Stable(stable) => Output::Stable(stable.into_inner()),
+                Settled::Stable(stable) => {
+                    Output::Stable { checkpoint: stable.into_inner(), restated: self.restate() }
+                }
                 Settled::Diverged(certified, own) => {
                     Output::Diverged { certified: certified.into_inner(), own }
                 }

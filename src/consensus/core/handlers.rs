@@ -9,6 +9,7 @@ use crate::consensus::{
     limits::{MAX_GOSSIP_BYTES, MAX_GOSSIP_COMMANDS},
     message::{Certificates, Message, Proposal, Timeout, Vote},
     pending::Share,
+    record::Record,
     safety::check_proposal,
     votes::Counted,
 };
@@ -125,7 +126,10 @@ impl Core {
 
     /// Rule R2: a statement of this replica's that its journal does not hold.
     pub(super) fn remember_forgotten(&mut self, view: View) {
-        self.forgotten = self.forgotten.max(Some(view));
+        if self.forgotten < Some(view) {
+            self.forgotten = Some(view);
+            self.outputs.push_back(Output::Persist(Record::Forgotten(view)));
+        }
     }
 
     /// Looks for own signatures in a verified QC (rule R2): a vote is durable before it leaves, so there is none

@@ -17,6 +17,7 @@ use std::{
 };
 
 use super::{
+    base::{Restated, Standing},
     block::{Block, Command, Payload},
     certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
     checkpoint::StableCheckpoint,
@@ -103,8 +104,13 @@ pub enum Output {
         /// For what.
         request: BlockRequest,
     },
-    /// A quorum certified the state that the application named at this height (rule K2).
-    Stable(StableCheckpoint),
+    /// A quorum certified the state that the application named at this height (rule K2). Its base is to be written.
+    Stable {
+        /// The checkpoint.
+        checkpoint: StableCheckpoint,
+        /// What its base restates.
+        restated: Box<Restated>,
+    },
     /// A quorum certified another state at this height than the application named (rule K2).
     Diverged {
         /// What was certified.
@@ -118,6 +124,8 @@ pub enum Output {
         checkpoint: StableCheckpoint,
         /// Its state.
         snapshot: Snapshot,
+        /// What its base restates.
+        restated: Box<Restated>,
     },
 }
 
@@ -560,6 +568,22 @@ impl Core {
             messages.push(Message::Commands(commands));
         }
         self.outputs.extend(messages.into_iter().map(|message| Output::Send { to, message }));
+    }
+
+    /// What a base restates of this replica (rule K3).
+    fn restate(&self) -> Box<Restated> {
+        let standing = Standing {
+            vote: self.safety.last_vote().cloned(),
+            timeout: self.safety.last_timeout().cloned(),
+            proposal: self.own_proposal.as_ref().map(|own| (own.block.id(), StoredProposal::of(own))),
+            proposed: self.safety.last_proposed(),
+            checkpoints: self.safety.checkpoint_votes().cloned().collect(),
+            high_qc: self.safety.high_qc().get().clone(),
+            high_tc: self.pacemaker.high_tc().map(|tc| tc.get().clone()),
+            forgotten: self.forgotten,
+        };
+        let tip = self.tree.tip_certificate().cloned();
+        Box::new(Restated { standing, tip, uncommitted: self.tree.uncommitted() })
     }
 
     fn own_vote_in(&self, view: View) -> Option<&Vote> {

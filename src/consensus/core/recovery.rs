@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::{Candidate, Config, Core, Output};
 use crate::consensus::{
+    base::{ReadBase, Standing},
     block::BlockId,
     certificate::{QuorumCertificate, TimeoutCertificate, Verified},
+    checkpoint::Checkpoint,
     message::Message,
     pending::Share,
     record::{Record, VoteEntry},
@@ -88,11 +90,68 @@ impl Recovery {
                 }
                 core.safety.recover_checkpoint(vote);
             }
+            Record::Forgotten(view) => core.forgotten = core.forgotten.max(Some(view)),
             Record::Committed { block, certificate, .. } => {
                 return self.commit(block, certificate).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// A certificate of the newest committed block that a record names.
+    pub(in crate::consensus) fn tip_certificate(&self) -> Option<&QuorumCertificate> {
+        self.core.tree.tip_certificate()
+    }
+
+    /// Takes a whole base (rule K3): a record like any other, which lowers nothing.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub(in crate::consensus) fn base(&mut self, base: ReadBase) -> Result<(), RecoveryError> {
+        let ReadBase { checkpoint, blocks, standing } = base;
+        let core = &mut self.core;
+        let Checkpoint { height, view, block, .. } = *checkpoint.checkpoint();
+        if height > core.tree.committed_height() {
+            core.tree.begin_at(height, view, block);
+            core.pacemaker.committed(view);
+        }
+        core.safety.raise(&Verified::vouch(checkpoint.qc.clone()));
+        core.checkpoints.settle_at(Verified::vouch(checkpoint));
+        for (block, certificate) in blocks {
+            if block.height() <= self.core.tree.committed_height() {
+                continue;
+            }
+            let id = block.id();
+            self.core.safety.raise(&Verified::vouch(block.justify().clone()));
+            self.core.tree.insert(block);
+            if let Some(certificate) = certificate {
+                self.commit(id, certificate)?;
+            }
+        }
+        self.stand(standing)
+    }
+
+    fn stand(&mut self, standing: Standing) -> Result<(), RecoveryError> {
+        let Standing { vote, timeout, proposal, proposed, checkpoints, high_qc, high_tc, forgotten } =
+            standing;
+        let core = &mut self.core;
+        let signers = vote.iter().map(|vote| vote.voter).chain(timeout.iter().map(|timeout| timeout.sender));
+        let mut signers = signers.chain(checkpoints.iter().map(|vote| vote.voter));
+        if let Some(other) = signers.find(|signer| *signer != core.me) {
+            return Err(RecoveryError::AnotherReplica(other));
+        }
+        vote.into_iter().for_each(|vote| core.safety.recover_vote(vote));
+        timeout.into_iter().for_each(|timeout| core.safety.recover_timeout(timeout));
+        core.safety.recover_proposal(proposed);
+        checkpoints.into_iter().for_each(|vote| core.safety.recover_checkpoint(vote));
+        core.forgotten = core.forgotten.max(forgotten);
+        if let Some((block, proposal)) = proposal
+            && let Some(block) = core.tree.get(block)
+        {
+            self.own_proposal = Some(proposal.with_block(Arc::clone(block)));
+        }
+        self.certificates([high_qc], high_tc);
+        Ok(())
     }
 
     fn certificates(

@@ -85,7 +85,7 @@ impl Cluster {
                 Output::Commit(committed) => {
                     self.commits[usize::from(from)].push(committed.block.id());
                 }
-                Output::Stable(stable) => self.stable[usize::from(from)].push(stable),
+                Output::Stable { checkpoint, .. } => self.stable[usize::from(from)].push(checkpoint),
                 Output::Diverged { certified, .. } => self.diverged[usize::from(from)].push(certified),
                 Output::Install { .. } => panic!("nothing is so far behind"),
                 Output::ServeFromJournal { .. } => panic!("all blocks are in memory"),

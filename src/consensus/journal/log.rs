@@ -26,12 +26,20 @@ pub struct JournalConfig {
     pub segment_bytes: u64,
 }
 
-/// Where an entry lies: good for [`Journal::read`] as long as the journal exists.
+/// Where an entry lies: good for [`Journal::read`] until its segment is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryLocation {
     pub(super) segment: u64,
     pub(super) offset: u64,
     pub(super) payload_bytes: u32,
+}
+
+impl EntryLocation {
+    /// The segment that it lies in.
+    #[must_use]
+    pub const fn segment(&self) -> u64 {
+        self.segment
+    }
 }
 
 /// An entry as it was appended.
@@ -108,7 +116,8 @@ impl<D: Disk> Journal<D> {
         })?;
         let (segment, salt) =
             end.salts.last_key_value().map_or((0, config.salt), |(segment, salt)| (*segment, *salt));
-        recovery.segments = segment;
+        recovery.first_segment = end.salts.first_key_value().map_or(1, |(first, _)| *first);
+        recovery.segments = end.salts.len() as u64;
         let mut journal = Self {
             disk,
             config,
@@ -191,6 +200,43 @@ impl<D: Disk> Journal<D> {
     #[must_use]
     pub const fn is_dirty(&self) -> bool {
         self.durable < self.sequence
+    }
+
+    /// Makes all durable and begins a new segment, unless the current one is still empty (rule 9). Gives the number
+    /// of the segment that the next entry begins.
+    ///
+    /// # Errors
+    /// [`JournalError::Failed`] now and ever after.
+    pub fn rotate(&mut self) -> Result<u64, JournalError> {
+        self.sync()?;
+        if self.offset > SEGMENT_HEADER_BYTES as u64 {
+            self.begin_segment().map_err(|error| self.fail(error))?;
+        }
+        Ok(self.segment)
+    }
+
+    /// Removes all segments before this one, oldest first; the current one stays in any case (rule 9). Their entries
+    /// can no longer be read.
+    ///
+    /// # Errors
+    /// [`JournalError::Failed`] now and ever after.
+    pub fn remove_before(&mut self, segment: u64) -> Result<(), JournalError> {
+        self.check()?;
+        while let Some((oldest, _)) = self.salts.first_key_value()
+            && *oldest < segment.min(self.segment)
+        {
+            let oldest = *oldest;
+            let removed = self.disk.remove(&file_name(oldest)).and_then(|()| self.disk.sync_folder());
+            removed.map_err(|error| self.fail(error))?;
+            self.salts.remove(&oldest);
+        }
+        Ok(())
+    }
+
+    /// How many segments there are.
+    #[must_use]
+    pub fn segments(&self) -> usize {
+        self.salts.len()
     }
 
     /// Reads one entry back: its kind and its bytes.

@@ -27,6 +27,10 @@
 //!    synced must not be acted upon and then lost with the power.
 //! 8. *No second chance.* After a failed append or sync every operation fails: a sync that succeeds after one
 //!    that failed proves nothing.
+//! 9. *The beginning.* A segment may be ended early, so that what follows begins a new one. Segments are removed
+//!    from the oldest on, and the folder is synced after each: those that are left are always consecutive. So a
+//!    journal may begin at any segment, and says at which: whether all that is needed is in it, who uses it must
+//!    know. The last segment is never removed.
 //!
 //! The limit of rule 6: damage to the very last batch before the end cannot be told from a torn write. A
 //! replica learns of it from its peers and its Postgres, which prove more than the journal holds.

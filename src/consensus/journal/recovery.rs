@@ -22,6 +22,8 @@ pub struct Recovery {
     pub entries: u64,
     /// How many segments there were; 0 for a new journal.
     pub segments: u64,
+    /// The number of the first of them: 1 unless older ones were removed (rule 9).
+    pub first_segment: u64,
     /// What was cut off at the end, if anything.
     pub torn: Option<TornTail>,
 }
@@ -138,10 +140,10 @@ pub(super) fn read_all<D: Disk>(
 ) -> Result<End, OpenError> {
     let mut end = End::default();
     let segments = segments(disk)?;
-    let Some(last) = segments.last().copied() else {
+    let (Some(first), Some(last)) = (segments.first().copied(), segments.last().copied()) else {
         return Ok(end);
     };
-    for (expected, segment) in (1..).zip(segments) {
+    for (expected, segment) in (first..).zip(segments) {
         let file = file_name(segment);
         if segment != expected {
             let damage = Damage::MissingSegment { segment: expected };
@@ -151,8 +153,11 @@ pub(super) fn read_all<D: Disk>(
         let is_last = segment == last;
         let header = match SegmentHeader::decode(&bytes) {
             Ok(header) => header,
-            // Rule 2: no record was appended before the header was durable.
-            Err(HeaderError::Malformed) if is_last && bytes.len() <= SEGMENT_HEADER_BYTES => {
+            // Rule 2: no record was appended before the header was durable. Rule 9: older segments are removed
+            // only when a later one has records.
+            Err(HeaderError::Malformed)
+                if is_last && bytes.len() <= SEGMENT_HEADER_BYTES && (segment > first || segment == 1) =>
+            {
                 end.unborn = Some(segment);
                 end.torn = Some(TornTail { file, offset: 0, bytes: bytes.len() as u64 });
                 break;
@@ -168,6 +173,10 @@ pub(super) fn read_all<D: Disk>(
                 found: Box::new(header.identity),
                 expected: Box::new(identity),
             });
+        }
+        if segment == first && segment > 1 {
+            // Rule 9: the records before it were removed with their segments.
+            (end.sequence, end.seal) = (header.first_sequence.saturating_sub(1), header.previous);
         }
         if (header.segment, header.first_sequence, header.previous) != (segment, end.sequence + 1, end.seal) {
             return Err(OpenError::Damaged { file, offset: 0, damage: Damage::Discontinuous });

@@ -46,9 +46,9 @@ use super::{
 };
 use crate::{
     consensus::{
-        Config, ViewTimes,
+        Base, Config, HistoryError, Recovered, ViewTimes,
         journal::{JournalError, SALT_BYTES, Salt},
-        task::{self, Base, Handles, Opened, Recovered, StartError},
+        task::{self, Handles, Opened, StartError},
         transport::{Inbox, Links, LinksConfig, LinksError},
     },
     cycle::{Cycle, CycleConfig},
@@ -437,7 +437,8 @@ fn core_config(
 fn open_journal(core: Config, folder: &Path) -> Result<(Opened, Remembered), ReplicaError> {
     let (opened, Recovered { notes, base, blocks, torn }) = task::open(core, folder, random_salt()?)?;
     let seals = notes.iter().map(|note| borsh::from_slice(note)).collect::<Result<_, _>>();
-    let seals = seals.map_err(|_| StartError::UnknownRecord { folder: folder.to_owned() })?;
+    let unknown = |_| StartError::Journal { folder: folder.to_owned(), error: HistoryError::UnknownEntry };
+    let seals = seals.map_err(unknown)?;
     Ok((opened, Remembered { base, seals, blocks, torn }))
 }
 

@@ -36,6 +36,7 @@ fn statements<'a>(cluster: &'a Cluster, place: usize) -> Vec<&'a CheckpointVote>
         | Record::Proposal { .. }
         | Record::Vote { .. }
         | Record::Timeout(_)
+        | Record::Forgotten(_)
         | Record::Committed { .. } => None,
     };
     cluster.journals[place].iter().filter_map(own).collect()

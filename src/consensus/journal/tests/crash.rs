@@ -228,6 +228,94 @@ fn a_missing_segment_is_refused() {
     assert_eq!(error, OpenError::Damaged { file: SECOND.to_owned(), offset: 0, damage });
 }
 
+/// Appends entries with a removal of old segments before every eighth; gives how many were durable and the lowest
+/// one that must still be there.
+fn appended_and_removed(disk: &MemoryDisk) -> (usize, usize) {
+    let (mut durable, mut kept) = (0, 1);
+    let Ok((mut journal, ..)) = open(disk.clone(), config(400)) else { return (durable, kept) };
+    let mut began = Vec::new();
+    for index in 1..60 {
+        let (kind, payload) = entry(index);
+        if index % 8 == 0 {
+            let Ok(segment) = journal.rotate() else { break };
+            began.push((segment, index));
+            if let [.., (segment, from), _] = began.as_slice() {
+                kept = *from;
+                if journal.remove_before(*segment).is_err() {
+                    break;
+                }
+            }
+        }
+        if journal.append(kind, &payload).and_then(|_| journal.sync()).is_err() {
+            break;
+        }
+        durable = index;
+    }
+    (durable, kept)
+}
+
+#[test]
+fn a_crash_at_any_point_of_rotation_and_removal_leaves_a_journal_without_a_gap() {
+    for fails_after in 0..500 {
+        for torn in [0, 60, usize::MAX] {
+            let disk = MemoryDisk::default();
+            disk.fail_after(fails_after);
+            let (durable, kept) = appended_and_removed(&disk);
+            disk.crash(Unsynced::Prefix(torn));
+            let (journal, found, recovery) = open(disk.clone(), config(400))
+                .unwrap_or_else(|error| panic!("after {fails_after} operations, {torn} kept: {error}"));
+            let all: Vec<_> = (1..60).map(entry).collect();
+            let from = (0..kept).rev().find(|from| all[*from..].starts_with(&found));
+            let from = from.unwrap_or_else(|| panic!("after {fails_after} operations: no part of the log"));
+            assert!(from + found.len() >= durable, "after {fails_after} operations");
+            assert!(from < kept, "after {fails_after} operations");
+            assert_eq!(recovery.segments.max(1), journal.segments() as u64, "a new journal has one now");
+            drop(journal);
+            disk.crash(Unsynced::Prefix(0));
+            let (_, again, _) = open(disk, config(400)).expect("the journal is sound");
+            assert_eq!(again, found, "after {fails_after} operations");
+        }
+    }
+}
+
+#[test]
+fn removal_keeps_the_current_segment_and_the_entries_that_are_left() {
+    let (disk, entries) = written(30, 1, config(500));
+    let (mut journal, ..) = open(disk.clone(), config(500)).expect("the journal is sound");
+    let kept = journal.append(9, b"kept").expect("the disk works");
+    let segments = journal.segments();
+    journal.remove_before(4).expect("the disk works");
+    assert_eq!(journal.segments(), segments - 3);
+    journal.remove_before(u64::MAX).expect("the disk works");
+    assert_eq!(journal.segments(), 1);
+    assert_eq!(journal.read(kept), Ok((9, b"kept".to_vec())));
+    journal.sync().expect("the disk works");
+    let (_, found, recovery) = open(disk.clone(), config(500)).expect("the journal is sound");
+    assert_eq!(recovery.first_segment, segments as u64);
+    assert_eq!(found.last(), Some(&(9, b"kept".to_vec())));
+    assert_eq!(found[..found.len() - 1], entries[entries.len() + 1 - found.len()..]);
+}
+
+#[test]
+fn a_journal_that_begins_late_is_refused_without_its_first_header_or_with_a_hole() {
+    let (disk, _) = written(30, 1, config(500));
+    let (mut journal, ..) = open(disk.clone(), config(500)).expect("the journal is sound");
+    journal.remove_before(3).expect("the disk works");
+    let third = "0000000000000003.journal";
+    let hole = disk.copy();
+    hole.delete("0000000000000004.journal");
+    let error = open(hole, config(500)).expect_err("a segment is missing");
+    assert!(matches!(error, OpenError::Damaged { damage: Damage::MissingSegment { segment: 4 }, .. }));
+    for bytes in [disk.bytes(third)[..100].to_vec(), Vec::new()] {
+        let cut = disk.copy();
+        cut.put(third, bytes.clone());
+        assert!(matches!(open(cut, config(500)), Err(OpenError::Damaged { .. })));
+        let alone = MemoryDisk::default();
+        alone.put(third, bytes);
+        assert!(matches!(open(alone, config(500)), Err(OpenError::Damaged { .. })), "older ones are gone");
+    }
+}
+
 #[test]
 fn another_replicas_journal_is_refused() {
     let (disk, _) = written(2, 1, config(SEGMENT_BYTES));

@@ -16,8 +16,12 @@ pub(crate) struct MemoryDisk(Rc<RefCell<State>>);
 struct State {
     files: BTreeMap<String, File>,
     durable_names: BTreeSet<String>,
+    /// Files whose removal is not durable.
+    removed: BTreeMap<String, File>,
     /// Operations until one fails; `None`: none does.
     fails_after: Option<usize>,
+    /// Operations so far.
+    operations: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -41,8 +45,10 @@ impl MemoryDisk {
     pub(crate) fn crash(&self, unsynced: Unsynced) {
         let mut state = self.0.borrow_mut();
         state.fails_after = None;
-        let State { files, durable_names, .. } = &mut *state;
+        let State { files, durable_names, removed, .. } = &mut *state;
         files.retain(|name, _| durable_names.contains(name));
+        // A removal that was not synced may not have happened.
+        files.append(removed);
         for file in files.values_mut() {
             let synced = file.durable.len().min(file.bytes.len());
             match unsynced {
@@ -59,6 +65,11 @@ impl MemoryDisk {
 
     pub(crate) fn fail_after(&self, operations: usize) {
         self.0.borrow_mut().fails_after = Some(operations);
+    }
+
+    /// How many operations there were.
+    pub(crate) fn operations(&self) -> usize {
+        self.0.borrow().operations
     }
 
     pub(crate) fn unsynced(&self, name: &str) -> usize {
@@ -91,12 +102,15 @@ impl MemoryDisk {
         Self(Rc::new(RefCell::new(State {
             files: state.files.clone(),
             durable_names: state.durable_names.clone(),
+            removed: state.removed.clone(),
             fails_after: None,
+            operations: state.operations,
         })))
     }
 
     fn change<T>(&self, name: &str, change: impl FnOnce(&mut State) -> Option<T>) -> Result<T, DiskError> {
         let mut state = self.0.borrow_mut();
+        state.operations += 1;
         if let Some(left) = &mut state.fails_after {
             if *left == 0 {
                 // One failure only: what comes after works, and must not be trusted all the same.
@@ -141,6 +155,7 @@ impl Disk for MemoryDisk {
     fn sync_folder(&mut self) -> Result<(), DiskError> {
         self.change("", |state| {
             state.durable_names = state.files.keys().cloned().collect();
+            state.removed.clear();
             Some(())
         })
     }
@@ -167,6 +182,12 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&mut self, name: &str) -> Result<(), DiskError> {
-        self.change(name, |state| state.files.remove(name).map(|_| ()))
+        self.change(name, |state| {
+            let removed = state.files.remove(name)?;
+            if state.durable_names.contains(name) {
+                state.removed.insert(name.to_owned(), removed);
+            }
+            Some(())
+        })
     }
 }

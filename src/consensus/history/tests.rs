@@ -1,0 +1,306 @@
+//! A replica that is its own quorum, on a disk that crashes: what it writes, what is removed, and what it finds
+//! again.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use super::{Answer, History, HistoryError, Kept, Recovered};
+use crate::consensus::{
+    ArchiveError, Block, BlockId, BlockRequest, Command, Config, Core, Input, Message, Output, Snapshot,
+    SnapshotId, ViewTimes,
+    journal::tests::{
+        config as journal,
+        memory::{MemoryDisk, Unsynced},
+    },
+    limits::MAX_KEPT_CHECKPOINTS,
+};
+use crate::types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View};
+
+const INTERVAL: u64 = 4;
+
+/// So small that a base spans several segments.
+const SEGMENT_BYTES: u64 = 2_000;
+
+/// How many of its newest notes the application restates at a checkpoint.
+const RESTATED: usize = 3;
+
+fn config() -> Config {
+    let key = SecretKey::from_seed(&[1; 32]);
+    let committee = Committee::new(Digest::of(b"test"), Epoch::new(1), vec![key.public()]).expect("one key");
+    Config {
+        committee: Arc::new(committee),
+        me: ReplicaIndex::new(0),
+        key,
+        times: ViewTimes::default(),
+        checkpoint_interval: INTERVAL,
+    }
+}
+
+/// What anybody has seen of the replica, over all its restarts.
+#[derive(Debug, Default)]
+struct Seen {
+    votes: BTreeMap<View, BlockId>,
+    chain: BTreeMap<Height, BlockId>,
+    states: BTreeMap<Height, SnapshotId>,
+    /// Disk operations during which a base was written and older ones were removed.
+    bases: Vec<Range<usize>>,
+}
+
+struct Replica {
+    disk: MemoryDisk,
+    core: Core,
+    history: History<MemoryDisk>,
+    height: Height,
+    /// All commands so far.
+    state: Vec<u8>,
+    notes: Vec<Vec<u8>>,
+    owes_sync: bool,
+}
+
+/// The disk failed.
+#[derive(Debug)]
+struct Failed;
+
+impl Replica {
+    fn open(disk: &MemoryDisk, seen: &mut Seen) -> Result<Self, HistoryError> {
+        let (history, core, recovered) = History::open(disk.clone(), journal(SEGMENT_BYTES), config())?;
+        let Recovered { notes, base, blocks, torn: _ } = recovered;
+        let mut replica = Self {
+            disk: disk.clone(),
+            core,
+            history,
+            height: Height::ZERO,
+            state: Vec::new(),
+            notes,
+            owes_sync: false,
+        };
+        if let Some(base) = base {
+            let height = base.checkpoint.height();
+            assert_eq!(base.snapshot.id(), seen.states[&height], "the state that was named at {height}");
+            assert!(base.checkpoint.verify(&config().committee).is_ok());
+            (replica.height, replica.state) = (height, base.snapshot.to_bytes());
+        }
+        for committed in blocks {
+            assert_eq!(committed.certificate.block, committed.block.id());
+            replica.apply(&committed.block, seen);
+        }
+        let newest = replica.height.number();
+        for height in newest.saturating_sub(RESTATED as u64 - 1).max(1)..newest {
+            assert!(replica.notes.contains(&note(height)), "the note of height {height} is needed");
+        }
+        Ok(replica)
+    }
+
+    fn apply(&mut self, block: &Block, seen: &mut Seen) {
+        assert_eq!(block.height(), self.height.next(), "heights rise by one");
+        let known = seen.chain.insert(block.height(), block.id());
+        assert!(known.is_none_or(|known| known == block.id()), "height {}", block.height());
+        self.height = block.height();
+        for command in block.payload().commands() {
+            self.state.extend_from_slice(command.head());
+        }
+    }
+
+    fn submit(&mut self, number: u64, seen: &mut Seen) -> Result<(), Failed> {
+        let command = Command::new(number.to_le_bytes().to_vec(), Vec::new()).expect("small");
+        self.core.handle(Millis::ZERO, Input::Submit(command)).expect("room");
+        self.carry_out(seen)
+    }
+
+    fn carry_out(&mut self, seen: &mut Seen) -> Result<(), Failed> {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Persist(record) => {
+                    self.history.append(&record).map_err(|_| Failed)?;
+                    self.owes_sync = true;
+                }
+                Output::Append(record) => self.history.append(&record).map_err(|_| Failed)?,
+                Output::Send { message, .. } | Output::Broadcast(message) => {
+                    self.sync()?;
+                    if let Message::Vote(vote) = message {
+                        let other = seen.votes.insert(vote.view, vote.block);
+                        assert!(other.is_none_or(|other| other == vote.block), "two votes in {}", vote.view);
+                    }
+                }
+                Output::Commit(committed) => {
+                    self.sync()?;
+                    self.apply(&committed.block, seen);
+                    let note = note(self.height.number());
+                    self.notes.push(note.clone());
+                    self.history.note(note).map_err(|_| Failed)?;
+                    self.owes_sync = true;
+                    self.sync()?;
+                    if self.height.number().is_multiple_of(INTERVAL) {
+                        self.name_state(seen);
+                    }
+                }
+                Output::Stable { checkpoint, restated } => {
+                    let began = self.disk.operations();
+                    self.history.stable(checkpoint, &restated).map_err(|_| Failed)?;
+                    seen.bases.push(began..self.disk.operations());
+                }
+                Output::Diverged { .. } | Output::Install { .. } | Output::ServeFromJournal { .. } => {
+                    panic!("it has no peers")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn name_state(&mut self, seen: &mut Seen) {
+        let snapshot = Snapshot::cut(&self.state, 16).expect("small");
+        seen.states.insert(self.height, snapshot.id());
+        let first = self.notes.len().saturating_sub(RESTATED);
+        self.notes.drain(..first);
+        let state = Input::StateAt { height: self.height, snapshot: snapshot.id() };
+        self.history.name_state(self.height, snapshot, self.notes.clone());
+        self.core.handle(Millis::ZERO, state).expect("no bad input");
+    }
+
+    fn sync(&mut self) -> Result<(), Failed> {
+        if std::mem::take(&mut self.owes_sync) {
+            self.history.sync().map_err(|_| Failed)?;
+        }
+        Ok(())
+    }
+}
+
+fn note(height: u64) -> Vec<u8> {
+    format!("note of {height}").into_bytes()
+}
+
+/// Runs a replica on the disk until it has committed so many commands more, or the disk fails.
+fn run(disk: &MemoryDisk, seen: &mut Seen, commands: Range<u64>) -> Result<Replica, Failed> {
+    let mut replica = Replica::open(disk, seen).map_err(|_| Failed)?;
+    replica.carry_out(seen)?;
+    for number in commands {
+        replica.submit(number, seen)?;
+    }
+    Ok(replica)
+}
+
+#[test]
+fn a_crash_at_any_point_of_writing_a_base_and_removing_older_ones_loses_nothing() {
+    let mut whole = Seen::default();
+    let replica = run(&MemoryDisk::default(), &mut whole, 0..24).expect("the disk works");
+    assert!(replica.height >= Height::new(24) && whole.bases.len() >= 6, "{:?}", whole.bases);
+    assert_eq!(replica.history.kept().bases, 2);
+    // The first base has nothing to remove, the second removes the beginning, the third an older base.
+    let points = whole.bases[..3].iter().flat_map(|base| base.start.saturating_sub(1)..base.end + 2);
+    let mut refused_between = 0;
+    for fails_after in points {
+        for torn in [0, 70, usize::MAX] {
+            let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+            disk.fail_after(fails_after);
+            refused_between += usize::from(run(&disk, &mut seen, 0..24).is_err());
+            disk.crash(Unsynced::Prefix(torn));
+            let newest = seen.chain.last_key_value().map_or(Height::ZERO, |(height, _)| *height);
+            let replica = run(&disk, &mut seen, 24..30)
+                .unwrap_or_else(|_| panic!("after {fails_after} operations, {torn} kept"));
+            assert!(replica.height >= newest.next(), "after {fails_after} operations");
+            assert!(replica.history.kept().bases <= 2);
+            drop(replica);
+            disk.crash(Unsynced::Prefix(0));
+            let again = Replica::open(&disk, &mut seen);
+            assert!(again.is_ok(), "after {fails_after} operations: {:?}", again.err());
+        }
+    }
+    assert!(refused_between > 100, "the disk failed where it should: {refused_between}");
+}
+
+#[test]
+fn what_is_kept_does_not_grow_with_the_number_of_blocks() {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    let mut replica = run(&disk, &mut seen, 0..40).expect("the disk works");
+    let early = replica.history.kept();
+    for number in 40..400 {
+        replica.submit(number, &mut seen).expect("the disk works");
+    }
+    let Kept { blocks, bases, notes, segments } = replica.history.kept();
+    let interval = usize::try_from(INTERVAL).expect("small");
+    assert!(blocks <= 3 * interval && bases == 2, "{blocks} blocks, {bases} bases");
+    assert!(notes <= RESTATED + 2 * interval, "{notes} notes");
+    // The state itself grows: some segments more for its chunks.
+    assert!(segments <= early.segments + 400 * 8 * 8 / 2_000 * 2, "{segments} after {}", early.segments);
+    drop(replica);
+    let mut replica = Replica::open(&disk, &mut seen).expect("the journal is sound");
+    let (_, _, recovered) = {
+        replica.sync().expect("the disk works");
+        drop(replica);
+        History::open(disk, journal(SEGMENT_BYTES), config()).expect("the journal is sound")
+    };
+    assert!(recovered.blocks.len() <= 2 * interval, "{} blocks are read back", recovered.blocks.len());
+}
+
+#[test]
+fn blocks_that_the_application_needs_stay_within_the_bound() {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    let mut replica = run(&disk, &mut seen, 0..1).expect("the disk works");
+    replica.history.keep_above(Height::new(5));
+    let readable = |replica: &Replica, above| match replica.history.blocks_above(Height::new(above)) {
+        Ok(blocks) => Ok(blocks.first().map(|block| block.height().number())),
+        Err(ArchiveError::Pruned { through }) => Err(through.number()),
+        Err(error) => panic!("{error}"),
+    };
+    for number in 1..=16 {
+        replica.submit(number, &mut seen).expect("the disk works");
+    }
+    assert_eq!(readable(&replica, 5), Ok(Some(6)), "it is needed");
+    assert_eq!(readable(&replica, 0), Err(INTERVAL), "nobody needs the beginning");
+    for number in 17..100 {
+        replica.submit(number, &mut seen).expect("the disk works");
+        assert!(replica.history.kept().bases <= MAX_KEPT_CHECKPOINTS);
+    }
+    assert!(readable(&replica, 5).is_err(), "past the bound it goes");
+    assert_eq!(replica.history.kept().bases, MAX_KEPT_CHECKPOINTS);
+    for number in 100..110 {
+        replica.history.keep_above(replica.height);
+        replica.submit(number, &mut seen).expect("the disk works");
+    }
+    assert_eq!(replica.history.kept().bases, 2, "what was applied is let go");
+}
+
+#[test]
+fn who_asks_for_what_is_gone_is_told_where_to_begin() {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    let replica = run(&disk, &mut seen, 0..30).expect("the disk works");
+    let newest = *seen.states.keys().next_back().expect("a checkpoint");
+    let older = Height::new(newest.number() - INTERVAL);
+    let request = |above: Height| BlockRequest { target: Digest::ZERO, target_height: replica.height, above };
+    let Ok(Answer::Checkpoint(checkpoint)) = replica.history.answer(&request(Height::ZERO)) else {
+        panic!("the beginning is gone")
+    };
+    assert_eq!(checkpoint.height(), newest);
+    assert!(matches!(replica.history.answer(&request(older)), Ok(Answer::Blocks(_))));
+    for (asked, given) in [(newest, newest), (replica.height, newest), (older, older), (Height::ZERO, older)]
+    {
+        let base = replica.history.base_for(asked).expect("the disk works").expect("there is one");
+        assert_eq!(base.checkpoint.height(), given, "asked for {asked}");
+        assert_eq!(base.snapshot.id(), seen.states[&given]);
+    }
+}
+
+#[test]
+fn a_journal_that_lost_its_first_segments_is_taken_only_with_a_whole_base() {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    drop(run(&disk, &mut seen, 0..30).expect("the disk works"));
+    let names = disk.names();
+    let mut is_whole = true;
+    for name in &names[..names.len() - 1] {
+        disk.delete(name);
+        match Replica::open(&disk.copy(), &mut seen) {
+            Ok(_) => assert!(is_whole, "the newest base was cut before"),
+            Err(HistoryError::NoBeginning) => is_whole = false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(!is_whole, "the newest base spans several segments");
+    let disk = MemoryDisk::default();
+    let (mut history, ..) = History::open(disk.clone(), journal(300), config()).expect("a new journal");
+    for height in 1..20 {
+        history.note(note(height)).expect("the disk works");
+    }
+    drop(history);
+    disk.delete(&disk.names()[0]);
+    let opened = History::open(disk, journal(300), config());
+    assert!(matches!(opened, Err(HistoryError::NoBeginning)));
+}
