@@ -26,9 +26,8 @@ use database::{Database, Way};
 use harness::cluster::{Cluster, Options, folder, quorate};
 use quorate::{
     consensus::{
-        Config, ViewTimes,
+        Config, Recovered, ViewTimes,
         journal::{SALT_BYTES, Salt},
-        limits::CHECKPOINT_INTERVAL,
         task,
     },
     cycle::{Cycle, CycleConfig, Hold, Output as Step},
@@ -160,7 +159,7 @@ fn expected(replica_file: &Path, height: u64) -> Expected {
         me,
         key: key.clone(),
         times,
-        checkpoint_interval: CHECKPOINT_INTERVAL,
+        checkpoint_interval: genesis.parameters.checkpoint_interval,
     };
     let salt = Salt::new([7; SALT_BYTES]);
     let opened = task::open(core, &config.data_dir.join("journal"), salt);

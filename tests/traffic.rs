@@ -111,7 +111,9 @@ impl Cluster {
                     Output::Stable { .. } | Output::Diverged { .. } | Output::Install { .. } => {
                         panic!("no checkpoint is made")
                     }
-                    Output::ServeFromJournal { .. } => panic!("all blocks are in memory"),
+                    Output::ServeFromJournal { .. } | Output::ServeChunks { .. } => {
+                        panic!("all blocks are in memory")
+                    }
                 }
             } else if let Some(output) = replica.cycle.poll_output() {
                 match output {

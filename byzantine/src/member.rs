@@ -9,7 +9,6 @@ use quorate::{
     consensus::{
         Command, Config, Recovered, ViewTimes,
         journal::{SALT_BYTES, Salt},
-        limits::CHECKPOINT_INTERVAL,
         task::{self, Event, Handles, Request},
         transport::{Links, LinksConfig},
     },
@@ -62,7 +61,7 @@ impl Member {
             me,
             key: key.clone(),
             times: ViewTimes::default(),
-            checkpoint_interval: CHECKPOINT_INTERVAL,
+            checkpoint_interval: genesis.parameters.checkpoint_interval,
         };
         // The salt guards against what peers make a replica store; nobody attacks an adversary's journal.
         let salt = Salt::new([0; SALT_BYTES]);
@@ -79,7 +78,10 @@ impl Member {
         tokio::spawn(task::run(opened, links.sender(), inbox, ends));
         let mut cycle =
             Cycle::new(CycleConfig { genesis, committee, operators: root.operators().clone(), me, key })?;
-        let Recovered { notes, base: _, blocks, torn: _ } = recovered;
+        let Recovered { notes, base, blocks, torn: _ } = recovered;
+        if let Some(base) = base {
+            cycle.install(&base.snapshot.to_bytes())?;
+        }
         for seal in notes.iter().filter_map(|note| borsh::from_slice::<Seal>(note).ok()) {
             cycle.restore(seal);
         }
@@ -105,11 +107,12 @@ impl Member {
                     let _ = self.cycle.receive(from, endorsement);
                 }
                 Some(
-                    Event::PeerConnected(_)
-                    | Event::Stable(_)
-                    | Event::Diverged { .. }
-                    | Event::Installed { .. },
+                    Event::PeerConnected(_) | Event::Stable(_) | Event::Diverged { .. },
                 ) => {}
+                Some(Event::Installed { snapshot, .. }) => {
+                    // It says of itself what it likes; a state that it cannot read changes nothing.
+                    let _ = self.cycle.install(&snapshot.to_bytes());
+                }
                 None => return Moment::Ended,
             },
             _ = self.beats.tick() => {

@@ -157,7 +157,10 @@ impl Invariants {
             | Message::BlockRequest(_)
             | Message::BlockResponse(_)
             | Message::CheckpointVote(_)
-            | Message::Checkpoint(_) => {}
+            | Message::Checkpoint(_)
+            | Message::Gone(_)
+            | Message::ChunkRequest(_)
+            | Message::Chunks(_) => {}
         }
     }
 
@@ -189,8 +192,14 @@ impl Invariants {
             Message::CheckpointVote(vote) => {
                 self.invariant_one_durable_checkpoint_a_height(replica, vote, disk);
             }
-            Message::Checkpoint(checkpoint) => self.certified_state(replica, checkpoint),
-            Message::Certificates(_) | Message::BlockRequest(_) | Message::BlockResponse(_) => {}
+            Message::Checkpoint(checkpoint) | Message::Gone(checkpoint) => {
+                self.certified_state(replica, checkpoint);
+            }
+            Message::Certificates(_)
+            | Message::BlockRequest(_)
+            | Message::BlockResponse(_)
+            | Message::ChunkRequest(_)
+            | Message::Chunks(_) => {}
         }
     }
 

@@ -7,8 +7,8 @@
 
 use quorate::{
     consensus::{
-        Answer, Command, CommittedBlock, Config, Core, History, Input, Kept, Message, Output, Recovered,
-        Rejected, Snapshot, StableCheckpoint, Vote,
+        Answer, ArchiveError, Command, CommittedBlock, Config, Core, History, Input, Kept, Message, Output,
+        Recovered, Rejected, Snapshot, StableCheckpoint, Vote,
         certify::Endorsement,
         journal::{Identity, JournalConfig, Salt},
     },
@@ -532,13 +532,11 @@ impl Running {
             }
             Output::ServeFromJournal { to, request } => {
                 self.sync(plant)?;
-                let answer = self.history.answer(&request).map_err(|error| error.to_string())?;
-                let message = match answer {
-                    Answer::Blocks(response) => Message::BlockResponse(response),
-                    Answer::Checkpoint(checkpoint) => Message::Checkpoint(checkpoint),
-                    Answer::Nothing => return Ok(Effect::Inside),
-                };
-                Ok(Effect::Sent { to, words: message.into() })
+                answered(to, self.history.answer(&request))
+            }
+            Output::ServeChunks { to, request } => {
+                self.sync(plant)?;
+                answered(to, self.history.chunks(&request))
             }
         }
     }
@@ -550,6 +548,11 @@ impl Running {
         }
         Ok(())
     }
+}
+
+fn answered(to: ReplicaIndex, answer: Result<Answer, ArchiveError>) -> Result<Effect, String> {
+    let message = answer.map_err(|error| error.to_string())?.into_message();
+    Ok(message.map_or(Effect::Inside, |message| Effect::Sent { to, words: message.into() }))
 }
 
 fn second_vote(config: &Config, vote: &Vote) -> Message {

@@ -27,6 +27,8 @@ pub enum Cause {
     Slowness = 9,
     /// What monitors see, and miss.
     Telemetry = 10,
+    /// Who joins late, and how often checkpoints are made.
+    Join = 11,
 }
 
 /// A stream of random numbers.

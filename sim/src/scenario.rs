@@ -166,6 +166,8 @@ pub struct Scenario {
     pub segment_bytes: u64,
     /// A checkpoint is made at each height that this divides; zero: none is made.
     pub checkpoint_interval: u64,
+    /// Who starts late, with an empty disk, and when, in milliseconds.
+    pub joins: Option<(ReplicaIndex, u64)>,
     /// What the monitors see; without it replicas run consensus alone, and the cluster has idle phases.
     pub telemetry: Option<Arc<Telemetry>>,
 }
@@ -208,7 +210,8 @@ impl Scenario {
             submissions: Vec::new(),
             clocks: everybody.iter().map(|_| clock(&mut clocks)).collect(),
             segment_bytes: 1 << stream.between(11, 18),
-            checkpoint_interval: 0,
+            checkpoint_interval: checkpoint_interval(seed),
+            joins: None,
             telemetry: seed.is_multiple_of(2).then(|| Arc::new(Telemetry::of_seed(seed, heal_ms))),
         };
         scenario.sides = everybody
@@ -223,6 +226,7 @@ impl Scenario {
         scenario.faults = scenario.draw_faults(&mut stream, &everybody);
         scenario.faults.extend(scenario.draw_disk_faults(&everybody));
         scenario.faults.extend(scenario.draw_slowness(&everybody));
+        scenario.joins = scenario.draw_join(&everybody);
         scenario.submissions = scenario.draw_submissions(&everybody);
         scenario
     }
@@ -237,6 +241,12 @@ impl Scenario {
     #[must_use]
     pub fn is_sound(&self, replica: ReplicaIndex) -> bool {
         self.is_honest(replica) && self.damaged.iter().all(|(damaged, _)| *damaged != replica)
+    }
+
+    /// When a replica is started for the first time, in milliseconds.
+    #[must_use]
+    pub fn first_start_ms(&self, replica: ReplicaIndex) -> u64 {
+        self.joins.filter(|(joins, _)| *joins == replica).map_or(0, |(_, at_ms)| at_ms)
     }
 
     /// How a replica is Byzantine, if it is.
@@ -312,6 +322,15 @@ impl Scenario {
         faults
     }
 
+    /// A sound replica that has never signed anything and starts when the others have been at work for a while.
+    fn draw_join(&self, everybody: &[ReplicaIndex]) -> Option<(ReplicaIndex, u64)> {
+        let mut stream = Stream::new(self.seed, Cause::Join, 0);
+        let sound: Vec<_> = everybody.iter().copied().filter(|replica| self.is_sound(*replica)).collect();
+        let replica = *sound.get(stream.index(sound.len().max(1)))?;
+        let joins = stream.chance(400) && sound.len() > 1;
+        joins.then(|| (replica, stream.between(self.heal_ms / 2, self.heal_ms)))
+    }
+
     /// Clogged links, slow replicas, clocks that leap.
     fn draw_slowness(&self, everybody: &[ReplicaIndex]) -> Vec<(u64, Fault)> {
         let mut stream = Stream::new(self.seed, Cause::Slowness, 0);
@@ -367,6 +386,12 @@ fn adversaries(
     (0..count)
         .map(|_| (left.swap_remove(stream.index(left.len())), kinds[stream.index(kinds.len())]))
         .collect()
+}
+
+/// Small intervals in almost all seeds, so that checkpoints are many and the journals' beginnings go.
+fn checkpoint_interval(seed: u64) -> u64 {
+    let mut stream = Stream::new(seed, Cause::Join, 1);
+    if stream.chance(50) { 0 } else { stream.between(3, 24) }
 }
 
 fn weather(stream: &mut Stream) -> Weather {

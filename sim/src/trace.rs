@@ -3,7 +3,7 @@
 //! It decides nothing. Invariant: two runs with equal digests had the same events in the same order.
 
 use quorate::{
-    consensus::{CheckpointVote, Message, Proposal, TimeoutCertificate, certify::Endorsement},
+    consensus::{CheckpointVote, Chunks, Message, Proposal, TimeoutCertificate, certify::Endorsement},
     types::Signature,
 };
 use std::fmt;
@@ -80,6 +80,9 @@ fn fingerprint_of_message(message: &Message) -> [u64; 3] {
         Message::BlockResponse(response) => [7, response.blocks.len() as u64, response.tip.view.number()],
         Message::CheckpointVote(vote) => [9, vote.checkpoint.height.number(), first(vote.signature)],
         Message::Checkpoint(stable) => [10, stable.height().number(), stable.qc.view.number()],
+        Message::Gone(stable) => [11, stable.height().number(), stable.qc.view.number()],
+        Message::ChunkRequest(request) => [12, request.height.number(), u64::from(request.first)],
+        Message::Chunks(chunks) => [13, chunks.height.number(), chunks.chunks.len() as u64],
     }
 }
 
@@ -131,6 +134,14 @@ fn describe_message(message: &Message) -> String {
         }
         Message::CheckpointVote(CheckpointVote { checkpoint, .. }) => {
             format!("says of h{} {:?}", checkpoint.height, checkpoint.state.root())
+        }
+        Message::Gone(stable) => format!("has nothing below checkpoint h{}", stable.height()),
+        Message::ChunkRequest(request) => {
+            format!("asks for the state at h{} from chunk {}", request.height, request.first)
+        }
+        Message::Chunks(chunks) => {
+            let Chunks { height, first, chunks, .. } = chunks;
+            format!("gives {} chunks from {first} of the state at h{height}", chunks.len())
         }
         Message::Checkpoint(stable) => {
             format!("certified checkpoint h{} {:?}", stable.height(), stable.checkpoint().state.root())

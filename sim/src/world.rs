@@ -158,7 +158,8 @@ impl<'a> World<'a> {
 
     fn plan(&mut self) {
         for replica in self.everybody.clone() {
-            self.push(0, Event::Restart(replica));
+            let first_ms = self.scenario.first_start_ms(replica);
+            self.push(first_ms, Event::Restart(replica));
         }
         for index in 0..self.scenario.submissions.len() {
             self.push(self.scenario.submissions[index].at_ms, Event::Submit(index));
@@ -267,7 +268,8 @@ impl<'a> World<'a> {
             | Rejected::Proposal(_)
             | Rejected::SecondProposal
             | Rejected::SecondVote
-            | Rejected::SecondCheckpoint => true,
+            | Rejected::SecondCheckpoint
+            | Rejected::FalseChunk => true,
             Rejected::ViewAhead | Rejected::Unsolicited | Rejected::BrokenChain | Rejected::PendingFull => {
                 false
             }

@@ -1,7 +1,10 @@
 //! Fetching blocks below a verified certificate (rules F1, F2): whom to ask, and when to ask the next.
 
+use std::collections::BTreeSet;
+
 use super::{
     certificate::{QuorumCertificate, Verified},
+    checkpoint::StableCheckpoint,
     limits::FETCH_DEADLINE,
 };
 use crate::types::{Height, Millis, ReplicaIndex};
@@ -20,6 +23,9 @@ struct Wanted {
     awaited: Option<Awaited>,
     /// Up to which height useful answers have brought blocks.
     reached: Option<Height>,
+    /// Who no longer has the blocks, and the newest checkpoint that they named instead.
+    gone: BTreeSet<ReplicaIndex>,
+    newest: Option<Verified<StableCheckpoint>>,
 }
 
 /// A request. The next peer is asked at its deadline, answered or not: else peers whose answers do not help
@@ -40,7 +46,14 @@ impl Fetch {
             Some(wanted) if wanted.target.get().view < target.get().view => wanted.target = target.clone(),
             Some(_) => {}
             None => {
-                self.wanted = Some(Wanted { target: target.clone(), asked: 0, awaited: None, reached: None });
+                self.wanted = Some(Wanted {
+                    target: target.clone(),
+                    asked: 0,
+                    awaited: None,
+                    reached: None,
+                    gone: BTreeSet::new(),
+                    newest: None,
+                });
             }
         }
     }
@@ -94,6 +107,7 @@ impl Fetch {
         if let Some(wanted) = self.wanted.as_mut() {
             wanted.awaited = None;
             wanted.reached = Some(reached);
+            wanted.gone.clear();
         }
     }
 
@@ -102,6 +116,22 @@ impl Fetch {
         if let Some(wanted) = self.wanted.as_mut() {
             wanted.reached = None;
         }
+    }
+
+    /// A peer's awaited answer was that it no longer has the blocks, and this checkpoint instead. Gives the newest of
+    /// them once an honest peer is among those who said so (rule K4).
+    pub(super) fn gone(
+        &mut self,
+        from: ReplicaIndex,
+        checkpoint: Verified<StableCheckpoint>,
+        one_honest: usize,
+    ) -> Option<Verified<StableCheckpoint>> {
+        let wanted = self.wanted.as_mut()?;
+        wanted.gone.insert(from);
+        if wanted.newest.as_ref().is_none_or(|known| known.get().height() < checkpoint.get().height()) {
+            wanted.newest = Some(checkpoint);
+        }
+        wanted.newest.clone().filter(|_| wanted.gone.len() >= one_honest)
     }
 
     /// How far useful answers have come. Nothing of it may be committed yet: a block is committed by its

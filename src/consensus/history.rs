@@ -4,24 +4,26 @@
 //! It decides neither what is signed nor when anything is synced, but for a base, which is durable before anything
 //! older is removed. Invariant: what a start would read back begins at a whole base or at the first block.
 
-use std::collections::VecDeque;
+mod reading;
+
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     archive::{Archive, ArchiveError},
-    base::{Base, BasePiece, ReadBase, Restated},
+    base::{Base, BasePiece, Restated},
     block::Block,
     certificate::QuorumCertificate,
     checkpoint::StableCheckpoint,
-    core::{Config, Core, Recovery, RecoveryError},
-    journal::{Disk, Entry, EntryLocation, Journal, JournalConfig, JournalError, OpenError, TornTail},
-    limits::{MAX_KEPT_CHECKPOINTS, MAX_NAMED_SNAPSHOTS},
-    message::{BlockRequest, BlockResponse},
+    core::{Config, Core, RecoveryError},
+    journal::{Disk, EntryLocation, Journal, JournalConfig, JournalError, OpenError, TornTail},
+    limits::{MAX_KEPT_CHECKPOINTS, MAX_NAMED_SNAPSHOTS, MAX_SENT_CHUNKS, MAX_SENT_CHUNKS_BYTES},
+    message::{BlockRequest, BlockResponse, ChunkRequest, Chunks, Message},
     record::Record,
-    snapshot::Snapshot,
+    snapshot::{ProvenChunk, Snapshot},
     tree::CommittedBlock,
 };
-use crate::types::Height;
-use std::sync::Arc;
+use crate::types::{Digest, Height, InclusionProof, leaf_hash};
+use reading::Reading;
 
 /// The kind of a consensus record in the journal.
 pub const RECORD: u8 = 1;
@@ -70,10 +72,25 @@ pub struct Recovered {
 pub enum Answer {
     /// These blocks.
     Blocks(BlockResponse),
-    /// The blocks are gone: a checkpoint above them.
-    Checkpoint(StableCheckpoint),
+    /// What was asked for is gone: a checkpoint above it.
+    Gone(StableCheckpoint),
+    /// These chunks.
+    Chunks(Chunks),
     /// There is nothing to say.
     Nothing,
+}
+
+impl Answer {
+    /// As a message, if there is anything to say.
+    #[must_use]
+    pub fn into_message(self) -> Option<Message> {
+        match self {
+            Self::Blocks(response) => Some(Message::BlockResponse(response)),
+            Self::Gone(checkpoint) => Some(Message::Gone(checkpoint)),
+            Self::Chunks(chunks) => Some(Message::Chunks(chunks)),
+            Self::Nothing => None,
+        }
+    }
 }
 
 /// A replica's history on its disk.
@@ -99,6 +116,8 @@ struct StoredBase {
     segment: u64,
     checkpoint: StableCheckpoint,
     chunks: Vec<EntryLocation>,
+    /// The leaf hashes of the chunks.
+    leaves: Vec<Digest>,
 }
 
 #[derive(Debug)]
@@ -247,10 +266,12 @@ impl<D: Disk> History<D> {
             }
         };
         let segment = self.journal.rotate()?;
-        self.append_piece(&BasePiece::Begin(checkpoint.clone()))?;
-        let mut chunks = Vec::with_capacity(snapshot.chunks().len());
+        let mut stored =
+            StoredBase { segment, checkpoint: checkpoint.clone(), chunks: Vec::new(), leaves: Vec::new() };
+        self.append_piece(&BasePiece::Begin(checkpoint))?;
         for chunk in snapshot.chunks() {
-            chunks.push(self.append_piece(&BasePiece::Chunk(Arc::clone(chunk)))?);
+            stored.chunks.push(self.append_piece(&BasePiece::Chunk(Arc::clone(chunk)))?);
+            stored.leaves.push(leaf_hash(chunk));
         }
         for note in &notes {
             self.append_piece(&BasePiece::Note(note.clone()))?;
@@ -265,7 +286,7 @@ impl<D: Disk> History<D> {
         self.append_piece(&BasePiece::Standing(Box::new(restated.standing.clone())))?;
         self.append_piece(&BasePiece::End)?;
         self.journal.sync()?;
-        self.bases.push_back(StoredBase { segment, checkpoint, chunks });
+        self.bases.push_back(stored);
         self.notes = notes;
         self.remove_old()
     }
@@ -308,10 +329,41 @@ impl<D: Disk> History<D> {
             Ok(None) => Ok(Answer::Nothing),
             Err(ArchiveError::Pruned { .. }) => {
                 let newest = self.bases.back().map(|base| base.checkpoint.clone());
-                Ok(newest.map_or(Answer::Nothing, Answer::Checkpoint))
+                Ok(newest.map_or(Answer::Nothing, Answer::Gone))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The answer to a request for chunks: as many as an answer may have, or a newer checkpoint when that one is not
+    /// here any more.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]: the journal's disk is at fault, not the asker.
+    pub fn chunks(&self, request: &ChunkRequest) -> Result<Answer, ArchiveError> {
+        let ChunkRequest { height, root, first } = *request;
+        let base = self.bases.iter().find(|base| {
+            base.checkpoint.height() == height && base.checkpoint.checkpoint().state.root() == root
+        });
+        let Some(base) = base else {
+            let newer = self.bases.back().filter(|newest| newest.checkpoint.height() > height);
+            return Ok(newer.map_or(Answer::Nothing, |base| Answer::Gone(base.checkpoint.clone())));
+        };
+        let (mut chunks, mut bytes) = (Vec::new(), 0);
+        let from = usize::try_from(first).unwrap_or(usize::MAX);
+        for (place, location) in base.chunks.iter().enumerate().skip(from).take(MAX_SENT_CHUNKS) {
+            let chunk = self.read_chunk(*location)?.ok_or(ArchiveError::NotTheSnapshot(height))?;
+            bytes += chunk.len();
+            if !chunks.is_empty() && bytes > MAX_SENT_CHUNKS_BYTES {
+                break;
+            }
+            let Some(proof) = InclusionProof::of(&base.leaves, place) else { break };
+            chunks.push(ProvenChunk { bytes: chunk, proof });
+        }
+        if chunks.is_empty() {
+            return Ok(Answer::Nothing);
+        }
+        Ok(Answer::Chunks(Chunks { height, root, first, chunks }))
     }
 
     /// The committed blocks above a height, lowest first: a piece of them, none when that height is the newest.
@@ -392,102 +444,6 @@ pub struct Kept {
     pub notes: usize,
     /// The journal's segments.
     pub segments: usize,
-}
-
-/// A history that is being read back.
-struct Reading {
-    recovery: Recovery,
-    archive: Archive,
-    bases: VecDeque<StoredBase>,
-    notes: Vec<Vec<u8>>,
-    /// Whether the first segments are gone and no whole base was read yet.
-    is_headless: bool,
-    is_first: bool,
-    base: Option<UnfinishedBase>,
-}
-
-/// A base whose end was not read yet.
-struct UnfinishedBase {
-    stored: StoredBase,
-    notes: Vec<Vec<u8>>,
-    blocks: Vec<(Arc<Block>, Option<QuorumCertificate>, EntryLocation)>,
-    standing: Option<super::base::Standing>,
-}
-
-impl Reading {
-    fn new(config: Config) -> Self {
-        Self {
-            recovery: Recovery::new(config),
-            archive: Archive::default(),
-            bases: VecDeque::new(),
-            notes: Vec::new(),
-            is_headless: false,
-            is_first: true,
-            base: None,
-        }
-    }
-
-    fn entry(&mut self, entry: &Entry<'_>) -> Result<(), HistoryError> {
-        if std::mem::take(&mut self.is_first) {
-            self.is_headless = entry.location.segment() > 1;
-        }
-        match entry.kind {
-            BASE => {
-                let piece = borsh::from_slice(entry.payload).map_err(|_| HistoryError::UnknownEntry)?;
-                return self.piece(piece, entry.location);
-            }
-            NOTE if !self.is_headless => self.notes.push(entry.payload.to_vec()),
-            RECORD if !self.is_headless => {
-                let record = borsh::from_slice(entry.payload).map_err(|_| HistoryError::UnknownEntry)?;
-                self.archive.note(&record, entry.location);
-                self.recovery.record(record)?;
-            }
-            NOTE | RECORD => {}
-            _ => return Err(HistoryError::UnknownEntry),
-        }
-        // A base is written in one run: it will never be finished.
-        self.base = None;
-        Ok(())
-    }
-
-    fn piece(&mut self, piece: BasePiece, location: EntryLocation) -> Result<(), HistoryError> {
-        if let BasePiece::Begin(checkpoint) = piece {
-            let stored = StoredBase { segment: location.segment(), checkpoint, chunks: Vec::new() };
-            let (notes, blocks) = (Vec::new(), Vec::new());
-            self.base = Some(UnfinishedBase { stored, notes, blocks, standing: None });
-            return Ok(());
-        }
-        // Its beginning may have been removed.
-        let Some(base) = &mut self.base else { return Ok(()) };
-        match piece {
-            BasePiece::Begin(_) => {}
-            BasePiece::Chunk(_) => base.stored.chunks.push(location),
-            BasePiece::Note(note) => base.notes.push(note),
-            BasePiece::Block { block, certificate } => base.blocks.push((block, certificate, location)),
-            BasePiece::Standing(standing) => base.standing = Some(*standing),
-            BasePiece::End => return self.finish_base(),
-        }
-        Ok(())
-    }
-
-    fn finish_base(&mut self) -> Result<(), HistoryError> {
-        let Some(UnfinishedBase { stored, notes, blocks, standing }) = self.base.take() else {
-            return Ok(());
-        };
-        let standing = standing.ok_or(HistoryError::UnknownEntry)?;
-        self.archive.begin_above(stored.checkpoint.height());
-        let mut restated = Vec::with_capacity(blocks.len());
-        for (block, certificate, location) in blocks {
-            self.archive.restate(&block, certificate.is_some(), location);
-            restated.push((block, certificate));
-        }
-        let checkpoint = stored.checkpoint.clone();
-        self.recovery.base(ReadBase { checkpoint, blocks: restated, standing })?;
-        self.bases.push_back(stored);
-        self.notes = notes;
-        self.is_headless = false;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -73,10 +73,6 @@ pub const MAX_GOSSIP_COMMANDS: usize = 1_024;
 /// The most bytes of commands in one gossip message, the first command aside.
 pub const MAX_GOSSIP_BYTES: usize = 1024 * 1024;
 
-/// A checkpoint is made at each height that this divides: restart and state transfer then replay seconds of a
-/// busy cluster, and its cost is a small part of what so many blocks cost.
-pub const CHECKPOINT_INTERVAL: u64 = 256;
-
 /// The most bytes of a snapshot's chunk: small enough to be proven, sent and asked for again by itself.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
 
@@ -97,6 +93,19 @@ pub const MAX_NAMED_SNAPSHOTS: usize = 2;
 /// How many checkpoints the journal keeps while the application still needs what is below them: some two thousand
 /// blocks. Past it they go, and whoever follows the journal has a gap.
 pub const MAX_KEPT_CHECKPOINTS: usize = 8;
+
+/// The most chunks in one answer of a state transfer.
+pub const MAX_SENT_CHUNKS: usize = 64;
+
+/// The most bytes of chunks in one answer, the first chunk aside: votes wait behind it on the link for some
+/// milliseconds.
+pub const MAX_SENT_CHUNKS_BYTES: usize = 1024 * 1024;
+
+/// How far ahead of its pace a peer's requests for chunks are answered: some four answers.
+pub const CHUNK_CREDIT: Millis = Millis::new(64);
+
+/// How long a request for chunks waits for its answer before the next peer is asked.
+pub const TRANSFER_DEADLINE: Millis = Millis::new(500);
 
 /// How many of its newest checkpoint statements are kept of each replica: one that is complete and one that is
 /// not yet.

@@ -4,7 +4,7 @@
 use borsh::{BorshDeserialize, BorshSerialize, io};
 use std::sync::Arc;
 
-use super::limits::{MAX_FETCHED_BLOCKS, MAX_GOSSIP_COMMANDS};
+use super::limits::{MAX_FETCHED_BLOCKS, MAX_GOSSIP_COMMANDS, MAX_SENT_CHUNKS};
 use super::{
     block::{Block, BlockId, Command, bounded_list},
     certificate::{
@@ -12,8 +12,9 @@ use super::{
         proposal_statement, timeout_statement, vote_statement,
     },
     checkpoint::{CheckpointVote, StableCheckpoint},
+    snapshot::ProvenChunk,
 };
-use crate::types::{Committee, Height, ReplicaIndex, Signature, View};
+use crate::types::{Committee, Digest, Height, ReplicaIndex, Signature, View};
 
 /// Anything that one replica sends another for consensus.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -36,6 +37,12 @@ pub enum Message {
     CheckpointVote(CheckpointVote),
     /// A certified checkpoint (rule K2).
     Checkpoint(StableCheckpoint),
+    /// What was asked for is gone; a certified checkpoint above it (rule K4).
+    Gone(StableCheckpoint),
+    /// Asks for chunks of a checkpoint's snapshot (rule K4).
+    ChunkRequest(ChunkRequest),
+    /// Answers with proven chunks.
+    Chunks(Chunks),
 }
 
 /// A leader's block (rule B2). The signer is the block's proposer.
@@ -146,6 +153,35 @@ pub struct BlockResponse {
     pub blocks: Vec<Arc<Block>>,
     /// A certificate of the last of them.
     pub tip: QuorumCertificate,
+}
+
+/// Asks for the chunks of a certified snapshot from a place on (rule K4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ChunkRequest {
+    /// The checkpoint's height.
+    pub height: Height,
+    /// The snapshot's root.
+    pub root: Digest,
+    /// The first chunk's place.
+    pub first: u32,
+}
+
+/// Chunks of a snapshot, each with its proof (rule K4).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Chunks {
+    /// The checkpoint's height.
+    pub height: Height,
+    /// The snapshot's root.
+    pub root: Digest,
+    /// The first chunk's place.
+    pub first: u32,
+    /// The chunks, one place after the other.
+    #[borsh(deserialize_with = "sent_chunks")]
+    pub chunks: Vec<ProvenChunk>,
+}
+
+fn sent_chunks<R: io::Read>(reader: &mut R) -> io::Result<Vec<ProvenChunk>> {
+    bounded_list(reader, MAX_SENT_CHUNKS)
 }
 
 fn gossiped_commands<R: io::Read>(reader: &mut R) -> io::Result<Vec<Command>> {

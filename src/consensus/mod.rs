@@ -86,8 +86,17 @@
 //!   statements, the highest QC and TC, R2's mark). It counts once its last entry is there; then it is synced, and
 //!   what is older than the base before it may be removed. Recovery takes a base as a record like any other: it raises
 //!   what it names, lowers nothing, and a base that was never finished says nothing. A journal without its first
-//!   segment must hold a whole base; what stands before that is not read. Fetches below the oldest base are answered
-//!   with the newest checkpoint.
+//!   segment must hold a whole base; what stands before that is not read.
+//! - **K4** Who asks for blocks below the oldest base is answered with the newest checkpoint. When f + 1 of the peers
+//!   that were asked for one certificate's blocks answer so, at least one honest peer no longer has them, and the
+//!   newest of the verified checkpoints becomes the target of a *state transfer*, if it is above the newest committed
+//!   height. A replica that has diverged wants the certified state of that height at once. Chunks are asked for from
+//!   all peers in turn; each is proven against the certified root by itself, and who sends a false one, or none in
+//!   time, is asked last. When f + 1 peers no longer hold the target, the newest checkpoint that they name takes its
+//!   place. Nobody stops voting or fetching blocks meanwhile; who comes past the target by blocks gives it up. When
+//!   all chunks are here, the application and the tree begin at the checkpoint, whose QC is absorbed, and a base is
+//!   written before anything later leaves. So the heights that the application sees rise by one, each once, or jump to
+//!   an installed checkpoint; after a divergence that may be below the newest one, and the blocks above come again.
 
 mod archive;
 mod base;
@@ -107,6 +116,7 @@ mod pending;
 mod record;
 mod safety;
 mod snapshot;
+mod transfer;
 mod tree;
 mod votes;
 
@@ -125,12 +135,15 @@ pub use block::{Block, BlockId, Command, CommandError, Payload};
 pub use certificate::{CertificateError, QuorumCertificate, SignedTimeoutView, TimeoutCertificate, Verified};
 pub use checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote, StableCheckpoint};
 pub use history::{Answer, BASE, History, HistoryError, Kept, NOTE, RECORD, Recovered};
-pub use message::{BlockRequest, BlockResponse, Certificates, Message, Proposal, Timeout, Vote};
+pub use message::{
+    BlockRequest, BlockResponse, Certificates, ChunkRequest, Chunks, Message, Proposal, Timeout, Vote,
+};
 pub use pacemaker::ViewTimes;
 pub use pending::Share;
 pub use record::{Record, StoredProposal, VoteEntry};
 pub use safety::InvalidProposal;
 pub use snapshot::{ProvenChunk, Snapshot, SnapshotId, SnapshotTooLarge};
+pub use transfer::TransferProgress;
 pub use tree::CommittedBlock;
 
 /// The number of this protocol in the domain of every signed consensus statement.

@@ -4,12 +4,13 @@
 //! application wants durable is synced before anything that was put out after it leaves the replica; one
 //! sync serves all that came together.
 
+mod ends;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -17,23 +18,17 @@ use tokio::{
     time::Instant,
 };
 
+pub use ends::{ConsensusStatus, Ends, Event, Handles, Request, channels};
+
 use super::{
-    Answer, ArchiveError, Base, Checkpoint, Command, Core, History, HistoryError, Input, Message, Output,
-    Record, Recovered, Rejected, Restated, Share, Snapshot, SnapshotId, StableCheckpoint,
-    block::Block,
+    Answer, ArchiveError, Command, Core, History, HistoryError, Input, Message, Output, Record, Recovered,
+    Rejected, Restated, Share, Snapshot, StableCheckpoint,
     certify::{Endorsement, MAX_SUBJECT_NAME_BYTES},
     journal::{FileDisk, FileDiskError, Identity, JournalConfig, JournalError, SEGMENT_BYTES, Salt},
     overflow::Overflow,
     transport::{Class, Inbox, LinkSender},
-    tree::CommittedBlock,
 };
 use crate::types::{Height, Millis, ReplicaIndex, View};
-
-/// How many requests wait for the task: enough for a burst of a client, small enough to push back soon.
-const REQUEST_QUEUE: usize = 1_024;
-
-/// How many events wait for the application before the task keeps them itself.
-const EVENT_QUEUE: usize = 256;
 
 /// How many inputs are taken before their outputs are carried out together, with one sync.
 const BATCH: usize = 256;
@@ -55,129 +50,6 @@ pub enum Frame {
     Consensus(Message),
     /// For certification.
     Endorsement(Endorsement),
-}
-
-/// What the application asks of the task.
-#[derive(Debug)]
-pub enum Request {
-    /// Have a command ordered.
-    Submit {
-        /// To what it counts.
-        share: Share,
-        /// The command.
-        command: Command,
-        /// Where to say that it waits now, or why not.
-        answer: Option<oneshot::Sender<Result<(), Rejected>>>,
-    },
-    /// Write these notes to the journal, and when they are durable, send these endorsements to all.
-    Endorse {
-        /// The application's notes, in order.
-        notes: Vec<Vec<u8>>,
-        /// What may leave once they are durable.
-        then: Vec<Endorsement>,
-        /// The replica's own commands, which may leave once they are durable. One that finds no room is counted and
-        /// tried again.
-        submit: Vec<Command>,
-        /// Where to say that they are durable, for what leaves by other ways.
-        durable: Option<oneshot::Sender<()>>,
-    },
-    /// Send these endorsements to one peer, which has just come back.
-    Remind {
-        /// The peer.
-        to: ReplicaIndex,
-        /// What it may lack.
-        endorsements: Vec<Endorsement>,
-    },
-    /// A checkpoint is due at this height: the application's state after it, and its notes that are still
-    /// needed, restated. What was noted before is forgotten once the checkpoint is stable.
-    Checkpoint {
-        /// The height, which [`super::Config::checkpoint_interval`] divides.
-        height: Height,
-        /// The state after the block of that height.
-        snapshot: Snapshot,
-        /// The notes.
-        notes: Vec<Vec<u8>>,
-    },
-    /// Keep the blocks above this height readable, within [`super::limits::MAX_KEPT_CHECKPOINTS`].
-    KeepAbove(Height),
-    /// Read a checkpoint with its state back from the journal: the newest at or below a height, else the oldest.
-    /// There is none while the journal holds all blocks from the first and no checkpoint is at or below the height.
-    ReadBase {
-        /// The height.
-        for_height: Height,
-        /// Where to say it.
-        answer: oneshot::Sender<Result<Option<Base>, ArchiveError>>,
-    },
-    /// Read committed blocks back from the journal.
-    Read {
-        /// Blocks above this height, lowest first: a piece of them, none when it is the newest.
-        above: Height,
-        /// Where to say them.
-        answer: oneshot::Sender<Result<Vec<Arc<Block>>, ArchiveError>>,
-    },
-}
-
-/// What the task tells the application.
-#[derive(Debug)]
-pub enum Event {
-    /// A block is committed; heights rise by one, each comes once.
-    Committed(CommittedBlock),
-    /// A peer endorses a document.
-    Endorsement {
-        /// Whose link it came over.
-        from: ReplicaIndex,
-        /// What it says.
-        endorsement: Endorsement,
-    },
-    /// A link to a peer came up.
-    PeerConnected(ReplicaIndex),
-    /// A quorum certified the state that the application named at this height.
-    Stable(StableCheckpoint),
-    /// A quorum certified another state at this height than the application named: it must endorse nothing any
-    /// more until a later [`Event::Installed`].
-    Diverged {
-        /// What was certified.
-        certified: StableCheckpoint,
-        /// What the application named.
-        own: SnapshotId,
-    },
-    /// The application's state is now this one, and the next committed block is the one above it, whatever came
-    /// before.
-    Installed {
-        /// The certified checkpoint.
-        checkpoint: StableCheckpoint,
-        /// Its state.
-        snapshot: Snapshot,
-    },
-}
-
-/// Where consensus stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConsensusStatus {
-    /// The current view.
-    pub view: View,
-    /// The newest committed height.
-    pub height: Height,
-    /// Commands that wait to be committed.
-    pub pending: usize,
-    /// Commands that found no room among those that wait, since the start.
-    pub without_room: u64,
-    /// The newest view in which this replica signed anything, as far as the journal holds it durably.
-    pub signed: View,
-    /// The height that is being fetched, while this replica is behind.
-    pub fetching: Option<Height>,
-    /// A view in which this replica signed what its journal does not hold: it signs nothing any more.
-    pub forgotten: Option<View>,
-    /// Syncs of the journal since the start.
-    pub syncs: u64,
-    /// The newest checkpoint whose certified state is this replica's own.
-    pub checkpoint: Option<Checkpoint>,
-    /// Events that wait for the application beyond its queue.
-    pub backlog: usize,
-    /// Messages and commands that were refused since the start.
-    pub rejected: u64,
-    /// The last of them: whose, and why.
-    pub last_rejection: Option<(ReplicaIndex, String)>,
 }
 
 /// Why a replica's consensus cannot start.
@@ -230,35 +102,6 @@ impl Opened {
     pub const fn committed_height(&self) -> Height {
         self.core.committed_height()
     }
-}
-
-/// The application's ends of the task's channels.
-#[derive(Debug)]
-pub struct Handles {
-    /// Asks something of the task.
-    pub requests: mpsc::Sender<Request>,
-    /// What the task tells.
-    pub events: mpsc::Receiver<Event>,
-    /// Where consensus stands.
-    pub status: watch::Receiver<ConsensusStatus>,
-}
-
-/// The task's own ends.
-#[derive(Debug)]
-pub struct Ends {
-    requests: mpsc::Receiver<Request>,
-    events: mpsc::Sender<Event>,
-    status: watch::Sender<ConsensusStatus>,
-}
-
-/// Makes the channels between the task and the application.
-#[must_use]
-pub fn channels() -> (Handles, Ends) {
-    let (request_sender, requests) = mpsc::channel(REQUEST_QUEUE);
-    let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
-    let (status, status_receiver) = watch::channel(ConsensusStatus::default());
-    let handles = Handles { requests: request_sender, events: event_receiver, status: status_receiver };
-    (handles, Ends { requests, events, status })
 }
 
 /// Runs consensus until all its requesters are gone or the journal fails.
@@ -492,17 +335,22 @@ impl Task {
                 Output::Install { checkpoint, snapshot, restated } => {
                     self.install(checkpoint, snapshot, &restated)?;
                 }
-                Output::ServeFromJournal { to, request } => match self.history.answer(&request) {
-                    Ok(Answer::Blocks(response)) => self.send(Some(to), Message::BlockResponse(response)),
-                    Ok(Answer::Checkpoint(checkpoint)) => {
-                        self.send(Some(to), Message::Checkpoint(checkpoint));
-                    }
-                    Ok(Answer::Nothing) => {}
-                    Err(error) => tracing::error!(%error, "a fetch cannot be answered from the journal"),
-                },
+                Output::ServeFromJournal { to, request } => self.answer(to, self.history.answer(&request)),
+                Output::ServeChunks { to, request } => self.answer(to, self.history.chunks(&request)),
             }
         }
         Ok(())
+    }
+
+    fn answer(&mut self, to: ReplicaIndex, answer: Result<Answer, ArchiveError>) {
+        match answer {
+            Ok(answer) => {
+                if let Some(message) = answer.into_message() {
+                    self.send(Some(to), message);
+                }
+            }
+            Err(error) => tracing::error!(%error, "a peer cannot be answered from the journal"),
+        }
     }
 
     /// Begins at a checkpoint of the peers'. Blocks above it that were committed here before come again.
@@ -535,11 +383,14 @@ impl Task {
             | Message::Vote(_)
             | Message::Timeout(_)
             | Message::Certificates(_)
-            | Message::BlockRequest(_) => Class::Urgent,
+            | Message::BlockRequest(_)
+            | Message::ChunkRequest(_) => Class::Urgent,
             Message::Commands(_)
             | Message::BlockResponse(_)
             | Message::CheckpointVote(_)
-            | Message::Checkpoint(_) => Class::Bulk,
+            | Message::Checkpoint(_)
+            | Message::Gone(_)
+            | Message::Chunks(_) => Class::Bulk,
         };
         self.leaving.push(Leaving::Frame { to, frame: Frame::Consensus(message), class });
     }
@@ -613,6 +464,7 @@ impl Task {
         self.status.pending = self.core.pending_commands();
         self.status.fetching = self.core.fetching();
         self.status.forgotten = self.core.forgotten();
+        self.status.transfer = self.core.transfer();
         self.status.checkpoint = self.core.stable_checkpoint().map(|stable| *stable.checkpoint());
         self.status.backlog = self.backlog.len();
         if *status.borrow() != self.status {

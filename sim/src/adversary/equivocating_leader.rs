@@ -74,7 +74,10 @@ impl Behaviour for EquivocatingLeader {
             | Message::BlockRequest(_)
             | Message::BlockResponse(_)
             | Message::CheckpointVote(_)
-            | Message::Checkpoint(_)) => vec![honest],
+            | Message::Checkpoint(_)
+            | Message::Gone(_)
+            | Message::ChunkRequest(_)
+            | Message::Chunks(_)) => vec![honest],
         }
     }
 }

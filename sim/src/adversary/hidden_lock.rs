@@ -64,7 +64,10 @@ impl Behaviour for HiddenLock {
             | Message::BlockRequest(_)
             | Message::BlockResponse(_)
             | Message::CheckpointVote(_)
-            | Message::Checkpoint(_)) => {
+            | Message::Checkpoint(_)
+            | Message::Gone(_)
+            | Message::ChunkRequest(_)
+            | Message::Chunks(_)) => {
                 vec![honest]
             }
         }

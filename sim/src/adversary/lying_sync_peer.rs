@@ -1,13 +1,17 @@
 //! An adversary that answers fetches with lies: heights that it has not, chains with holes, wrong certificates, answers
-//! without end; and that claims what nobody asked.
+//! without end; and that claims what nobody asked. Of states it lies too: it signs others than its own, gives false
+//! chunks, and says that blocks are gone, with old checkpoints and with forged ones.
 //!
-//! In voting it is honest. Invariant: no block of its own making has a certificate.
+//! In voting for blocks it is honest. Invariant: nothing of its own making has a certificate.
 
 use quorate::{
-    consensus::{Block, BlockRequest, BlockResponse, Message, Payload, QuorumCertificate},
-    types::{ReplicaIndex, View},
+    consensus::{
+        Block, BlockRequest, BlockResponse, Checkpoint, ChunkRequest, Chunks, Message, Payload, ProvenChunk,
+        QuorumCertificate, Snapshot, StableCheckpoint,
+    },
+    types::{Digest, InclusionProof, ReplicaIndex, View},
 };
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     invented::Inventor,
@@ -20,6 +24,9 @@ use crate::rng::Stream;
 /// The longest chain that it makes up: more than an answer may have.
 const LONG: usize = 200;
 
+/// How many certified checkpoints it remembers, to name old ones.
+const REMEMBERED_CHECKPOINTS: usize = 8;
+
 /// Lies about blocks.
 #[derive(Debug)]
 pub(super) struct LyingSyncPeer {
@@ -29,13 +36,15 @@ pub(super) struct LyingSyncPeer {
     inventor: Inventor,
     /// The newest answer that its core gave: the truth to distort.
     truth: Option<BlockResponse>,
+    checkpoints: VecDeque<StableCheckpoint>,
     extra: Vec<Addressed>,
 }
 
 impl LyingSyncPeer {
     pub(super) fn new(signer: Signer, stream: Stream) -> Self {
         let (memory, inventor) = (Memory::default(), Inventor::default());
-        Self { signer, stream, memory, inventor, truth: None, extra: Vec::new() }
+        let (checkpoints, extra) = (VecDeque::new(), Vec::new());
+        Self { signer, stream, memory, inventor, truth: None, checkpoints, extra }
     }
 
     fn distorted(&mut self, truth: BlockResponse) -> Vec<BlockResponse> {
@@ -84,8 +93,80 @@ impl LyingSyncPeer {
     }
 }
 
+impl LyingSyncPeer {
+    fn remember(&mut self, checkpoint: &StableCheckpoint) {
+        self.checkpoints.push_back(checkpoint.clone());
+        if self.checkpoints.len() > REMEMBERED_CHECKPOINTS {
+            self.checkpoints.pop_front();
+        }
+    }
+
+    /// A checkpoint that was certified some time, as it is or with something changed.
+    fn checkpoint(&mut self) -> Option<StableCheckpoint> {
+        let known = self.checkpoints.len();
+        let mut checkpoint = self.checkpoints.get(self.stream.index(known.max(1)))?.clone();
+        let claimed = &mut checkpoint.certificate.checkpoint;
+        match self.stream.below(6) {
+            0 => claimed.state = false_state().id(),
+            1 => claimed.height = claimed.height.next(),
+            2 => checkpoint.certificate.signatures.truncate(1),
+            3 => checkpoint.qc.signatures.clear(),
+            _ => {}
+        }
+        Some(checkpoint)
+    }
+
+    /// Another state than the one that a peer names, in its own name.
+    fn contradict(&mut self, checkpoint: &Checkpoint) {
+        let other = Checkpoint { state: false_state().id(), ..*checkpoint };
+        let vote = self.signer.checkpoint(other);
+        if self.memory.may_add(&mut self.stream, 200) {
+            self.extra.extend(self.signer.to_all(Message::CheckpointVote(vote)));
+        }
+    }
+
+    /// Chunks of another state, with a proof of another place or of a tree of its own.
+    fn false_chunks(&mut self, request: &ChunkRequest) -> Message {
+        let ChunkRequest { height, root, first } = *request;
+        let bytes: Arc<[u8]> = vec![7; self.stream.index(300)].into();
+        let leaves = vec![Digest::of(&bytes); 1 + self.stream.index(9)];
+        let proof = InclusionProof::of(&leaves, 0).expect("there is a leaf");
+        let chunks = vec![ProvenChunk { bytes, proof }; 1 + self.stream.index(4)];
+        Message::Chunks(Chunks { height, root, first, chunks })
+    }
+
+    fn lie_of_chunks(&mut self, from: ReplicaIndex, request: &ChunkRequest) {
+        match self.stream.below(4) {
+            0 => {}
+            1 => {
+                let gone = self.checkpoint().map(|checkpoint| (from, Message::Gone(checkpoint).into()));
+                self.extra.extend(gone);
+            }
+            many => {
+                for _ in 0..many {
+                    let lie = self.false_chunks(request);
+                    self.extra.push((from, lie.into()));
+                }
+            }
+        }
+    }
+}
+
+fn false_state() -> Snapshot {
+    Snapshot::cut(&[1; 1_000], 100).expect("it is small")
+}
+
 impl Behaviour for LyingSyncPeer {
     fn hears(&mut self, from: ReplicaIndex, message: &Message) -> bool {
+        if let Message::Checkpoint(checkpoint) | Message::Gone(checkpoint) = message {
+            self.remember(checkpoint);
+        }
+        if let Message::CheckpointVote(vote) = message {
+            self.contradict(&vote.checkpoint);
+        }
+        if let Message::ChunkRequest(request) = message {
+            self.lie_of_chunks(from, request);
+        }
         let Message::BlockRequest(request) = message else {
             if self.memory.may_add(&mut self.stream, 20)
                 && let Some(truth) = self.truth.clone()
@@ -94,8 +175,13 @@ impl Behaviour for LyingSyncPeer {
             }
             return true;
         };
-        match self.stream.below(4) {
+        match self.stream.below(5) {
             0 => false,
+            2 if !self.checkpoints.is_empty() => {
+                let gone = self.checkpoint().map(|checkpoint| (from, Message::Gone(checkpoint).into()));
+                self.extra.extend(gone);
+                false
+            }
             1 => {
                 let lie = self.invented(request);
                 self.extra.push((from, Message::BlockResponse(lie).into()));

@@ -44,7 +44,8 @@ impl Puppet {
                 | Output::Stable { .. }
                 | Output::Diverged { .. }
                 | Output::Install { .. }
-                | Output::ServeFromJournal { .. } => {}
+                | Output::ServeFromJournal { .. }
+                | Output::ServeChunks { .. } => {}
             }
         }
         messages

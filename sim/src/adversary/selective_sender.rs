@@ -45,7 +45,10 @@ impl Behaviour for SelectiveSender {
             | Message::BlockRequest(_)
             | Message::BlockResponse(_)
             | Message::CheckpointVote(_)
-            | Message::Checkpoint(_) => {}
+            | Message::Checkpoint(_)
+            | Message::Gone(_)
+            | Message::ChunkRequest(_)
+            | Message::Chunks(_) => {}
         }
         if self.circle.contains(&to) { vec![message] } else { Vec::new() }
     }

@@ -3,7 +3,10 @@
 //! It forges nobody's signature. Invariant: what it signs verifies for its own key and no other.
 
 use quorate::{
-    consensus::{Block, BlockId, Config, Proposal, QuorumCertificate, Timeout, TimeoutCertificate, Vote},
+    consensus::{
+        Block, BlockId, Checkpoint, CheckpointVote, Config, Proposal, QuorumCertificate, Timeout,
+        TimeoutCertificate, Vote,
+    },
     types::{Height, ReplicaIndex, View},
 };
 use std::sync::Arc;
@@ -34,6 +37,12 @@ impl Signer {
     pub(super) fn vote(&self, view: View, height: Height, block: BlockId) -> Vote {
         let statement = statements::vote(&self.config.committee, view, height, block);
         Vote { view, height, block, voter: self.config.me, signature: self.config.key.sign(&statement) }
+    }
+
+    pub(super) fn checkpoint(&self, checkpoint: Checkpoint) -> CheckpointVote {
+        let statement = statements::checkpoint(&self.config.committee, &checkpoint);
+        let signature = self.config.key.sign(&statement);
+        CheckpointVote { checkpoint, voter: self.config.me, signature }
     }
 
     pub(super) fn timeout(

@@ -88,7 +88,10 @@ impl Behaviour for StaleProposer {
             | Message::BlockRequest(_)
             | Message::BlockResponse(_)
             | Message::CheckpointVote(_)
-            | Message::Checkpoint(_) => vec![message],
+            | Message::Checkpoint(_)
+            | Message::Gone(_)
+            | Message::ChunkRequest(_)
+            | Message::Chunks(_) => vec![message],
         }
     }
 }

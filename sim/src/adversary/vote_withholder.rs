@@ -43,7 +43,10 @@ impl Behaviour for VoteWithholder {
             | Message::BlockRequest(_)
             | Message::BlockResponse(_)
             | Message::CheckpointVote(_)
-            | Message::Checkpoint(_) => true,
+            | Message::Checkpoint(_)
+            | Message::Gone(_)
+            | Message::ChunkRequest(_)
+            | Message::Chunks(_) => true,
         };
         if sent { vec![message] } else { Vec::new() }
     }

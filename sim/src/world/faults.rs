@@ -112,11 +112,14 @@ impl World<'_> {
 
     pub(super) fn restart(&mut self, replica: ReplicaIndex) {
         let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) else { return };
-        if node.core().is_some() {
+        if node.core().is_some() || self.now_ms < self.scenario.first_start_ms(replica) {
             return;
         }
         self.trace.event(self.now_ms, &[15, number(replica)], || format!("{replica} starts"));
         self.invariants.started(replica);
+        if self.scenario.joins.is_some_and(|(joins, _)| joins == replica) && node.incarnation() == 0 {
+            *self.faults.entry("joined late").or_default() += 1;
+        }
         match node.start(self.now_ms) {
             Ok(started) => {
                 if let Some(begun) = &started.begun {

@@ -1,17 +1,19 @@
 //! Checkpoints: what the application says of its state, what peers say of theirs, and comparing them (rules K1,
-//! K2).
+//! K2); the transfer of a certified state (rule K4).
 
-use super::{Core, Output, Rejected};
+use super::{Core, Output, Rejected, sync::pause_after};
 use crate::consensus::{
     certificate::Verified,
-    checkpoint::{CheckpointCertificate, CheckpointVote, StableCheckpoint},
+    checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote, StableCheckpoint},
     checkpoints::Settled,
-    message::Message,
+    limits::{CHUNK_CREDIT, MAX_SENT_CHUNKS_BYTES},
+    message::{ChunkRequest, Chunks, Message},
     record::Record,
-    snapshot::SnapshotId,
+    snapshot::{Snapshot, SnapshotId},
+    transfer::Taken,
     votes::Counted,
 };
-use crate::types::Height;
+use crate::types::{Height, Millis, ReplicaIndex};
 
 impl Core {
     /// Rule K1.
@@ -46,16 +48,105 @@ impl Core {
     /// A certified checkpoint: of a height that is committed here, it is compared with the own state; of a higher
     /// one, it is kept until then.
     pub(super) fn handle_checkpoint(&mut self, checkpoint: StableCheckpoint) -> Result<(), Rejected> {
-        if !self.checkpoints.wants_certificate(checkpoint.height()) {
-            return Ok(());
+        if self.checkpoints.wants_certificate(checkpoint.height()) {
+            self.absorb_checkpoint(checkpoint)?;
         }
-        let StableCheckpoint { certificate, qc } = checkpoint.verify(&self.committee)?.into_inner();
+        Ok(())
+    }
+
+    fn absorb_checkpoint(
+        &mut self,
+        checkpoint: StableCheckpoint,
+    ) -> Result<Verified<StableCheckpoint>, Rejected> {
+        let verified = checkpoint.verify(&self.committee)?;
+        let StableCheckpoint { certificate, qc } = verified.get().clone();
         self.look_for_own_checkpoint(&certificate);
         self.look_for_own_vote(&qc);
         self.absorb_qc(&Verified::vouch(qc));
         self.checkpoints.keep_certificate(Verified::vouch(certificate));
         self.settle_checkpoints();
+        Ok(verified)
+    }
+
+    /// What this replica asked a peer for is gone (rule K4).
+    pub(super) fn handle_gone(
+        &mut self,
+        from: ReplicaIndex,
+        checkpoint: StableCheckpoint,
+    ) -> Result<(), Rejected> {
+        let (answers_fetch, answers_transfer) = (self.fetch.answered(from), self.transfer.awaits(from));
+        if !answers_fetch && !answers_transfer {
+            return Err(Rejected::Unsolicited);
+        }
+        let is_above = checkpoint.height() > self.tree.committed_height();
+        if !is_above && !answers_transfer {
+            return Ok(());
+        }
+        let verified = self.absorb_checkpoint(checkpoint)?;
+        if answers_transfer {
+            self.transfer.gone(from, &verified);
+        }
+        if answers_fetch && is_above {
+            self.fetch.did_not_help();
+            let target = self.fetch.gone(from, verified, self.committee.size().one_honest());
+            if let Some(target) = target {
+                self.transfer.want(target, false);
+            }
+        }
         Ok(())
+    }
+
+    /// Asks the next peer for chunks when a request is due.
+    pub(super) fn request_chunks(&mut self, now: Millis) {
+        let stable = self.checkpoints.stable().map_or(Height::ZERO, |stable| stable.get().height());
+        self.transfer.drop_overtaken(self.tree.committed_height(), stable);
+        if let Some((to, request)) = self.transfer.next_request(now) {
+            self.outputs.push_back(Output::Send { to, message: Message::ChunkRequest(request) });
+        }
+    }
+
+    /// The journal holds the chunks, if anything does. Some requests are answered on credit, since the next one comes
+    /// as soon as an answer is there.
+    pub(super) fn answer_chunk_request(&mut self, now: Millis, to: ReplicaIndex, request: ChunkRequest) {
+        let paid_for = self.chunk_answers.get(&to).copied().unwrap_or_default().max(now);
+        if paid_for <= now.plus(CHUNK_CREDIT) {
+            self.chunk_answers.insert(to, paid_for.plus(pause_after(MAX_SENT_CHUNKS_BYTES)));
+            self.outputs.push_back(Output::ServeChunks { to, request });
+        }
+    }
+
+    pub(super) fn handle_chunks(&mut self, from: ReplicaIndex, chunks: Chunks) -> Result<(), Rejected> {
+        match self.transfer.take(from, chunks) {
+            Taken::Yes | Taken::Again => {}
+            Taken::Unsolicited => return Err(Rejected::Unsolicited),
+            Taken::False => return Err(Rejected::FalseChunk),
+        }
+        if let Some((checkpoint, snapshot)) = self.transfer.finished() {
+            self.install(checkpoint, snapshot);
+        }
+        Ok(())
+    }
+
+    /// Begins at a checkpoint (rule K4).
+    fn install(&mut self, checkpoint: Verified<StableCheckpoint>, snapshot: Snapshot) {
+        let StableCheckpoint { certificate, qc } = checkpoint.get().clone();
+        let Checkpoint { height, view, block, .. } = certificate.checkpoint;
+        if height > self.tree.committed_height() {
+            self.tree.begin_at(height, view, block);
+            self.pacemaker.committed(view);
+        }
+        self.absorb_qc(&Verified::vouch(qc));
+        self.checkpoints.settle_at(checkpoint.clone());
+        let (checkpoint, restated) = (checkpoint.into_inner(), self.restate());
+        self.outputs.push_back(Output::Install { checkpoint, snapshot, restated });
+        // What waited for its ancestors may be whole now.
+        let high_qc = self.safety.high_qc().clone();
+        if self.tree.path(high_qc.get().block).is_some() {
+            self.commit_by(high_qc.get());
+        } else {
+            self.fetch.done();
+            self.fetch.want(&high_qc);
+        }
     }
 
     /// As [`Self::look_for_own_vote`], for a checkpoint's certificate (rule R2).
@@ -74,6 +165,7 @@ impl Core {
                     Output::Stable { checkpoint: stable.into_inner(), restated: self.restate() }
                 }
                 Settled::Diverged(certified, own) => {
+                    self.transfer.want(certified.clone(), true);
                     Output::Diverged { certified: certified.into_inner(), own }
                 }
             });

@@ -4,6 +4,7 @@
 //! stand in `handlers`, fetching in `sync`, recovery in `recovery`. Invariant: outputs are carried out in order, and
 //! what a [`Output::Persist`] holds is durable before anything later leaves the replica.
 
+mod boundary;
 mod checkpoints;
 mod handlers;
 mod recovery;
@@ -19,147 +20,24 @@ use std::{
 use super::{
     base::{Restated, Standing},
     block::{Block, Command, Payload},
-    certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
+    certificate::{QuorumCertificate, TimeoutCertificate, Verified},
     checkpoint::StableCheckpoint,
     checkpoints::Checkpoints,
     fetch::Fetch,
     limits::STALE_ANSWER_INTERVAL,
-    message::{BlockRequest, Certificates, Message, Proposal, Vote},
-    pacemaker::{Pacemaker, ViewTimes},
+    message::{Certificates, Message, Proposal, Vote},
+    pacemaker::Pacemaker,
     pending::{Admission, Pending, Share},
     record::{Record, StoredProposal, VoteEntry},
-    safety::{InvalidProposal, SafetyRecord},
-    snapshot::{Snapshot, SnapshotId},
-    tree::{BlockTree, CommittedBlock},
+    safety::SafetyRecord,
+    transfer::{Transfer, TransferProgress},
+    tree::BlockTree,
     votes::Votes,
 };
-use crate::types::{Committee, Digest, Height, Millis, ReplicaIndex, SecretKey, View};
+use crate::types::{Committee, Digest, Height, Millis, ReplicaIndex, View};
 
+pub use boundary::{Config, Input, Output, Rejected};
 pub use recovery::{Recovery, RecoveryError};
-
-/// What a replica needs to know to take part.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The committee of the epoch.
-    pub committee: Arc<Committee>,
-    /// This replica's place in it.
-    pub me: ReplicaIndex,
-    /// This replica's key.
-    pub key: SecretKey,
-    /// How long views may take.
-    pub times: ViewTimes,
-    /// A checkpoint is made at each height that this divides; all replicas must share it. Zero: none is made.
-    pub checkpoint_interval: u64,
-}
-
-/// What happens to a replica.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// A peer's message arrived over its own link.
-    Message {
-        /// Whose link.
-        from: ReplicaIndex,
-        /// The message.
-        message: Message,
-    },
-    /// This replica wants a command of its own ordered.
-    Submit(Command),
-    /// It wants one ordered that counts to this share of its room.
-    SubmitFor(Share, Command),
-    /// A link to a peer came up: what it may have missed is sent again.
-    PeerConnected(ReplicaIndex),
-    /// The application names its state after the committed block of a height (rule K1).
-    StateAt {
-        /// The height.
-        height: Height,
-        /// The state.
-        snapshot: SnapshotId,
-    },
-    /// The time that [`Core::next_timeout`] named has come.
-    Timer,
-}
-
-/// What the driver must do, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Append this to the journal. It must be durable before any later output but an append is carried out.
-    Persist(Record),
-    /// Append this to the journal, in its place in the order. Nothing waits for it to be durable.
-    Append(Record),
-    /// Send a message to one peer.
-    Send {
-        /// To whom.
-        to: ReplicaIndex,
-        /// What.
-        message: Message,
-    },
-    /// Send a message to every other replica.
-    Broadcast(Message),
-    /// Hand a committed block to the application: heights rise by one, each comes once.
-    Commit(CommittedBlock),
-    /// Answer a fetch from the journal: the blocks asked for are no longer in memory.
-    ServeFromJournal {
-        /// Who asks.
-        to: ReplicaIndex,
-        /// For what.
-        request: BlockRequest,
-    },
-    /// A quorum certified the state that the application named at this height (rule K2). Its base is to be written.
-    Stable {
-        /// The checkpoint.
-        checkpoint: StableCheckpoint,
-        /// What its base restates.
-        restated: Box<Restated>,
-    },
-    /// A quorum certified another state at this height than the application named (rule K2).
-    Diverged {
-        /// What was certified.
-        certified: StableCheckpoint,
-        /// What the application named.
-        own: SnapshotId,
-    },
-    /// Begin at this checkpoint: its snapshot is here. The next block to commit is the one above it.
-    Install {
-        /// The checkpoint.
-        checkpoint: StableCheckpoint,
-        /// Its state.
-        snapshot: Snapshot,
-        /// What its base restates.
-        restated: Box<Restated>,
-    },
-}
-
-/// Why an input changed nothing. A peer's is counted against it; a submitter's goes back to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
-    /// A signature or a certificate does not verify.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// A proposal breaks rule B2.
-    #[error("proposal: {0}")]
-    Proposal(#[from] InvalidProposal),
-    /// A leader signed two proposals for one view.
-    #[error("a second proposal for one view")]
-    SecondProposal,
-    /// A voter signed votes for two blocks in one view.
-    #[error("a second vote in one view")]
-    SecondVote,
-    /// A replica signed two checkpoints for one height.
-    #[error("a second checkpoint for one height")]
-    SecondCheckpoint,
-    /// A message of a view far ahead without the certificates that would lead there.
-    #[error("a message of a later view without a certificate that enters it")]
-    ViewAhead,
-    /// A message that nobody asked for.
-    #[error("an answer that was not asked for")]
-    Unsolicited,
-    /// An answer to a fetch that is no certified chain from a block that is here.
-    #[error("the answer is no certified chain from a block that is here")]
-    BrokenChain,
-    /// Too many commands of this submitter wait.
-    #[error("too many commands wait to be ordered; try again later")]
-    PendingFull,
-}
 
 /// The first valid proposal of the current view, kept until its parent is here.
 #[derive(Clone, Debug)]
@@ -181,12 +59,15 @@ pub struct Core {
     pending: Pending,
     fetch: Fetch,
     checkpoints: Checkpoints,
+    transfer: Transfer,
     candidate: Option<Candidate>,
     /// This replica's proposal for the current view, to be sent again.
     own_proposal: Option<Proposal>,
     stale_answers: BTreeMap<ReplicaIndex, Millis>,
     /// When each peer's next request for blocks is answered.
     block_answers: BTreeMap<ReplicaIndex, Millis>,
+    /// When each peer's answered requests for chunks are paid for.
+    chunk_answers: BTreeMap<ReplicaIndex, Millis>,
     /// Proof that this replica signed more than its journal knows: it signs nothing any more.
     forgotten: Option<View>,
     /// Whether no input has come since the start: the timers have never been looked at.
@@ -206,10 +87,12 @@ impl Core {
             pending: Pending::default(),
             fetch: Fetch::default(),
             checkpoints: Checkpoints::new(size, checkpoint_interval),
+            transfer: Transfer::new(me, size),
             candidate: None,
             own_proposal: None,
             stale_answers: BTreeMap::new(),
             block_answers: BTreeMap::new(),
+            chunk_answers: BTreeMap::new(),
             forgotten: None,
             fresh: true,
             outputs: VecDeque::new(),
@@ -257,7 +140,8 @@ impl Core {
         if self.fresh {
             return Some(Millis::ZERO);
         }
-        [self.pacemaker.deadline(), self.fetch.deadline()].into_iter().flatten().min()
+        let deadlines = [self.pacemaker.deadline(), self.fetch.deadline(), self.transfer.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The current view.
@@ -317,6 +201,12 @@ impl Core {
         self.forgotten
     }
 
+    /// How far a state transfer has come, while there is one.
+    #[must_use]
+    pub fn transfer(&self) -> Option<TransferProgress> {
+        self.transfer.progress()
+    }
+
     /// The newest checkpoint whose certified state is this replica's own (rule K2).
     #[must_use]
     pub fn stable_checkpoint(&self) -> Option<&StableCheckpoint> {
@@ -349,6 +239,7 @@ impl Core {
             self.pacemaker.stop_timer();
         }
         self.request_blocks(now);
+        self.request_chunks(now);
     }
 
     /// Proposes when this replica leads the view and there is something to agree on (rules B3, I1).

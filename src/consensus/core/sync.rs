@@ -63,8 +63,7 @@ impl Core {
     /// A peer's next request is answered only after a time that pays for this answer: requests are small and
     /// answers are not.
     fn pace_answers(&mut self, now: Millis, to: ReplicaIndex, bytes: usize) {
-        let pause = Millis::new(u64::try_from(bytes / FETCH_ANSWER_BYTES_PER_MS).unwrap_or(u64::MAX));
-        self.block_answers.insert(to, now.plus(pause.max(FETCH_ANSWER_INTERVAL)));
+        self.block_answers.insert(to, now.plus(pause_after(bytes)));
     }
 
     /// As many of the blocks, lowest first, as fit an answer and have a certificate for the last.
@@ -145,4 +144,10 @@ impl Core {
         }
         Ok(chain)
     }
+}
+
+/// The time that pays for an answer of so many bytes.
+pub(super) fn pause_after(bytes: usize) -> Millis {
+    Millis::new(u64::try_from(bytes / FETCH_ANSWER_BYTES_PER_MS).unwrap_or(u64::MAX))
+        .max(FETCH_ANSWER_INTERVAL)
 }

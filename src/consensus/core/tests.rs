@@ -1,17 +1,21 @@
 //! Step tables for the core's rules: four replicas in one process, messages carried by hand.
 
 mod checkpoints;
+mod transfer;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{Config, Core, Input, Output, Recovery, Rejected};
 use crate::consensus::{
-    Block, BlockResponse, Certificates, Command, Message, Proposal, QuorumCertificate, Record,
-    SignedTimeoutView, StableCheckpoint, Timeout, TimeoutCertificate, ViewTimes, Vote,
+    Block, BlockResponse, Certificates, ChunkRequest, Chunks, Command, Message, Proposal, ProvenChunk,
+    QuorumCertificate, Record, SignedTimeoutView, Snapshot, StableCheckpoint, Timeout, TimeoutCertificate,
+    ViewTimes, Vote,
     certificate::{proposal_statement, timeout_statement, vote_statement},
     limits::MAX_GOSSIP_BYTES,
 };
-use crate::types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View};
+use crate::types::{
+    Committee, Digest, Epoch, Height, InclusionProof, Millis, ReplicaIndex, SecretKey, View, leaf_hash,
+};
 
 fn key(place: u16) -> SecretKey {
     SecretKey::from_seed(&[u8::try_from(place + 1).expect("a small committee"); 32])
@@ -44,6 +48,9 @@ struct Cluster {
     commits: Vec<Vec<Digest>>,
     stable: Vec<Vec<StableCheckpoint>>,
     diverged: Vec<Vec<StableCheckpoint>>,
+    installed: Vec<Vec<Height>>,
+    /// What all replicas give chunks of.
+    served: Option<Snapshot>,
     cut: Vec<u16>,
     wires: VecDeque<(ReplicaIndex, ReplicaIndex, Message)>,
 }
@@ -57,6 +64,8 @@ impl Cluster {
             commits: vec![Vec::new(); usize::from(replicas)],
             stable: vec![Vec::new(); usize::from(replicas)],
             diverged: vec![Vec::new(); usize::from(replicas)],
+            installed: vec![Vec::new(); usize::from(replicas)],
+            served: None,
             cut: Vec::new(),
             wires: VecDeque::new(),
         }
@@ -87,8 +96,18 @@ impl Cluster {
                 }
                 Output::Stable { checkpoint, .. } => self.stable[usize::from(from)].push(checkpoint),
                 Output::Diverged { certified, .. } => self.diverged[usize::from(from)].push(certified),
-                Output::Install { .. } => panic!("nothing is so far behind"),
-                Output::ServeFromJournal { .. } => panic!("all blocks are in memory"),
+                Output::Install { checkpoint, snapshot, .. } => {
+                    assert_eq!(snapshot.id(), checkpoint.checkpoint().state);
+                    self.installed[usize::from(from)].push(checkpoint.height());
+                }
+                Output::ServeFromJournal { to, .. } => {
+                    let stable = self.stable[usize::from(from)].last().cloned();
+                    self.wires.push_back((me, to, Message::Gone(stable.expect("all blocks are in memory"))));
+                }
+                Output::ServeChunks { to, request } => {
+                    let chunks = self.served.as_ref().map(|snapshot| chunks_of(snapshot, request));
+                    self.wires.extend(chunks.map(|chunks| (me, to, Message::Chunks(chunks))));
+                }
             }
         }
     }
@@ -126,6 +145,18 @@ impl Cluster {
         self.cores[usize::from(place)] = recovery.finish();
         self.collect(place);
     }
+}
+
+/// Two chunks of a snapshot, from the one that is asked for on.
+fn chunks_of(snapshot: &Snapshot, request: ChunkRequest) -> Chunks {
+    let ChunkRequest { height, root, first } = request;
+    let leaves: Vec<_> = snapshot.chunks().iter().map(|chunk| leaf_hash(chunk)).collect();
+    let chunks = snapshot.chunks().iter().enumerate().skip(first as usize).take(2);
+    let chunks = chunks.map(|(place, bytes)| ProvenChunk {
+        bytes: Arc::clone(bytes),
+        proof: InclusionProof::of(&leaves, place).expect("inside"),
+    });
+    Chunks { height, root, first, chunks: chunks.collect() }
 }
 
 #[test]
@@ -433,7 +464,10 @@ fn a_leader_that_crashes_right_after_its_proposal_sends_the_same_one_again() {
         | Message::BlockRequest(_)
         | Message::BlockResponse(_)
         | Message::CheckpointVote(_)
-        | Message::Checkpoint(_) => None,
+        | Message::Checkpoint(_)
+        | Message::Gone(_)
+        | Message::ChunkRequest(_)
+        | Message::Chunks(_) => None,
     });
     assert_eq!(again, Some((ReplicaIndex::new(2), View::new(2))));
 }
@@ -547,7 +581,10 @@ fn commands_of_a_proposal_that_got_no_vote_are_known_to_all_in_the_end() {
         | Message::BlockRequest(_)
         | Message::BlockResponse(_)
         | Message::CheckpointVote(_)
-        | Message::Checkpoint(_) => false,
+        | Message::Checkpoint(_)
+        | Message::Gone(_)
+        | Message::ChunkRequest(_)
+        | Message::Chunks(_) => false,
     });
     assert!(told, "else this replica stays awake alone");
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use super::{Answer, History, HistoryError, Kept, Recovered};
 use crate::consensus::{
-    ArchiveError, Block, BlockId, BlockRequest, Command, Config, Core, Input, Message, Output, Snapshot,
-    SnapshotId, ViewTimes,
+    ArchiveError, Base, Block, BlockId, BlockRequest, Command, Config, Core, Input, Message, Output, Record,
+    Restated, Snapshot, SnapshotId, Standing, ViewTimes,
     journal::tests::{
         config as journal,
         memory::{MemoryDisk, Unsynced},
@@ -138,9 +138,10 @@ impl Replica {
                     self.history.stable(checkpoint, &restated).map_err(|_| Failed)?;
                     seen.bases.push(began..self.disk.operations());
                 }
-                Output::Diverged { .. } | Output::Install { .. } | Output::ServeFromJournal { .. } => {
-                    panic!("it has no peers")
-                }
+                Output::Diverged { .. }
+                | Output::Install { .. }
+                | Output::ServeFromJournal { .. }
+                | Output::ServeChunks { .. } => panic!("it has no peers"),
             }
         }
         Ok(())
@@ -266,7 +267,7 @@ fn who_asks_for_what_is_gone_is_told_where_to_begin() {
     let newest = *seen.states.keys().next_back().expect("a checkpoint");
     let older = Height::new(newest.number() - INTERVAL);
     let request = |above: Height| BlockRequest { target: Digest::ZERO, target_height: replica.height, above };
-    let Ok(Answer::Checkpoint(checkpoint)) = replica.history.answer(&request(Height::ZERO)) else {
+    let Ok(Answer::Gone(checkpoint)) = replica.history.answer(&request(Height::ZERO)) else {
         panic!("the beginning is gone")
     };
     assert_eq!(checkpoint.height(), newest);
@@ -303,4 +304,82 @@ fn a_journal_that_lost_its_first_segments_is_taken_only_with_a_whole_base() {
     disk.delete(&disk.names()[0]);
     let opened = History::open(disk, journal(300), config());
     assert!(matches!(opened, Err(HistoryError::NoBeginning)));
+}
+
+/// A checkpoint with its state that another replica gave, and what one that has signed nothing restates.
+fn given() -> (Base, Restated) {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    let replica = run(&disk, &mut seen, 0..30).expect("the disk works");
+    let base = replica.history.base_for(replica.height).expect("the disk works").expect("there is one");
+    let standing = Standing {
+        vote: None,
+        timeout: None,
+        proposal: None,
+        proposed: View::ZERO,
+        checkpoints: Vec::new(),
+        high_qc: base.checkpoint.qc.clone(),
+        high_tc: None,
+        forgotten: None,
+    };
+    (base, Restated { standing, tip: None, uncommitted: Vec::new() })
+}
+
+#[test]
+fn a_crash_while_a_state_from_peers_is_written_leaves_the_old_beginning_or_the_new_one_and_all_notes() {
+    let (base, restated) = given();
+    let height = base.checkpoint.height();
+    let (mut before, mut after) = (0, 0);
+    for fails_after in 0..80 {
+        for torn in [0, 50, usize::MAX] {
+            let disk = MemoryDisk::default();
+            let (mut history, ..) =
+                History::open(disk.clone(), journal(SEGMENT_BYTES), config()).expect("a new journal");
+            for height in 1..=3 {
+                history.note(note(height)).expect("the disk works");
+            }
+            history.sync().expect("the disk works");
+            disk.fail_after(fails_after);
+            let installed = history.install(base.checkpoint.clone(), &base.snapshot, &restated);
+            drop(history);
+            disk.crash(Unsynced::Prefix(torn));
+            let (history, core, recovered) = History::open(disk, journal(SEGMENT_BYTES), config())
+                .unwrap_or_else(|error| panic!("after {fails_after} operations: {error}"));
+            assert_eq!(recovered.notes, (1..=3).map(note).collect::<Vec<_>>());
+            match recovered.base {
+                Some(found) => {
+                    after += 1;
+                    assert_eq!((&found, core.committed_height()), (&base, height));
+                    assert_eq!(core.high_qc().get(), &base.checkpoint.qc);
+                    assert!(matches!(history.blocks_above(Height::ZERO), Err(ArchiveError::Pruned { .. })));
+                }
+                None => {
+                    before += 1;
+                    assert!(installed.is_err(), "after {fails_after} operations");
+                    assert_eq!(core.committed_height(), Height::ZERO);
+                }
+            }
+        }
+    }
+    assert!(before > 20 && after > 20, "{before} {after}");
+}
+
+#[test]
+fn a_base_lowers_nothing_that_was_signed_and_a_later_record_stands_above_it() {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    let mut replica = run(&disk, &mut seen, 0..10).expect("the disk works");
+    let (signed, locked) = (replica.core.signed_view(), replica.core.high_qc().get().view);
+    let (base, restated) = given();
+    assert!(base.checkpoint.height() > replica.height);
+    replica.history.install(base.checkpoint.clone(), &base.snapshot, &restated).expect("the disk works");
+    drop(replica);
+    let (mut history, core, _) =
+        History::open(disk.clone(), journal(SEGMENT_BYTES), config()).expect("sound");
+    assert_eq!(core.signed_view(), signed, "the base names no vote");
+    assert!(core.high_qc().get().view >= locked.max(base.checkpoint.qc.view));
+    let later = View::new(1_000_000);
+    history.append(&Record::Forgotten(later)).expect("the disk works");
+    history.sync().expect("the disk works");
+    drop(history);
+    let (_, core, _) = History::open(disk, journal(SEGMENT_BYTES), config()).expect("sound");
+    assert_eq!(core.forgotten(), Some(later), "silence outlives a restart");
 }

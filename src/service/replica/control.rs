@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     consensus::{
-        Command as Ordered, CommittedBlock, Snapshot, SnapshotId, StableCheckpoint,
+        Base, Command as Ordered, CommittedBlock, Snapshot, SnapshotId, StableCheckpoint,
         journal::TornTail,
-        task::{Base, ConsensusStatus, Event, Request},
+        task::{ConsensusStatus, Event, Request},
         transport::LinkSender,
     },
     cycle::{Cycle, Decided, Folded, Hold, Output, Seal},
