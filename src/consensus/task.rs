@@ -42,7 +42,6 @@ const BATCH_TIME: Duration = Duration::from_millis(5);
 /// How many endorsements of one peer wait for the application: several cycles of some hundred targets.
 const MAX_WAITING_ENDORSEMENTS: usize = 512;
 
-
 /// What travels between two replicas in one frame.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
 pub enum Frame {

@@ -120,6 +120,15 @@ impl BlockTree {
         self.uncommitted.retain(|_, block| block.height() > height);
     }
 
+    /// Gives up the committed blocks up to a height below the newest one: nobody is served them any more.
+    pub(super) fn forget_through(&mut self, height: Height) {
+        while self.recent.len() > 1
+            && self.recent.front().is_some_and(|oldest| oldest.block.height() <= height)
+        {
+            self.recent.pop_front();
+        }
+    }
+
     /// The uncommitted blocks, lowest first.
     pub(super) fn uncommitted(&self) -> Vec<Arc<Block>> {
         let mut blocks: Vec<_> = self.uncommitted.values().cloned().collect();

@@ -159,7 +159,11 @@ impl Core {
 
     /// Rule K2.
     fn settle_checkpoints(&mut self) {
+        let older = self.checkpoints.stable().map(|stable| stable.get().height());
         while let Some(settled) = self.checkpoints.settle() {
+            if let (Settled::Stable(_), Some(older)) = (&settled, older) {
+                self.tree.forget_through(older);
+            }
             self.outputs.push_back(match settled {
                 Settled::Stable(stable) => {
                     Output::Stable { checkpoint: stable.into_inner(), restated: self.restate() }
