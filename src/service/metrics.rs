@@ -349,6 +349,10 @@ impl Sources {
         gauge("height", "The newest committed height", status.height.number())?;
         let checkpoint = status.checkpoint.map_or(0, |checkpoint| checkpoint.height.number());
         gauge("checkpoint_height", "The newest checkpoint that this replica shares", checkpoint)?;
+        let (here, chunks) =
+            status.transfer.as_ref().map_or((0, 0), |transfer| (transfer.here, transfer.chunks));
+        gauge("transfer_chunks", "Chunks of the state that peers give to this replica", u64::from(chunks))?;
+        gauge("transfer_chunks_here", "How many of them are here", u64::from(here))?;
         let missing = status.store.gap.map_or(0, |gap| gap.last.number());
         gauge("store_gap_height", "The newest height that Postgres lacks for good", missing)?;
         gauge("cycle", "The newest control cycle", status.cycle.number())?;

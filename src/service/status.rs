@@ -36,6 +36,8 @@ pub struct StatusSnapshot {
     pub height: Height,
     /// The newest checkpoint: the state that a quorum has certified and that this replica has as well.
     pub checkpoint: Option<CheckpointStatus>,
+    /// How far the transfer of a certified state has come, while peers give it to this replica.
+    pub transfer: Option<TransferStatus>,
     /// Agreed time; zero before the first report was ordered.
     pub agreed_time_ms: UnixMillis,
     /// The newest control cycle.
@@ -65,6 +67,19 @@ pub struct CheckpointStatus {
     pub height: Height,
     /// Its root: equal at all replicas.
     pub state: Digest,
+}
+
+/// A certified state on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferStatus {
+    /// The height of the block after which it is the state.
+    pub height: Height,
+    /// How many of its chunks are here.
+    pub here: u32,
+    /// How many it has.
+    pub chunks: u32,
+    /// Who was asked last.
+    pub from: Option<String>,
 }
 
 /// How far the windows are.
@@ -372,6 +387,7 @@ pub(crate) mod tests {
             view: View::new(9),
             height: Height::new(7),
             checkpoint: None,
+            transfer: None,
             agreed_time_ms: UnixMillis::new(1_000_500),
             cycle: Cycle::new(5),
             windows: WindowStatus {

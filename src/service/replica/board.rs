@@ -18,7 +18,7 @@ use crate::{
         api::{DocumentKind, RefusedDocuments, Stage},
         status::{
             AlarmKind, CheckpointStatus, GapStatus, HeadStatus, NotReady, NotReadyReason, PeerStatus,
-            RefusedStatus, StatusSnapshot, StopStatus, StoreState, StoreStatus, TargetStatus,
+            RefusedStatus, StatusSnapshot, StopStatus, StoreState, StoreStatus, TargetStatus, TransferStatus,
         },
     },
     types::{Committee, Height, KeyId, PublicKey, ReplicaIndex, UnixMillis, WindowIndex},
@@ -97,6 +97,12 @@ impl Board {
         snapshot.checkpoint = consensus
             .checkpoint
             .map(|stable| CheckpointStatus { height: stable.height, state: stable.state.root() });
+        snapshot.transfer = consensus.transfer.map(|transfer| TransferStatus {
+            height: transfer.height,
+            here: transfer.here,
+            chunks: transfer.chunks,
+            from: transfer.from.map(|peer| peer.to_string()),
+        });
         snapshot.agreed_time_ms = state.now().unwrap_or_default();
         snapshot.cycle = state.cycle();
         snapshot.peers = links
@@ -151,7 +157,14 @@ impl Board {
             );
             reason(NotReadyReason::Diverged, detail);
         }
-        if let Some(target) = consensus.fetching {
+        if let Some(transfer) = &self.snapshot.transfer {
+            let from = transfer.from.as_deref().unwrap_or("nobody yet");
+            let detail = format!(
+                "taking the certified state at height {} from its peers: {} of {} chunks, asked {from}",
+                transfer.height, transfer.here, transfer.chunks
+            );
+            reason(NotReadyReason::CatchingUp, detail);
+        } else if let Some(target) = consensus.fetching {
             let detail = format!("fetching up to height {target}, at {}", consensus.height);
             reason(NotReadyReason::CatchingUp, detail);
         }

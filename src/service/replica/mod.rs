@@ -512,6 +512,7 @@ fn first_status(
         view: Default::default(),
         height: Default::default(),
         checkpoint: None,
+        transfer: None,
         agreed_time_ms: UnixMillis::ZERO,
         cycle: CycleNumber::ZERO,
         windows: WindowStatus::default(),

@@ -22,10 +22,10 @@ use crate::{
         certified::Certified,
         genesis::GenesisError,
         head::Head,
-        store::{AppliedBlock, AppliedHeight, ApplyError, BlockHeader, StoreTrouble, Swept, Writer},
+        store::{AppliedBlock, AppliedHeight, ApplyError, BlockHeader, LogGap, StoreTrouble, Swept, Writer},
     },
     service::status::StoreState,
-    types::{Height, Millis},
+    types::{Digest, Height, Millis},
 };
 
 /// How many certified heads wait for Postgres: some ten minutes of them. What finds no room is not recorded; the next
@@ -72,6 +72,11 @@ pub(in crate::service::replica) struct StoreTask {
     follower: Follower,
     /// The folded block that is not stored yet.
     pending: Option<Folded>,
+    /// What Postgres holds, as far as this connection knows.
+    stored: Stored,
+    /// Up to which height the journal's owner was told that it is stored.
+    kept_above: Height,
+    interval: u64,
     committed: watch::Receiver<Height>,
     heads: mpsc::Receiver<Box<Certified<Head>>>,
     consensus: watch::Receiver<ConsensusStatus>,
@@ -81,6 +86,13 @@ pub(in crate::service::replica) struct StoreTask {
     is_checked: bool,
     /// In which hour of agreed time old days were last looked for.
     swept: Option<u64>,
+}
+
+/// The newest block in Postgres.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    height: Height,
+    digest: Digest,
 }
 
 /// What ended a connection's work.
@@ -108,10 +120,14 @@ impl StoreTask {
         let (committed, committed_height) = watch::channel(Height::ZERO);
         let (head_sender, heads) = mpsc::channel(HEAD_QUEUE);
         let (progress, seen) = watch::channel(StoreProgress::new(height));
+        let interval = cycle.genesis.parameters.checkpoint_interval;
         let task = Self {
             config,
             follower: Follower::new(cycle, journal)?,
             pending: None,
+            stored: Stored { height: Height::ZERO, digest: Digest::ZERO },
+            kept_above: Height::ZERO,
+            interval,
             committed: committed_height,
             heads,
             consensus,
@@ -131,6 +147,8 @@ impl StoreTask {
         let mut stop = self.stop.clone();
         let mut pause = FIRST_PAUSE;
         self.is_checked = first.is_some();
+        // Until the database tells what it holds, the journal keeps what it may need.
+        self.follower.keep_above(Height::ZERO).await;
         loop {
             let connected = match first.take() {
                 Some(writer) => Ok(writer),
@@ -190,8 +208,14 @@ impl StoreTask {
 
     async fn store_on(&mut self, writer: &mut Writer, pause: &mut Duration) -> Result<(), Failure> {
         let mut stop = self.stop.clone();
-        let base = writer.applied();
-        self.begin(base);
+        let AppliedHeight { height, digest, .. } = writer.applied();
+        self.stored = Stored { height, digest };
+        let gap = writer.gap();
+        self.progress.send_modify(|progress| (progress.applied, progress.gap) = (height, gap));
+        if self.lies_above() {
+            self.begin(writer).await?;
+        }
+        self.tell_kept(true).await;
         let leftovers = writer.drop_leftovers().await;
         self.count_swept(leftovers)?;
         let mut lives = false;
@@ -220,31 +244,63 @@ impl StoreTask {
                     continue;
                 }
                 Err(FollowError::ConsensusGone) => return Ok(()),
-                Err(error @ FollowError::Journal(_)) => {
+                Err(FollowError::Pruned) => {
+                    self.begin(writer).await?;
+                    continue;
+                }
+                Err(error @ (FollowError::Journal(_) | FollowError::State(..))) => {
                     return Err(Failure::of(StoreTrouble::Faulty, &error));
                 }
             }
-            if self.apply(writer, base).await? {
+            if self.apply(writer).await? {
                 lives = true;
                 self.works(pause);
+                self.tell_kept(false).await;
             }
             self.sweep(writer).await?;
         }
     }
 
-    /// Makes sure that the next block to be folded is not above the one to be stored next.
-    fn begin(&mut self, base: AppliedHeight) {
-        let next =
-            self.pending.as_ref().map_or(self.follower.height().next(), |folded| folded.block.height());
-        if next > base.height.next() {
-            tracing::warn!(
-                stored = %base.height, known = %self.progress.borrow().applied,
-                "the database is older than before; it is caught up from the journal"
-            );
-            self.pending = None;
-            self.follower.restart();
+    /// Whether the next block to be folded lies above the one to be stored next, or the log is not taken up.
+    fn lies_above(&self) -> bool {
+        let pending = self.pending.as_ref().map(|folded| folded.block.height());
+        let next = pending.or(self.follower.height().map(Height::next));
+        next.is_none_or(|next| next > self.stored.height.next())
+    }
+
+    /// Takes the log up at what is stored. What the journal no longer holds of it stays missing, and a row says so.
+    async fn begin(&mut self, writer: &mut Writer) -> Result<(), Failure> {
+        if self.follower.height().is_some() {
+            tracing::warn!(stored = %self.stored.height, "the log is taken up anew below what was folded last");
         }
-        self.progress.send_modify(|progress| progress.applied = base.height);
+        self.pending = None;
+        let base = match self.follower.begin(self.stored.height).await {
+            Ok(base) => base,
+            // The replica ends.
+            Err(FollowError::ConsensusGone) => return Ok(()),
+            Err(error @ (FollowError::Pruned | FollowError::Journal(_) | FollowError::State(..))) => {
+                return Err(Failure::of(StoreTrouble::Faulty, &error));
+            }
+        };
+        let Some(base) = base else { return Ok(()) };
+        let signed = self.consensus.borrow().signed;
+        let begun = writer.begin_at(&base, signed).await;
+        begun.map_err(|error| Failure::of(error.trouble(), &error))?;
+        let gap = LogGap { first: self.stored.height.next(), last: base.height };
+        tracing::warn!(first = %gap.first, last = %gap.last, "blocks that the journal no longer holds are not stored");
+        self.stored = Stored { height: base.height, digest: base.block };
+        self.progress.send_modify(|progress| (progress.applied, progress.gap) = (gap.last, Some(gap)));
+        Ok(())
+    }
+
+    /// Tells the journal's owner what is stored, once a checkpoint: more often would change nothing.
+    async fn tell_kept(&mut self, at_once: bool) {
+        let stored = self.stored.height;
+        let passed = |height: Height| height.number() / self.interval;
+        if at_once || passed(stored) > passed(self.kept_above) {
+            self.kept_above = stored;
+            self.follower.keep_above(stored).await;
+        }
     }
 
     fn works(&self, pause: &mut Duration) {
@@ -262,25 +318,27 @@ impl StoreTask {
 
     /// Folds the next committed block, unless one waits; says whether there is one.
     async fn next(&mut self) -> Result<bool, FollowError> {
-        if self.pending.is_none() && self.follower.height() < *self.committed.borrow_and_update() {
+        if self.pending.is_none() && self.follower.height() < Some(*self.committed.borrow_and_update()) {
             self.pending = self.follower.next().await?;
         }
         Ok(self.pending.is_some())
     }
 
     /// Stores the block that waits, unless Postgres has it; says whether Postgres was asked.
-    async fn apply(&mut self, writer: &mut Writer, base: AppliedHeight) -> Result<bool, Failure> {
+    async fn apply(&mut self, writer: &mut Writer) -> Result<bool, Failure> {
         let Some(folded) = &self.pending else { return Ok(false) };
-        let (height, id) = (folded.block.height(), folded.block.id());
-        if height == base.height && id != base.digest {
-            let error = ApplyError::Diverged { what: "the block", height, stored: base.digest, got: id };
+        let (height, digest) = (folded.block.height(), folded.block.id());
+        if height == self.stored.height && digest != self.stored.digest {
+            let stored = self.stored.digest;
+            let error = ApplyError::Diverged { what: "the block", height, stored, got: digest };
             return Err(Failure::of(error.trouble(), &error));
         }
-        let is_new = height > base.height;
+        let is_new = height > self.stored.height;
         if is_new {
             let signed = self.consensus.borrow().signed;
             let applied = writer.apply(&applied_block(folded), signed).await;
             applied.map_err(|error| Failure::of(error.trouble(), &error))?;
+            self.stored = Stored { height, digest };
             self.progress.send_modify(|progress| progress.applied = height);
         }
         self.pending = None;
@@ -292,7 +350,7 @@ impl StoreTask {
     async fn sweep(&mut self, writer: &mut Writer) -> Result<(), Failure> {
         let Some(now) = self.follower.agreed_time() else { return Ok(()) };
         let hour = now.as_millis() / SWEEP.as_millis();
-        if self.swept == Some(hour) || self.follower.height() < self.progress.borrow().applied {
+        if self.swept == Some(hour) || self.follower.height() < Some(self.progress.borrow().applied) {
             return Ok(());
         }
         // Whatever becomes of it, it is tried again in an hour, and blocks come first until then.
