@@ -39,6 +39,8 @@ pub enum Plant {
     ForgetsJournal,
     /// For each vote it signs another for a block that does not exist.
     VotesTwice,
+    /// It names another state than its own at checkpoints.
+    NamesAnotherState,
 }
 
 /// A replica's monotonic clock: it begins anywhere and runs a little fast or slow.
@@ -193,7 +195,7 @@ impl Node {
         for committed in recovered.blocks {
             running.application.apply(&committed.block);
             let root = running.replay(&committed)?;
-            running.name_state(&committed, now)?;
+            running.name_state(&committed, now, self.plant)?;
             redelivered.push((committed, root));
         }
         if let Some(control) = &mut running.control {
@@ -397,14 +399,22 @@ impl Running {
     }
 
     /// Names the state after a block at whose height a checkpoint is due.
-    fn name_state(&mut self, committed: &CommittedBlock, now: Millis) -> Result<(), String> {
+    fn name_state(
+        &mut self,
+        committed: &CommittedBlock,
+        now: Millis,
+        plant: Option<Plant>,
+    ) -> Result<(), String> {
         let height = committed.block.height();
         if !height.number().is_multiple_of(self.interval) {
             return Ok(());
         }
         let control = self.control.as_ref().map(Control::snapshot);
         let (cycle, seals) = control.unzip();
-        let state = borsh::to_vec(&(&self.application, cycle)).map_err(|error| error.to_string())?;
+        let mut state = borsh::to_vec(&(&self.application, cycle)).map_err(|error| error.to_string())?;
+        if plant == Some(Plant::NamesAnotherState) {
+            state.push(0);
+        }
         let snapshot = Snapshot::cut(&state, CHUNK_BYTES).map_err(|error| error.to_string())?;
         let notes = seals.into_iter().flatten().map(|seal| borsh::to_vec(&seal));
         let notes = notes.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
@@ -516,7 +526,7 @@ impl Running {
                 if let Some(control) = &mut self.control {
                     control.cycle().commit(&committed.block);
                 }
-                self.name_state(&committed, now)?;
+                self.name_state(&committed, now, plant)?;
                 Ok(Effect::Committed(committed))
             }
             Output::Stable { checkpoint, restated } => {

@@ -391,7 +391,7 @@ fn adversaries(
 /// Small intervals in almost all seeds, so that checkpoints are many and the journals' beginnings go.
 fn checkpoint_interval(seed: u64) -> u64 {
     let mut stream = Stream::new(seed, Cause::Join, 1);
-    if stream.chance(50) { 0 } else { stream.between(3, 24) }
+    if stream.chance(50) { 0 } else { stream.between(2, 12) }
 }
 
 fn weather(stream: &mut Stream) -> Weather {

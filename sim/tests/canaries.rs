@@ -62,6 +62,15 @@ fn a_replica_that_votes_twice_is_seen() {
 }
 
 #[test]
+fn a_replica_whose_state_is_another_is_seen_to_diverge() {
+    let violations = violations(|scenario| {
+        scenario.adversaries.clear();
+        scenario.plants = vec![(ReplicaIndex::new(0), Plant::NamesAnotherState)];
+    });
+    assert_seen(&violations, "has diverged from the certified state");
+}
+
+#[test]
 fn one_twin_too_many_forks_the_chain_and_the_fork_is_seen() {
     let violations = violations(|scenario| {
         let replica = ReplicaIndex::new;

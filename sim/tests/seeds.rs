@@ -25,11 +25,14 @@ fn keeps_every_invariant(seed: u64, replicas: Option<usize>) -> Outcome {
 
 #[test]
 fn two_hundred_seeds_over_four_to_seven_replicas_keep_every_invariant() {
-    let mut commits = 0;
+    let (mut commits, mut transferred) = (0, 0);
     for seed in 0..200 {
-        commits += keeps_every_invariant(seed, None).commits;
+        let outcome = keeps_every_invariant(seed, None);
+        commits += outcome.commits;
+        transferred += outcome.faults.get("state transferred").copied().unwrap_or_default();
     }
     assert!(commits > 2_000, "only {commits} commits: the seeds test little");
+    assert!(transferred > 10, "only {transferred} state transfers");
 }
 
 #[test]

@@ -148,6 +148,11 @@ impl Checkpoints {
         }
     }
 
+    /// The application begins at another state: what it named before counts no more.
+    pub(super) fn forget_states(&mut self) {
+        self.due.values_mut().for_each(|due| due.state = None);
+    }
+
     /// Compares the lowest certificate that can be with the own state at its height.
     pub(super) fn settle(&mut self) -> Option<Settled> {
         let comparable = self.certified.iter().find_map(|(height, certificate)| {

@@ -214,22 +214,27 @@ impl<D: Disk> History<D> {
     }
 
     /// Writes the base of a checkpoint whose state was named and is here still, and removes what is older than the
-    /// base before it. It is durable then.
+    /// base before it. It is durable then. Says whether there is one now: not when the snapshot is no longer here or a
+    /// block above it cannot be read; the older base stays then, and all that is above it.
     ///
     /// # Errors
     /// [`JournalError`], as of [`Journal::append`].
-    pub fn stable(&mut self, checkpoint: StableCheckpoint, restated: &Restated) -> Result<(), JournalError> {
+    pub fn stable(
+        &mut self,
+        checkpoint: StableCheckpoint,
+        restated: &Restated,
+    ) -> Result<bool, JournalError> {
         let height = checkpoint.height();
         while self.named.front().is_some_and(|named| named.height < height) {
             self.named.pop_front();
         }
         match self.named.front() {
             Some(named) if named.height == height => {}
-            Some(_) | None => return Ok(()),
+            Some(_) | None => return Ok(false),
         }
         match self.named.pop_front() {
             Some(Named { snapshot, notes, .. }) => self.write_base(checkpoint, &snapshot, notes, restated),
-            None => Ok(()),
+            None => Ok(false),
         }
     }
 
@@ -242,7 +247,7 @@ impl<D: Disk> History<D> {
         checkpoint: StableCheckpoint,
         snapshot: &Snapshot,
         restated: &Restated,
-    ) -> Result<(), JournalError> {
+    ) -> Result<bool, JournalError> {
         self.named.clear();
         self.archive.begin_above(checkpoint.height());
         self.write_base(checkpoint, snapshot, self.notes.clone(), restated)
@@ -254,16 +259,11 @@ impl<D: Disk> History<D> {
         snapshot: &Snapshot,
         notes: Vec<Vec<u8>>,
         restated: &Restated,
-    ) -> Result<(), JournalError> {
+    ) -> Result<bool, JournalError> {
         let committed = match self.committed_above(checkpoint.height(), restated.tip.as_ref()) {
             Ok(committed) => committed,
-            Err(ArchiveError::Journal(error)) => return Err(error),
-            // Without those blocks there is no base; the older one stays.
-            Err(
-                ArchiveError::NotTheBlock(_) | ArchiveError::NotTheSnapshot(_) | ArchiveError::Pruned { .. },
-            ) => {
-                return Ok(());
-            }
+            Err(ArchiveError::Journal(error @ JournalError::Failed(_))) => return Err(error),
+            Err(_) => return Ok(false),
         };
         let segment = self.journal.rotate()?;
         let mut stored =
@@ -288,7 +288,8 @@ impl<D: Disk> History<D> {
         self.journal.sync()?;
         self.bases.push_back(stored);
         self.notes = notes;
-        self.remove_old()
+        self.remove_old()?;
+        Ok(true)
     }
 
     fn append_piece(&mut self, piece: &BasePiece) -> Result<EntryLocation, JournalError> {

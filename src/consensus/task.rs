@@ -325,7 +325,13 @@ impl Task {
                     self.leaving.push(Leaving::Event(Event::Committed(committed)));
                 }
                 Output::Stable { checkpoint, restated } => {
-                    self.history.stable(checkpoint.clone(), &restated)?;
+                    if !self.history.stable(checkpoint.clone(), &restated)? {
+                        let height = checkpoint.height().number();
+                        tracing::warn!(
+                            height,
+                            "the journal has no base at this checkpoint; the next one may have"
+                        );
+                    }
                     self.leaving.push(Leaving::Event(Event::Stable(checkpoint)));
                 }
                 Output::Diverged { certified, own } => {
@@ -359,7 +365,10 @@ impl Task {
         snapshot: Snapshot,
         restated: &Restated,
     ) -> Result<(), JournalError> {
-        self.history.install(checkpoint.clone(), &snapshot, restated)?;
+        if !self.history.install(checkpoint.clone(), &snapshot, restated)? {
+            let height = checkpoint.height().number();
+            tracing::error!(height, "the journal has no base at the installed checkpoint");
+        }
         let above = self.history.committed_above(checkpoint.height(), restated.tip.as_ref());
         self.leaving.push(Leaving::Event(Event::Installed { checkpoint, snapshot }));
         match above {

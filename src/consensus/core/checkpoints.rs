@@ -137,6 +137,7 @@ impl Core {
         }
         self.absorb_qc(&Verified::vouch(qc));
         self.checkpoints.settle_at(checkpoint.clone());
+        self.checkpoints.forget_states();
         let (checkpoint, restated) = (checkpoint.into_inner(), self.restate());
         self.outputs.push_back(Output::Install { checkpoint, snapshot, restated });
         // What waited for its ancestors may be whole now.

@@ -148,3 +148,22 @@ fn a_replica_whose_state_went_wrong_gets_the_certified_one_and_its_tree_stays() 
     let stable = cluster.cores[2].stable_checkpoint().map(StableCheckpoint::height);
     assert_eq!(stable, Some(next));
 }
+
+#[test]
+fn after_a_reload_the_application_may_name_the_later_states_again() {
+    use crate::consensus::{CommittedBlock, QuorumCertificate, checkpoints::Checkpoints};
+    use std::sync::Arc;
+    let committee = super::committee(4);
+    let mut checkpoints = Checkpoints::new(committee.size(), 1);
+    let justify = QuorumCertificate::genesis(&committee);
+    let payload = crate::consensus::Payload::default();
+    let view = crate::types::View::new(1);
+    let block = Arc::new(crate::consensus::Block::new(view, ReplicaIndex::new(1), justify, payload));
+    let certificate = super::certificate(4, &block);
+    checkpoints.committed(&CommittedBlock { block, certificate });
+    let named = |checkpoints: &mut Checkpoints| checkpoints.state_at(Height::new(1), snapshot().id());
+    assert!(named(&mut checkpoints).is_some());
+    assert!(named(&mut checkpoints).is_none(), "once");
+    checkpoints.forget_states();
+    assert!(named(&mut checkpoints).is_some(), "the first one was of a state that is gone");
+}
