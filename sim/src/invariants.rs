@@ -160,7 +160,8 @@ impl Invariants {
             | Message::Checkpoint(_)
             | Message::Gone(_)
             | Message::ChunkRequest(_)
-            | Message::Chunks(_) => {}
+            | Message::Chunks(_)
+            | Message::Committed(_) => {}
         }
     }
 
@@ -199,7 +200,8 @@ impl Invariants {
             | Message::BlockRequest(_)
             | Message::BlockResponse(_)
             | Message::ChunkRequest(_)
-            | Message::Chunks(_) => {}
+            | Message::Chunks(_)
+            | Message::Committed(_) => {}
         }
     }
 

@@ -83,6 +83,7 @@ fn fingerprint_of_message(message: &Message) -> [u64; 3] {
         Message::Gone(stable) => [11, stable.height().number(), stable.qc.view.number()],
         Message::ChunkRequest(request) => [12, request.height.number(), u64::from(request.first)],
         Message::Chunks(chunks) => [13, chunks.height.number(), chunks.chunks.len() as u64],
+        Message::Committed(digests) => [14, digests.len() as u64, 0],
     }
 }
 
@@ -135,6 +136,7 @@ fn describe_message(message: &Message) -> String {
         Message::CheckpointVote(CheckpointVote { checkpoint, .. }) => {
             format!("says of h{} {:?}", checkpoint.height, checkpoint.state.root())
         }
+        Message::Committed(digests) => format!("has committed {} of these commands", digests.len()),
         Message::Gone(stable) => format!("has nothing below checkpoint h{}", stable.height()),
         Message::ChunkRequest(request) => {
             format!("asks for the state at h{} from chunk {}", request.height, request.first)

@@ -43,6 +43,8 @@ pub enum Message {
     ChunkRequest(ChunkRequest),
     /// Answers with proven chunks.
     Chunks(Chunks),
+    /// Some of the peer's commands are committed, by their digests (rule I3).
+    Committed(#[borsh(deserialize_with = "committed_commands")] Vec<Digest>),
 }
 
 /// A leader's block (rule B2). The signer is the block's proposer.
@@ -185,6 +187,10 @@ fn sent_chunks<R: io::Read>(reader: &mut R) -> io::Result<Vec<ProvenChunk>> {
 }
 
 fn gossiped_commands<R: io::Read>(reader: &mut R) -> io::Result<Vec<Command>> {
+    bounded_list(reader, MAX_GOSSIP_COMMANDS)
+}
+
+fn committed_commands<R: io::Read>(reader: &mut R) -> io::Result<Vec<Digest>> {
     bounded_list(reader, MAX_GOSSIP_COMMANDS)
 }
 

@@ -56,6 +56,9 @@
 //!   and it may wait for a commit that the others have seen. Only then do its timers run and does it propose.
 //!   So leaders propose empty blocks until the last block with commands has committed everywhere, and then rest.
 //! - **I2** Commands of a block that lost its place return to pending.
+//! - **I3** Who passes on a command that a peer has committed is told so by that peer, at most so often. When f + 1
+//!   peers say so, an honest one does, and the command waits no longer. So a replica that began at a checkpoint, which
+//!   names no commands, does not stay awake alone for one that was ordered below it.
 //!
 //! Restart
 //! - **R1** A replica resumes at one above the highest QC or TC in its journal, and delivers its own durable

@@ -76,6 +76,8 @@ pub(super) struct Pending {
     turn: usize,
     committed: DigestMap<(), COMMITTED_SHARDS>,
     committed_order: VecDeque<Digest>,
+    /// Which peers say of a waiting command that it is committed.
+    said_committed: BTreeMap<Digest, BTreeSet<ReplicaIndex>>,
 }
 
 impl Pending {
@@ -104,8 +106,26 @@ impl Pending {
         Admission::Waits
     }
 
+    /// Whether a command is remembered as committed.
+    pub(super) fn is_committed(&self, digest: &Digest) -> bool {
+        self.committed.contains(digest)
+    }
+
+    /// A peer says that a command is committed. One that waits does so no longer once `enough` peers say it.
+    pub(super) fn said_committed(&mut self, digest: Digest, by: ReplicaIndex, enough: usize) {
+        if !self.commands.contains(&digest) {
+            return;
+        }
+        let said = self.said_committed.entry(digest).or_default();
+        said.insert(by);
+        if said.len() >= enough {
+            self.commit(digest);
+        }
+    }
+
     /// Forgets a committed command and remembers that it was committed; says whether it was the first time.
     pub(super) fn commit(&mut self, digest: Digest) {
+        self.said_committed.remove(&digest);
         if let Some((submitter, share, command)) = self.commands.remove(&digest)
             && let Some(queue) = self.queues.get_mut(&submitter)
         {

@@ -398,7 +398,8 @@ impl Task {
             | Message::CheckpointVote(_)
             | Message::Checkpoint(_)
             | Message::Gone(_)
-            | Message::Chunks(_) => Class::Bulk,
+            | Message::Chunks(_)
+            | Message::Committed(_) => Class::Bulk,
         };
         self.leaving.push(Leaving::Frame { to, frame: Frame::Consensus(message), class });
     }

@@ -77,7 +77,8 @@ impl Behaviour for EquivocatingLeader {
             | Message::Checkpoint(_)
             | Message::Gone(_)
             | Message::ChunkRequest(_)
-            | Message::Chunks(_)) => vec![honest],
+            | Message::Chunks(_)
+            | Message::Committed(_)) => vec![honest],
         }
     }
 }

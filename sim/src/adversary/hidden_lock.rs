@@ -67,7 +67,8 @@ impl Behaviour for HiddenLock {
             | Message::Checkpoint(_)
             | Message::Gone(_)
             | Message::ChunkRequest(_)
-            | Message::Chunks(_)) => {
+            | Message::Chunks(_)
+            | Message::Committed(_)) => {
                 vec![honest]
             }
         }

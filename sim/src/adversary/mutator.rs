@@ -60,7 +60,8 @@ impl Mutator {
             | Message::Checkpoint(_)
             | Message::Gone(_)
             | Message::ChunkRequest(_)
-            | Message::Chunks(_)) => unsigned,
+            | Message::Chunks(_)
+            | Message::Committed(_)) => unsigned,
         }
     }
 }

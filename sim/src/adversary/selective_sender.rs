@@ -48,7 +48,8 @@ impl Behaviour for SelectiveSender {
             | Message::Checkpoint(_)
             | Message::Gone(_)
             | Message::ChunkRequest(_)
-            | Message::Chunks(_) => {}
+            | Message::Chunks(_)
+            | Message::Committed(_) => {}
         }
         if self.circle.contains(&to) { vec![message] } else { Vec::new() }
     }

@@ -91,7 +91,8 @@ impl Behaviour for StaleProposer {
             | Message::Checkpoint(_)
             | Message::Gone(_)
             | Message::ChunkRequest(_)
-            | Message::Chunks(_) => vec![message],
+            | Message::Chunks(_)
+            | Message::Committed(_) => vec![message],
         }
     }
 }

@@ -46,7 +46,8 @@ impl Behaviour for VoteWithholder {
             | Message::Checkpoint(_)
             | Message::Gone(_)
             | Message::ChunkRequest(_)
-            | Message::Chunks(_) => true,
+            | Message::Chunks(_)
+            | Message::Committed(_) => true,
         };
         if sent { vec![message] } else { Vec::new() }
     }

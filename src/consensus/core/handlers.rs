@@ -6,7 +6,7 @@ use super::{Admission, Candidate, Core, Output, Rejected};
 use crate::consensus::{
     block::{Block, Command},
     certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
-    limits::{MAX_GOSSIP_BYTES, MAX_GOSSIP_COMMANDS},
+    limits::{MAX_GOSSIP_BYTES, MAX_GOSSIP_COMMANDS, STALE_ANSWER_INTERVAL},
     message::{Certificates, Message, Proposal, Timeout, Vote},
     pending::Share,
     record::Record,
@@ -30,7 +30,12 @@ impl Core {
             Message::Vote(vote) => self.handle_vote(now, from, vote),
             Message::Timeout(timeout) => self.handle_timeout(now, from, timeout),
             Message::Certificates(certificates) => self.handle_certificates(certificates),
-            Message::Commands(commands) => self.handle_commands(from, commands),
+            Message::Commands(commands) => self.handle_commands(now, from, commands),
+            Message::Committed(digests) => {
+                let one_honest = self.committee.size().one_honest();
+                digests.into_iter().for_each(|digest| self.pending.said_committed(digest, from, one_honest));
+                Ok(())
+            }
             Message::BlockRequest(request) => {
                 self.answer_block_request(now, from, request);
                 Ok(())
@@ -70,7 +75,13 @@ impl Core {
         }
     }
 
-    fn handle_commands(&mut self, from: ReplicaIndex, commands: Vec<Command>) -> Result<(), Rejected> {
+    fn handle_commands(
+        &mut self,
+        now: Millis,
+        from: ReplicaIndex,
+        commands: Vec<Command>,
+    ) -> Result<(), Rejected> {
+        self.tell_committed(now, from, &commands);
         for command in commands {
             match self.pending.insert(from, Share::Own, command) {
                 Admission::Waits | Admission::Known => {}
@@ -78,6 +89,18 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Tells a peer which of its commands are committed, at most so often (rule I3).
+    fn tell_committed(&mut self, now: Millis, to: ReplicaIndex, commands: &[Command]) {
+        let committed =
+            commands.iter().map(Command::digest).filter(|digest| self.pending.is_committed(digest));
+        let committed: Vec<_> = committed.collect();
+        let due = self.committed_answers.get(&to).is_none_or(|last| now >= last.plus(STALE_ANSWER_INTERVAL));
+        if due && !committed.is_empty() {
+            self.committed_answers.insert(to, now);
+            self.outputs.push_back(Output::Send { to, message: Message::Committed(committed) });
+        }
     }
 
     fn handle_proposal(

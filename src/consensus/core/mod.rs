@@ -64,6 +64,8 @@ pub struct Core {
     /// This replica's proposal for the current view, to be sent again.
     own_proposal: Option<Proposal>,
     stale_answers: BTreeMap<ReplicaIndex, Millis>,
+    /// When each peer was last told of committed commands.
+    committed_answers: BTreeMap<ReplicaIndex, Millis>,
     /// When each peer's next request for blocks is answered.
     block_answers: BTreeMap<ReplicaIndex, Millis>,
     /// When each peer's answered requests for chunks are paid for.
@@ -91,6 +93,7 @@ impl Core {
             candidate: None,
             own_proposal: None,
             stale_answers: BTreeMap::new(),
+            committed_answers: BTreeMap::new(),
             block_answers: BTreeMap::new(),
             chunk_answers: BTreeMap::new(),
             forgotten: None,

@@ -467,7 +467,8 @@ fn a_leader_that_crashes_right_after_its_proposal_sends_the_same_one_again() {
         | Message::Checkpoint(_)
         | Message::Gone(_)
         | Message::ChunkRequest(_)
-        | Message::Chunks(_) => None,
+        | Message::Chunks(_)
+        | Message::Committed(_) => None,
     });
     assert_eq!(again, Some((ReplicaIndex::new(2), View::new(2))));
 }
@@ -584,7 +585,8 @@ fn commands_of_a_proposal_that_got_no_vote_are_known_to_all_in_the_end() {
         | Message::Checkpoint(_)
         | Message::Gone(_)
         | Message::ChunkRequest(_)
-        | Message::Chunks(_) => false,
+        | Message::Chunks(_)
+        | Message::Committed(_) => false,
     });
     assert!(told, "else this replica stays awake alone");
 }

@@ -167,3 +167,21 @@ fn after_a_reload_the_application_may_name_the_later_states_again() {
     checkpoints.forget_states();
     assert!(named(&mut checkpoints).is_some(), "the first one was of a state that is gone");
 }
+
+#[test]
+fn a_command_that_others_committed_below_the_own_beginning_keeps_nobody_awake_alone() {
+    let (mut cluster, _) = cluster_without_the_last();
+    connect_and_wait(&mut cluster);
+    // A late copy of what was ordered long ago: only this replica does not know that.
+    cluster.give(LATE, Input::Submit(command("command 0"))).expect("room");
+    assert_eq!(cluster.cores[usize::from(LATE)].pending_commands(), 1);
+    let from = ReplicaIndex::new(0);
+    let said = Message::Committed(vec![command("command 0").digest()]);
+    for _ in 0..3 {
+        cluster.give(LATE, Input::Message { from, message: said.clone() }).expect("taken");
+    }
+    assert_eq!(cluster.cores[usize::from(LATE)].pending_commands(), 1, "one peer may lie");
+    cluster.settle();
+    assert_eq!(cluster.cores[usize::from(LATE)].pending_commands(), 0, "two do not both");
+    assert!(!cluster.cores[usize::from(LATE)].is_awake());
+}
