@@ -316,6 +316,18 @@ impl Collector {
         Some(Certification::Contradicted { subject, by: signer, theirs: digest, ours: None })
     }
 
+    /// How many bytes of documents, names and signatures are held.
+    #[cfg(test)]
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let open = self.open.iter().map(|(subject, open)| {
+            let signatures = open.signatures.len() * size_of::<Signature>();
+            size_of::<Open>() + subject.of.len() + open.body.len() + signatures
+        });
+        let early = self.early.values().map(|of_peer| of_peer.len() * size_of::<Endorsement>());
+        let told = self.told.values().map(|told| told.len() * size_of::<Subject>());
+        open.chain(early).chain(told).sum()
+    }
+
     /// This replica's own endorsements of subjects that are not certified here yet, and of the newest that are:
     /// what a peer that comes back may lack.
     #[must_use]

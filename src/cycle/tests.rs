@@ -381,3 +381,33 @@ fn a_snapshot_that_is_refused_changes_nothing() {
         assert_eq!(cluster.cycles[0].root(), root);
     }
 }
+
+#[test]
+fn nothing_that_a_replica_keeps_grows_with_the_number_of_windows() {
+    let mut cluster = Cluster::new();
+    // The last one is as the store's follower is: it derives everything and endorses nothing.
+    cluster.cycles[3].hold(super::Hold::Everything);
+    let mut kept = Vec::new();
+    for window in 0..96 {
+        cluster.report(FIRST + window, |_| backlog(if window % 12 < 6 { 40 } else { 2 }));
+        cluster.endorse(&[0, 1, 2]);
+        let now = UnixMillis::new((FIRST + window + 1) * WINDOW.as_millis() + 4_000);
+        for place in 0..4 {
+            cluster.cycles[place].tick(now);
+            cluster.collect(place);
+            cluster.said[place].seals.clear();
+        }
+        cluster.order();
+        if window == 47 || window == 95 {
+            let of = |cycle: &Cycle| (cycle.seals().len(), cycle.collector.memory_bytes());
+            kept.push(cluster.cycles.iter().map(of).collect::<Vec<_>>());
+        }
+    }
+    let plans: usize = cluster.said[0].certified_plans.len();
+    assert!(plans > 1, "plans were made");
+    let [half, whole] = kept.as_slice() else { panic!("it was looked twice") };
+    for ((seals, bytes), (more_seals, more_bytes)) in half.iter().zip(whole) {
+        assert!(more_seals <= &(seals + 2), "{seals} seals, then {more_seals}");
+        assert!(*more_bytes <= bytes + 4_096, "{bytes} bytes of what is collected, then {more_bytes}");
+    }
+}

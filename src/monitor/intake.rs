@@ -288,6 +288,7 @@ impl Monitor {
             let newest_start = self.streams.drop_series(series);
             self.index.drop_series(series, newest_start);
         }
+        self.streams.forget_idle(&mut self.index, idle_since);
         self.streams.evict(&mut self.index, MAX_STREAMS);
     }
 

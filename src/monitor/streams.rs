@@ -20,9 +20,10 @@ use super::{
     samples::Samples,
     series::{SeriesId, SeriesIndex},
 };
+use crate::types::UnixMillis;
 
 /// The most cumulative streams whose last value is kept. Past it the ones that were silent for longest are
-/// forgotten. A process for every task, ten streams each and twenty tasks a second fill it in eight minutes.
+/// forgotten; those that were for [`super::SERIES_IDLE`] are in any case. A process for every task, ten streams each and twenty tasks a second fill it in eight minutes.
 pub const MAX_STREAMS: usize = 100_000;
 
 /// The most buckets of histograms in those last values: 32 MB. Past it they are forgotten likewise.
@@ -80,6 +81,19 @@ impl Streams {
             self.buckets -= before.last.bucket_count();
         }
         risen
+    }
+
+    /// Forgets the streams that were silent since before a time: tasks come and go while their series stays.
+    pub(super) fn forget_idle(&mut self, index: &mut SeriesIndex, since: UnixMillis) {
+        let buckets = &mut self.buckets;
+        self.positions.retain(|(series, start), position| {
+            let stays = position.time.to_millis() >= since;
+            if !stays {
+                *buckets -= position.last.bucket_count();
+                index.forget_stream(*series, *start);
+            }
+            stays
+        });
     }
 
     /// Forgets the streams that were silent for longest, down to the limit.

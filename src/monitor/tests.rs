@@ -181,6 +181,29 @@ fn a_series_without_samples_for_an_hour_makes_room_and_does_not_count_twice() {
 }
 
 #[test]
+fn streams_of_tasks_that_ended_leave_after_an_hour_though_their_series_goes_on_and_are_not_counted_again() {
+    let mut monitor = Monitor::new(parameters(), STARTED_AT);
+    let hour = 360;
+    let mut close = |offset: u64, samples: &[(&str, Sample)]| {
+        monitor.ingest(&batch(samples), STARTED_AT.plus(WINDOW.times(offset)));
+        let closed = monitor.close(window(offset)).expect("windows close in order");
+        let rise = match closed.summary.series.get(&series("m")) {
+            Some(SeriesSummary::Increase { increase, .. }) => increase.to_i64(),
+            Some(SeriesSummary::Level { .. } | SeriesSummary::Distribution { .. }) | None => None,
+        };
+        (rise, monitor.stream_count())
+    };
+    let task = |offset: u64| ("m", cumulative(at(offset * 10_000), offset * 10_000 + 1_000, 1));
+    for offset in 0..2 * hour {
+        let (rise, streams) = close(offset, &[task(offset)]);
+        assert_eq!(rise, Some(1), "each task counts once");
+        assert!(streams as u64 <= hour + 1, "{streams} streams in window {offset}");
+    }
+    let again = ("m", cumulative(at(0), 2 * hour * 10_000 + 1_000, 1));
+    assert_eq!(close(2 * hour, &[again]).0, Some(0), "a stream that was forgotten is not counted from zero");
+}
+
+#[test]
 fn of_two_kinds_under_one_name_one_is_reported_and_one_is_counted_as_left_out() {
     let samples = [("m", cumulative(at(0), 1_000, 3)), ("m", level(2_000, 8))];
     for order in [[0, 1], [1, 0]] {
