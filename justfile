@@ -29,6 +29,18 @@ sim:
     cargo test --locked --release -p quorate-sim
     for replicas in 4 5 6 7; do cargo run --locked --release --quiet -p quorate-sim -- --seeds 100 --replicas "$replicas"; done
 
+# The small exhaustive models with larger bounds; minutes. Those within CI's are among the simulator's tests
+models:
+    cargo test --locked --release -p quorate-sim --test models -- --include-ignored --nocapture
+
+# Plants bugs in a copy of the tree and requires that the simulator sees each: all of them, or those named
+mutants *NAMES:
+    scripts/mutants {{NAMES}}
+
+# Three of them, one seen by an invariant, one by liveness, one by the sum of votes
+some-mutants:
+    scripts/mutants view-gap-ignored entry-not-kept duplicate-signer-counted
+
 # Do the docs build, with every link?
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib

@@ -9,6 +9,7 @@ mod control;
 pub mod disk;
 pub mod invariants;
 pub mod letter;
+pub mod models;
 pub mod net;
 pub mod node;
 pub mod report;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::types::{CommitteeSize, Height, ReplicaIndex};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Checkpoints {
     size: CommitteeSize,
     interval: u64,
@@ -29,7 +29,7 @@ pub(super) struct Checkpoints {
     stable: Option<Verified<StableCheckpoint>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Due {
     qc: QuorumCertificate,
     state: Option<SnapshotId>,

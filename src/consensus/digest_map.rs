@@ -4,16 +4,23 @@
 //! one of them makes it as slow as a single large one would be, and no slower. Invariant: nothing depends
 //! on the order of the whole, which is why it cannot be iterated.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use crate::types::Digest;
 
 /// `SHARDS` is how many small maps there are: best some dozen entries for each, since an empty one gives its
 /// memory back and takes it again.
-#[derive(Debug)]
+#[derive(Clone)]
 pub(super) struct DigestMap<V, const SHARDS: usize> {
     shards: Vec<BTreeMap<Digest, V>>,
     len: usize,
+}
+
+impl<V: fmt::Debug, const SHARDS: usize> fmt::Debug for DigestMap<V, SHARDS> {
+    /// As one map: thousands of empty ones would hide what is in the others.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.shards.iter().flatten()).finish()
+    }
 }
 
 impl<V, const SHARDS: usize> Default for DigestMap<V, SHARDS> {

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::types::{Height, Millis, ReplicaIndex};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Fetch {
     wanted: Option<Wanted>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Wanted {
     target: Verified<QuorumCertificate>,
     /// How many peers were asked, to ask the signers in turn.

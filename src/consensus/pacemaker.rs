@@ -31,7 +31,7 @@ const SILENT_LEADER_FRACTION: u64 = 8;
 /// In the steady state the newest committed block is two views behind the current one.
 const PIPELINE_VIEWS: u64 = 2;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pacemaker {
     size: CommitteeSize,
     times: ViewTimes,

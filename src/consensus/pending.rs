@@ -62,13 +62,13 @@ struct Waiting {
     bytes: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Queue {
     commands: VecDeque<Digest>,
     shares: BTreeMap<Share, Waiting>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     commands: DigestMap<(ReplicaIndex, Share, Command), WAITING_SHARDS>,
     queues: BTreeMap<ReplicaIndex, Queue>,

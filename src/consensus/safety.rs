@@ -43,7 +43,7 @@ pub(super) enum VoteRefusal {
     TimedOut,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SafetyRecord {
     committee: Arc<Committee>,
     me: ReplicaIndex,

@@ -30,14 +30,14 @@ pub struct TransferProgress {
     pub from: Option<ReplicaIndex>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Transfer {
     me: ReplicaIndex,
     size: CommitteeSize,
     target: Option<Target>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Target {
     checkpoint: Verified<StableCheckpoint>,
     /// Whether the own state at that height is another one: then it is wanted though the height is committed.

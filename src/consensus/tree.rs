@@ -24,7 +24,7 @@ pub struct CommittedBlock {
     pub certificate: QuorumCertificate,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct BlockTree {
     committed_height: Height,
     committed_id: BlockId,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::types::{CommitteeSize, Height, ReplicaIndex, View};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Votes {
     size: CommitteeSize,
     by_view: BTreeMap<View, BTreeMap<ReplicaIndex, Verified<Vote>>>,

@@ -47,8 +47,9 @@ struct Candidate {
     entry: Option<Verified<TimeoutCertificate>>,
 }
 
-/// One replica's consensus.
-#[derive(Debug)]
+/// One replica's consensus. A copy is for models that ask what comes next; a driver runs one, for two of one key are
+/// two replicas that contradict each other.
+#[derive(Clone, Debug)]
 pub struct Core {
     committee: Arc<Committee>,
     me: ReplicaIndex,
