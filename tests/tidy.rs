@@ -9,7 +9,11 @@ mod rules;
 #[path = "tidy/source.rs"]
 mod source;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use rules::{IO, check, check_io_entry};
 
@@ -35,6 +39,43 @@ fn no_two_migrations_have_one_number() {
         .filter_map(|(path, _)| path.strip_prefix("migrations/")?.split_once('_').map(|(number, _)| number))
         .collect();
     assert!(!numbers.is_empty() && numbers.windows(2).all(|pair| pair[0] != pair[1]), "{numbers:?}");
+}
+
+/// The table of faults names tests as `file::test`: the file or folder they are in, and the function.
+#[test]
+fn every_test_that_a_fault_is_said_to_have_exists() {
+    let files = tree();
+    let text = files.iter().find(|(path, _)| path == "docs/verification.md").expect("the table is there");
+    let table = text.1.split("<!-- faults -->").nth(1).expect("the table begins");
+    let named: Vec<(&str, &str)> = table.split('`').filter_map(|name| name.split_once("::")).collect();
+    let exists = |(place, test): &&(&str, &str)| {
+        let function = format!("fn {test}()");
+        files.iter().any(|(path, text)| {
+            let within = path.trim_end_matches(".rs").split('/').any(|part| part == *place);
+            within && path.ends_with(".rs") && text.contains(&function)
+        })
+    };
+    let missing: Vec<_> = named.iter().filter(|name| !exists(name)).collect();
+    assert!(named.len() > 30, "only {} tests are named", named.len());
+    assert!(missing.is_empty(), "these tests do not exist: {missing:#?}");
+}
+
+/// A planted bug that no longer fits the code plants nothing.
+#[test]
+fn every_planted_bug_still_applies() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut patches = Vec::new();
+    for entry in fs::read_dir(root.join("sim/mutants")).expect("the planted bugs are there") {
+        patches.push(entry.expect("a folder of the project can be listed").path());
+    }
+    patches.sort();
+    let fails = |patch: &&PathBuf| {
+        let applied = Command::new("git").current_dir(root).args(["apply", "--check"]).arg(patch).output();
+        !applied.expect("git runs").status.success()
+    };
+    let failing: Vec<_> = patches.iter().filter(fails).collect();
+    assert!(patches.len() >= 20, "only {} planted bugs", patches.len());
+    assert!(failing.is_empty(), "these no longer apply: {failing:#?}");
 }
 
 /// Every text file of the project with its path from the root.

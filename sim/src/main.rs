@@ -41,6 +41,9 @@ struct Arguments {
     /// How many seeds to run at once; by default as many as there are processors
     #[arg(long)]
     jobs: Option<NonZero<usize>>,
+    /// Begin no further seed once one broke an invariant
+    #[arg(long)]
+    stop: bool,
     /// Tell every event of the one seed
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -114,6 +117,9 @@ fn many_seeds(arguments: &Arguments) -> io::Result<Report> {
                 let places = std::iter::repeat_with(|| taken.fetch_add(1, Ordering::Relaxed));
                 for place in places.take_while(|place| *place < arguments.seeds) {
                     let outcome = run(scenario(arguments.first.wrapping_add(place), arguments));
+                    if arguments.stop && outcome.violation.is_some() {
+                        taken.store(arguments.seeds, Ordering::Relaxed);
+                    }
                     if sender.send(outcome).is_err() {
                         return;
                     }
