@@ -10,6 +10,8 @@ const REGRESSIONS: &[(u64, Option<usize>)] = &[
     (196, None),
     // Replicas at rest did not propose, so that one that had missed a certificate never saw two in a row.
     (1173, None),
+    // A replica whose journal went back to an older copy was taken for one that must not contradict itself.
+    (89, Some(5)),
     // Two replicas that held both certificates of a view stayed awake alone.
     (20125, None),
 ];
