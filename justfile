@@ -27,7 +27,11 @@ cores:
 sim:
     cargo build --locked --release -p quorate-sim
     cargo test --locked --release -p quorate-sim
-    for replicas in 4 5 6 7; do cargo run --locked --release --quiet -p quorate-sim -- --seeds 100 --replicas "$replicas"; done
+    cargo run --locked --release --quiet -p quorate-sim -- --seeds 150
+
+# Fifty simulated hours and more: some ten minutes on two cores, not part of CI
+sim-hours:
+    cargo run --locked --release --quiet -p quorate-sim -- --first 1000 --seeds 400
 
 # The small exhaustive models with larger bounds; minutes. Those within CI's are among the simulator's tests
 models:

@@ -5,16 +5,18 @@
 
 use quorate::{
     consensus::{Block, Config},
-    cycle::{Cycle, CycleConfig, Output, Seal},
-    knowledge::root::Operators,
-    types::{Digest, Millis, ReplicaIndex, UnixMillis, WindowIndex},
+    cycle::{Cycle, CycleConfig, Folded, Output, Seal},
+    types::{Digest, Millis, ReplicaIndex, TargetId, UnixMillis, WindowIndex},
 };
 use std::sync::Arc;
 
-use crate::telemetry::{Telemetry, WINDOW, genesis, wall_clock};
+use crate::{
+    requests::operators,
+    telemetry::{Telemetry, genesis, wall_clock},
+};
 
-/// How often the driver looks at the clock.
-const BEAT_MS: u64 = 100;
+/// How often in a window the driver looks at the clock.
+const BEATS_A_WINDOW: u64 = 20;
 
 /// The control cycle of one life of a replica.
 #[derive(Debug)]
@@ -31,11 +33,11 @@ impl Control {
     /// A control cycle that is read back from the journal: all seals, then the committed blocks.
     pub(crate) fn new(config: &Config, telemetry: Arc<Telemetry>, skew_ms: u64) -> Self {
         let cycle = Cycle::new(CycleConfig {
-            genesis: genesis(),
+            genesis: genesis(telemetry.window()),
             committee: Arc::clone(&config.committee),
             me: config.me,
             key: config.key.clone(),
-            operators: Operators::default(),
+            operators: operators(),
         });
         Self {
             cycle: cycle.expect("the genesis is sound"),
@@ -52,20 +54,27 @@ impl Control {
     }
 
     /// Applies a block of the journal again; what had left before the crash does not leave again.
-    pub(crate) fn replay(&mut self, block: &Arc<Block>) -> Vec<Seal> {
+    pub(crate) fn replay(&mut self, block: &Arc<Block>) -> (Vec<Seal>, Option<Folded>) {
         self.cycle.commit(block);
-        let mut seals = Vec::new();
+        let (mut seals, mut folded) = (Vec::new(), None);
         while let Some(output) = self.cycle.poll_output() {
-            if let Output::Seal(seal) = output {
-                seals.push(seal);
+            match output {
+                Output::Seal(seal) => seals.push(seal),
+                Output::Folded(of_block) => folded = Some(of_block),
+                Output::Endorse(_)
+                | Output::Submit(_)
+                | Output::Decided(_)
+                | Output::PlanCertified(_)
+                | Output::HeadCertified(_)
+                | Output::Alarm(_) => {}
             }
         }
-        seals
+        (seals, folded)
     }
 
     /// The journal is read: the newest report is submitted again.
     pub(crate) fn begin(&mut self, now_ms: u64) {
-        let present = WindowIndex::containing(self.clock(now_ms), WINDOW);
+        let present = WindowIndex::containing(self.clock(now_ms), self.telemetry.window());
         self.next_window = self.cycle.newest_report().map_or(present, |newest| newest.next().max(present));
         self.next_beat_ms = now_ms;
         self.cycle.resubmit_newest_report();
@@ -89,10 +98,14 @@ impl Control {
         self.cycle.root()
     }
 
-    /// How many plans are logged, by the newest one's sequence number: whether there is any.
-    pub(crate) fn has_logged_a_plan(&self) -> bool {
-        let target = &self.cycle.state().genesis().targets[0].id;
-        self.cycle.state().newest_seq(target).is_some_and(|seq| seq.number() > 0)
+    /// The newest logged plan's sequence number of a target.
+    pub(crate) fn newest_plan(&self, target: &TargetId) -> u64 {
+        self.cycle.state().newest_seq(target).map_or(0, quorate::types::Cycle::number)
+    }
+
+    /// The most endorsements that are kept of one peer.
+    pub(crate) fn kept_endorsements(&self) -> usize {
+        self.cycle.kept_of_one_peer()
     }
 
     fn clock(&self, now_ms: u64) -> UnixMillis {
@@ -109,14 +122,15 @@ impl Control {
         if now_ms < self.next_beat_ms {
             return;
         }
-        self.next_beat_ms = now_ms + BEAT_MS;
+        self.next_beat_ms = now_ms + self.telemetry.window().as_millis() / BEATS_A_WINDOW;
         let now = self.clock(now_ms);
         let (grace, deadline) = self.times();
-        while now >= self.next_window.close(WINDOW).plus(deadline) {
+        let length = self.telemetry.window();
+        while now >= self.next_window.close(length).plus(deadline) {
             self.next_window = self.next_window.next();
         }
         while self.next_window <= self.telemetry.last_window()
-            && now >= self.next_window.close(WINDOW).plus(grace)
+            && now >= self.next_window.close(length).plus(grace)
         {
             let window = self.next_window;
             self.next_window = window.next();

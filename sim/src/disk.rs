@@ -30,6 +30,8 @@ struct State {
     has_failed: bool,
     /// The durable files of an earlier time.
     copy: Option<BTreeMap<String, File>>,
+    /// How often it did what it was asked to, and what crashes left, by name.
+    met: BTreeMap<&'static str, u64>,
     stream: Stream,
 }
 
@@ -65,6 +67,7 @@ impl SimDisk {
             full: false,
             has_failed: false,
             copy: None,
+            met: BTreeMap::new(),
             stream,
         })))
     }
@@ -89,6 +92,12 @@ impl SimDisk {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.0.borrow().has_failed
+    }
+
+    /// How often it failed, was full, or lost or tore what was not synced.
+    #[must_use]
+    pub fn met(&self) -> BTreeMap<&'static str, u64> {
+        self.0.borrow().met.clone()
     }
 
     /// Keeps a copy of what is durable now.
@@ -165,11 +174,11 @@ fn contains(whole: &[u8], part: &[u8]) -> bool {
 impl State {
     /// A process that starts anew reads what the disk has, not what a failed sync left in memory.
     fn forget_dropped(&mut self) -> bool {
-        let Self { files, stream, .. } = self;
+        let Self { files, met, stream, .. } = self;
         let mut lost = false;
         for file in files.values_mut().filter(|file| file.dropped) {
             lost |= file.synced < file.bytes.len();
-            file.tear(stream);
+            file.tear(met, stream);
         }
         lost
     }
@@ -185,6 +194,7 @@ impl State {
 
     fn fail<T>(&mut self, name: &str, full: bool) -> Result<T, DiskError> {
         self.has_failed = true;
+        *self.met.entry(if full { "disk full" } else { "sync failed" }).or_default() += 1;
         let name = name.to_owned();
         if full {
             Err(DiskError::Full { name })
@@ -194,7 +204,7 @@ impl State {
     }
 
     fn lose_power(&mut self) -> bool {
-        let Self { files, durable_names, removed, stream, .. } = self;
+        let Self { files, durable_names, removed, met, stream, .. } = self;
         let mut lost = false;
         for (name, file) in std::mem::take(removed) {
             if durable_names.contains(&name) && stream.chance(500) {
@@ -208,7 +218,7 @@ impl State {
         });
         for file in files.values_mut() {
             lost |= file.synced < file.bytes.len() || !file.cut.is_empty();
-            file.tear(stream);
+            file.tear(met, stream);
         }
         *durable_names = files.keys().cloned().collect();
         lost
@@ -217,7 +227,7 @@ impl State {
 
 impl File {
     /// Of the unsynced bytes some, all or none are kept, as they were or not.
-    fn tear(&mut self, stream: &mut Stream) {
+    fn tear(&mut self, met: &mut BTreeMap<&'static str, u64>, stream: &mut Stream) {
         let cut = std::mem::take(&mut self.cut);
         if !cut.is_empty() && stream.chance(500) {
             self.bytes.truncate(self.synced);
@@ -226,7 +236,10 @@ impl File {
         let unsynced = self.bytes.len() - self.synced;
         if unsynced > 0 {
             let place = |stream: &mut Stream| self.synced + stream.index(unsynced + 1);
-            match stream.below(4) {
+            let torn = stream.below(4);
+            *met.entry(if torn == 0 { "unsynced write lost" } else { "unsynced write torn" }).or_default() +=
+                1;
+            match torn {
                 0 => self.bytes.truncate(self.synced),
                 1 | 2 => {
                     let kept = place(stream);

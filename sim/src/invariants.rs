@@ -5,13 +5,13 @@
 
 use quorate::{
     consensus::{
-        Block, BlockId, Checkpoint, CheckpointVote, Command, CommittedBlock, Core, Message, Proposal,
+        Block, BlockId, Buffered, Checkpoint, CheckpointVote, Command, CommittedBlock, Message, Proposal,
         QuorumCertificate, StableCheckpoint, Timeout, Vote,
         certify::{Endorsement, Subject},
     },
-    cycle::Decided,
-    knowledge,
-    types::{Committee, Digest, Height, PublicKey, ReplicaIndex, View, WindowIndex},
+    cycle::{Decided, Folded},
+    knowledge::{self, operator_request::OperatorRequest},
+    types::{Committee, Digest, Height, KeyId, PublicKey, ReplicaIndex, TargetId, View, WindowIndex},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,14 @@ use std::{
     sync::Arc,
 };
 
-use crate::{application::Application, disk::SimDisk, letter::Words, node::Begun, statements};
+use crate::{
+    application::Application,
+    disk::SimDisk,
+    letter::Words,
+    node::Begun,
+    orders::{Counts, Logged, Orders},
+    statements,
+};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +86,9 @@ pub struct Invariants {
     certificates: BTreeMap<(String, u64), Digest>,
     /// Certified checkpoints.
     checkpoints: BTreeMap<Height, Checkpoint>,
+    orders: Orders,
+    /// How many heights have commands.
+    busy: u64,
     broken: Option<Violation>,
 }
 
@@ -103,6 +113,8 @@ impl Invariants {
             derived: BTreeMap::new(),
             certificates: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            orders: Orders::default(),
+            busy: 0,
             broken: None,
         }
     }
@@ -122,6 +134,57 @@ impl Invariants {
     #[must_use]
     pub fn heights(&self) -> u64 {
         self.decided.len() as u64
+    }
+
+    /// How many of them have commands.
+    #[must_use]
+    pub const fn busy_heights(&self) -> u64 {
+        self.busy
+    }
+
+    /// The committee.
+    #[must_use]
+    pub fn committee(&self) -> &Committee {
+        &self.committee
+    }
+
+    /// An operator signed a request.
+    pub fn asked(&mut self, by: u8, request: &OperatorRequest) {
+        self.orders.asked(by, request);
+    }
+
+    /// An agent signed a receipt.
+    pub fn answered(&mut self, envelope: &[u8]) {
+        self.orders.answered(envelope);
+    }
+
+    /// A replica folded a block. Gives the plans that became logged, when it is the first to fold that height.
+    pub fn folded(&mut self, folded: &Folded) -> Vec<Logged> {
+        match self.orders.read(folded) {
+            Ok(logged) => logged,
+            Err(what) => {
+                self.claim(false, || what);
+                Vec::new()
+            }
+        }
+    }
+
+    /// The counter of each operator's newest stop that holds.
+    #[must_use]
+    pub fn stops(&self) -> BTreeMap<KeyId, u64> {
+        self.orders.stops()
+    }
+
+    /// The newest logged plan of a target, and whether it is decided after the last stop, where none holds.
+    #[must_use]
+    pub fn newest_plan(&self, target: &TargetId) -> (u64, bool) {
+        self.orders.newest_plan(target)
+    }
+
+    /// What operators and agents achieved.
+    #[must_use]
+    pub const fn orders(&self) -> Counts {
+        self.orders.counts()
     }
 
     /// Whether this replica has applied the command since it was first started.
@@ -467,6 +530,7 @@ impl Invariants {
             format!("{replica} committed a block at height {height} that is no child of the one below")
         });
         self.decided.insert(height, DecidedHeight { block: block.id(), state, root, commands });
+        self.busy += u64::from(!block.payload().is_empty());
         self.invariant_a_quorum_voted(replica, committed);
     }
 
@@ -490,12 +554,33 @@ impl Invariants {
         });
     }
 
-    /// What a running replica keeps of its peers' messages is bounded, whatever they send.
-    pub fn invariant_bounded_memory(&mut self, replica: ReplicaIndex, core: &Core) {
-        let (votes, timeouts) = (core.kept_votes(), core.kept_timeouts());
-        let (most_votes, most_timeouts) = (2 * self.replicas, self.replicas);
-        self.claim(votes <= most_votes && timeouts <= most_timeouts, || {
-            format!("{replica} keeps {votes} votes and {timeouts} timeouts of {most_timeouts} replicas")
+    /// What a running replica keeps of its peers' and submitters' words is bounded, whatever they send: a vote of each in
+    /// two views, a timeout of each, a thousand blocks, three shares of at most sixteen thousand commands of one submitter,
+    /// two hundred and fifty-six endorsements of one peer.
+    pub fn invariant_bounded_memory(
+        &mut self,
+        replica: ReplicaIndex,
+        buffered: Buffered,
+        endorsements: usize,
+    ) {
+        let Buffered {
+            votes,
+            timeouts,
+            uncommitted_blocks,
+            committed_blocks,
+            commands_of_one,
+            answers_noted,
+        } = buffered;
+        let replicas = self.replicas;
+        let holds = votes <= 2 * replicas
+            && timeouts <= replicas
+            && answers_noted <= replicas
+            && uncommitted_blocks <= 1_024
+            && committed_blocks <= 64
+            && commands_of_one <= 3 * 16_384
+            && endorsements <= 256;
+        self.claim(holds, || {
+            format!("{replica} keeps {buffered:?} and {endorsements} endorsements of one peer")
         });
     }
 }

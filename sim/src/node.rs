@@ -12,8 +12,8 @@ use quorate::{
         certify::Endorsement,
         journal::{Identity, JournalConfig, Salt},
     },
-    cycle::{Alarm, Decided, Output as CycleOutput, Seal},
-    types::{Digest, Millis, ReplicaIndex},
+    cycle::{Alarm, Decided, Folded, Output as CycleOutput, Seal},
+    types::{Digest, Millis, ReplicaIndex, TargetId},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -86,6 +86,8 @@ pub enum Effect {
     Diverged(StableCheckpoint),
     /// The application begins at a checkpoint.
     Installed(Begun),
+    /// The control cycle folded a block.
+    Folded(Folded),
     /// The control cycle handed a command in.
     Submitted(Command),
     /// A control cycle ran.
@@ -94,8 +96,8 @@ pub enum Effect {
     Certified(String, u64, Digest),
     /// The control cycle raised an alarm.
     Alarm(Alarm),
-    /// The replica crashed instead.
-    Crashed,
+    /// The replica crashed instead, of this.
+    Crashed(&'static str),
 }
 
 /// What a replica has from its past after a start.
@@ -103,8 +105,19 @@ pub enum Effect {
 pub struct Started {
     /// The checkpoint of the journal that the application begins at.
     pub begun: Option<Begun>,
-    /// The committed blocks of the journal, lowest first, each with the control cycle's root after it.
-    pub redelivered: Vec<(CommittedBlock, Option<Digest>)>,
+    /// The committed blocks of the journal, lowest first.
+    pub redelivered: Vec<Redelivered>,
+}
+
+/// A committed block that is applied again after a start.
+#[derive(Debug)]
+pub struct Redelivered {
+    /// The block.
+    pub committed: CommittedBlock,
+    /// The control cycle's root after it.
+    pub root: Option<Digest>,
+    /// What it changed.
+    pub folded: Option<Folded>,
 }
 
 /// An application that begins at a checkpoint.
@@ -194,9 +207,10 @@ impl Node {
         let mut redelivered = Vec::new();
         for committed in recovered.blocks {
             running.application.apply(&committed.block);
-            let root = running.replay(&committed)?;
+            let folded = running.replay(&committed)?;
+            let root = running.control.as_ref().map(Control::root);
             running.name_state(&committed, now, self.plant)?;
-            redelivered.push((committed, root));
+            redelivered.push(Redelivered { committed, root, folded });
         }
         if let Some(control) = &mut running.control {
             control.begin(now_ms);
@@ -274,7 +288,11 @@ impl Node {
             Some((0, crash)) => {
                 let crash = *crash;
                 self.crash(crash);
-                return Ok(Some(Effect::Crashed));
+                let why = match crash {
+                    Crash::Process => "killed",
+                    Crash::Power => "power lost",
+                };
+                return Ok(Some(Effect::Crashed(why)));
             }
             Some((left, _)) => *left -= 1,
             None => {}
@@ -283,7 +301,7 @@ impl Node {
             // A replica whose journal fails ends.
             Err(_) if self.disk.has_failed() => {
                 self.crash(Crash::Process);
-                Ok(Some(Effect::Crashed))
+                Ok(Some(Effect::Crashed("ended by its journal")))
             }
             carried_out => carried_out.map(Some),
         }
@@ -344,11 +362,18 @@ impl Node {
         self.running.as_ref().map(|running| running.history.kept())
     }
 
-    /// Whether its control cycle has logged a plan.
+    /// The sequence number of the newest plan that its control cycle logged for a target; zero before any.
     #[must_use]
-    pub fn has_logged_a_plan(&self) -> bool {
+    pub fn newest_plan(&self, target: &TargetId) -> u64 {
         let control = self.running.as_ref().and_then(|running| running.control.as_ref());
-        control.is_some_and(Control::has_logged_a_plan)
+        control.map_or(0, |control| control.newest_plan(target))
+    }
+
+    /// The most endorsements that it keeps of one peer.
+    #[must_use]
+    pub fn kept_endorsements(&self) -> usize {
+        let control = self.running.as_ref().and_then(|running| running.control.as_ref());
+        control.map_or(0, Control::kept_endorsements)
     }
 
     /// The disk, to look at.
@@ -382,13 +407,14 @@ impl Running {
         self.control.as_mut()?.cycle().poll_output().map(Next::Cycle)
     }
 
-    /// Applies a block of the journal again; gives the control cycle's root after it.
-    fn replay(&mut self, committed: &CommittedBlock) -> Result<Option<Digest>, String> {
+    /// Applies a block of the journal again; gives what it changed.
+    fn replay(&mut self, committed: &CommittedBlock) -> Result<Option<Folded>, String> {
         let Some(control) = &mut self.control else { return Ok(None) };
-        for seal in control.replay(&committed.block) {
+        let (seals, folded) = control.replay(&committed.block);
+        for seal in seals {
             self.seal(&seal)?;
         }
-        Ok(self.control.as_ref().map(Control::root))
+        Ok(folded)
     }
 
     fn seal(&mut self, seal: &Seal) -> Result<(), String> {
@@ -483,7 +509,8 @@ impl Running {
                 Effect::Certified(document.target.to_string(), document.seq.number(), plan.digest())
             }
             CycleOutput::Alarm(alarm) => Effect::Alarm(alarm),
-            CycleOutput::Folded(_) | CycleOutput::HeadCertified(_) => Effect::Inside,
+            CycleOutput::Folded(folded) => Effect::Folded(folded),
+            CycleOutput::HeadCertified(_) => Effect::Inside,
         })
     }
 

@@ -5,7 +5,12 @@
 use quorate::consensus::Rejected;
 use std::{collections::BTreeMap, fmt};
 
-use crate::{adversary::Kind, invariants::Violation};
+use crate::{adversary::Kind, invariants::Violation, liveness::Bounds, net::Traffic, orders::Counts};
+
+/// The fewest commits with commands in an hour of virtual time that make a run worth its hours.
+pub const BUSY_COMMITS_PER_HOUR: u64 = 500;
+
+const HOUR_MS: u64 = 3_600_000;
 
 /// Why an honest replica did not take an adversary's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,16 @@ pub struct Outcome {
     pub virtual_ms: u64,
     /// How many heights were committed.
     pub commits: u64,
+    /// How many of them have commands.
+    pub busy_commits: u64,
+    /// How soon after the healing the first block was committed by somebody.
+    pub recovered: Option<Bounds>,
+    /// In which view each replica had signed last when all were healed, by place; zero for adversaries.
+    pub signed_views: Vec<u64>,
+    /// What became of the messages.
+    pub traffic: Traffic,
+    /// What operators and agents achieved.
+    pub orders: Counts,
     /// How many faults of each name there were, adversaries aside.
     pub faults: BTreeMap<&'static str, u64>,
     /// What became of the adversaries' messages.
@@ -77,6 +92,12 @@ pub struct Report {
     pub virtual_ms: u64,
     /// How many heights were committed.
     pub commits: u64,
+    /// How many of them have commands.
+    pub busy_commits: u64,
+    /// What became of the messages.
+    pub traffic: Traffic,
+    /// What operators and agents achieved.
+    pub orders: Counts,
     /// How many faults of each name there were.
     pub faults: BTreeMap<&'static str, u64>,
     /// What became of the adversaries' messages.
@@ -93,6 +114,9 @@ impl Report {
         self.seeds += 1;
         self.virtual_ms += outcome.virtual_ms;
         self.commits += outcome.commits;
+        self.busy_commits += outcome.busy_commits;
+        self.traffic.add(outcome.traffic);
+        self.orders.add(outcome.orders);
         for (name, count) in &outcome.faults {
             *self.faults.entry(name).or_default() += count;
         }
@@ -105,7 +129,22 @@ impl Report {
 }
 
 impl Report {
-    /// The counts of each fault and of each adversary's messages, a line each.
+    /// Commits with commands in an hour of virtual time.
+    #[must_use]
+    pub const fn busy_commits_per_hour(&self) -> u64 {
+        match (self.busy_commits * HOUR_MS).checked_div(self.virtual_ms) {
+            Some(commits) => commits,
+            None => 0,
+        }
+    }
+
+    /// Whether enough happened in the hours: idle time does not count.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        self.busy_commits_per_hour() >= BUSY_COMMITS_PER_HOUR
+    }
+
+    /// The counts of each fault, of what became of messages, and of each adversary's messages, a line each.
     #[must_use]
     pub fn details(&self) -> String {
         let faults = self.faults.iter().map(|(name, count)| format!("  {name}: {count}\n"));
@@ -113,7 +152,25 @@ impl Report {
             let Reached { seeds, taken, refused, undecodable } = reached;
             format!("  {kind:?}: {seeds} seeds, {taken} messages taken, {refused} refused, {undecodable} undecodable\n")
         });
-        faults.chain(reached).collect()
+        let Traffic { sent, cut_off, lost, doubled, held_back, overtaking, late } = self.traffic;
+        let Counts { requests, refused_requests, plans, refused_plans, receipts, refused_receipts } =
+            self.orders;
+        let network = format!(
+            "messages: {sent} sent, {lost} lost, {cut_off} met a cut link, {doubled} doubled, {held_back} held back, \
+             {overtaking} overtook another, {late} late by a second or more\n"
+        );
+        let orders = format!(
+            "control: {plans} plans logged, {refused_plans} refused; {requests} operators' requests logged, \
+             {refused_requests} refused; {receipts} receipts logged, {refused_receipts} refused\n"
+        );
+        let busy = format!(
+            "non-empty commits: {}, {} per cluster-hour\n",
+            self.busy_commits,
+            self.busy_commits_per_hour()
+        );
+        let lines = ["faults:\n".to_owned()].into_iter().chain(faults);
+        let lines = lines.chain(["adversaries:\n".to_owned()]).chain(reached);
+        lines.chain([network, orders, busy]).collect()
     }
 }
 

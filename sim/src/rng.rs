@@ -9,7 +9,7 @@
 pub enum Cause {
     /// Committee, length and intensity of the run.
     Scenario = 1,
-    /// Loss, delay and duplication of messages.
+    /// Which message is lost, late, doubled or held back.
     Network = 2,
     /// What a crash leaves of unsynced bytes.
     Disk = 3,
@@ -27,8 +27,16 @@ pub enum Cause {
     Slowness = 9,
     /// What monitors see, and miss.
     Telemetry = 10,
+    /// Which links are cut, and when.
+    Links = 11,
+    /// How bad the links are.
+    Weather = 12,
+    /// Who is Byzantine, how, and with which side of a twin each replica talks.
+    Casting = 13,
+    /// What operators ask for, and what agents answer.
+    Requests = 14,
     /// Who joins late, and how often checkpoints are made.
-    Join = 11,
+    Join = 15,
 }
 
 /// A stream of random numbers.
@@ -39,7 +47,7 @@ impl Stream {
     /// The stream of one cause, and of one place where each replica has its own.
     #[must_use]
     pub const fn new(seed: u64, cause: Cause, place: u64) -> Self {
-        let mut state = seed ^ ((cause as u64) << 56) ^ (place << 40);
+        let mut state = mixed(mixed(mixed(seed) ^ cause as u64) ^ place);
         let mut words = [0; 4];
         let mut index = 0;
         while index < words.len() {

@@ -3,17 +3,19 @@
 //!
 //! It carries nothing out. Invariant: at most f replicas are adversaries, unless a test says otherwise.
 
-use quorate::types::{CommitteeSize, ReplicaIndex};
+mod draw;
+
+use quorate::types::ReplicaIndex;
+use std::sync::Arc;
 
 use crate::{
-    adversary::{Kind, Side},
+    adversary::{Kind, Sides},
     disk::Crash,
     net::Weather,
     node::{Clock, Plant},
-    rng::{Cause, Stream},
+    requests::Errand,
     telemetry::Telemetry,
 };
-use std::sync::Arc;
 
 /// Something that goes wrong, or right again.
 #[derive(Clone, Debug)]
@@ -54,12 +56,14 @@ pub enum Fault {
         /// For how many milliseconds.
         for_ms: u64,
     },
-    /// A replica's messages are late, both ways, until all faults are over.
+    /// A replica's messages are late, both ways, for so long.
     Slow {
         /// Which.
         replica: ReplicaIndex,
         /// By how many milliseconds at most.
         by_ms: u64,
+        /// For how many milliseconds.
+        for_ms: u64,
     },
     /// A replica's clock leaps ahead, as after a suspended machine.
     Leap {
@@ -103,6 +107,8 @@ pub enum Damage {
     Rot,
     /// It goes back to an earlier copy.
     OlderCopy,
+    /// It never comes back, and its replica neither.
+    Gone,
 }
 
 impl Fault {
@@ -112,15 +118,15 @@ impl Fault {
         match self {
             Self::Cut { .. } => "cut",
             Self::Partition { .. } => "partition",
-            Self::Crash { crash: Crash::Process, .. } => "killed",
-            Self::Crash { crash: Crash::Power, .. } => "power lost",
+            Self::Crash { .. } => "crash",
             Self::Clog { .. } => "clogged link",
             Self::Slow { .. } => "slow replica",
             Self::Leap { .. } => "clock leapt",
-            Self::SyncFails { .. } => "sync failed",
-            Self::Full { .. } => "disk full",
+            Self::SyncFails { .. } => "failing sync",
+            Self::Full { .. } => "full disk",
             Self::Damage { damage: Damage::Rot, .. } => "bit rot",
             Self::Damage { damage: Damage::OlderCopy, .. } => "older copy of the journal",
+            Self::Damage { damage: Damage::Gone, .. } => "gone for good",
             Self::Copy { .. } => "journal copied",
         }
     }
@@ -148,8 +154,8 @@ pub struct Scenario {
     pub adversaries: Vec<(ReplicaIndex, Kind)>,
     /// Whose disk will be damaged. With the adversaries they are at most f.
     pub damaged: Vec<(ReplicaIndex, Damage)>,
-    /// With which side of twins each replica talks, by place; none for adversaries.
-    pub sides: Vec<Option<Side>>,
+    /// With which side of twins each replica talks, by place, from when on; none for adversaries.
+    pub sides: Sides,
     /// Which fault is planted in whom.
     pub plants: Vec<(ReplicaIndex, Plant)>,
     /// When all faults are over, in milliseconds.
@@ -160,6 +166,8 @@ pub struct Scenario {
     pub faults: Vec<(u64, Fault)>,
     /// The clients' commands.
     pub submissions: Vec<Submission>,
+    /// What operators ask for; nothing where replicas run consensus alone.
+    pub errands: Vec<Errand>,
     /// The clocks, by place.
     pub clocks: Vec<Clock>,
     /// The journals' segment size in bytes.
@@ -173,64 +181,6 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// The scenario of a seed; without a number of replicas it is one of 4, 5, 6 and 7.
-    ///
-    /// # Panics
-    /// When no committee has that many replicas.
-    #[must_use]
-    pub fn of_seed(seed: u64, replicas: Option<usize>) -> Self {
-        Self::with_adversaries(seed, replicas, &[])
-    }
-
-    /// The same with adversaries of these kinds only, as many as may be; of all kinds, and some or none of them,
-    /// when the list is empty.
-    ///
-    /// # Panics
-    /// When no committee has that many replicas.
-    #[must_use]
-    pub fn with_adversaries(seed: u64, replicas: Option<usize>, kinds: &[Kind]) -> Self {
-        let mut stream = Stream::new(seed, Cause::Scenario, 0);
-        let drawn = 4 + stream.index(4);
-        let replicas = replicas.unwrap_or(drawn);
-        let size = CommitteeSize::new(replicas).expect("the caller checked the number of replicas");
-        let everybody: Vec<_> = (0..CommitteeSize::MAX).map(ReplicaIndex::new).take(replicas).collect();
-        let adversaries = adversaries(&mut stream, &everybody, size.faults(), kinds);
-        let heal_ms = stream.between(3_000, 30_000);
-        let mut clocks = Stream::new(seed, Cause::Clock, 0);
-        let mut scenario = Self {
-            seed,
-            replicas,
-            sides: Vec::new(),
-            damaged: Vec::new(),
-            adversaries,
-            plants: Vec::new(),
-            heal_ms,
-            weather: weather(&mut stream),
-            faults: Vec::new(),
-            submissions: Vec::new(),
-            clocks: everybody.iter().map(|_| clock(&mut clocks)).collect(),
-            segment_bytes: 1 << stream.between(11, 18),
-            checkpoint_interval: checkpoint_interval(seed),
-            joins: None,
-            telemetry: seed.is_multiple_of(2).then(|| Arc::new(Telemetry::of_seed(seed, heal_ms))),
-        };
-        scenario.sides = everybody
-            .iter()
-            .map(|replica| {
-                let side = if stream.chance(500) { Side::Left } else { Side::Right };
-                scenario.is_honest(*replica).then_some(side)
-            })
-            .collect();
-        let spare = size.faults().saturating_sub(scenario.adversaries.len());
-        scenario.damaged = scenario.draw_damaged(&everybody, spare);
-        scenario.faults = scenario.draw_faults(&mut stream, &everybody);
-        scenario.faults.extend(scenario.draw_disk_faults(&everybody));
-        scenario.faults.extend(scenario.draw_slowness(&everybody));
-        scenario.joins = scenario.draw_join(&everybody);
-        scenario.submissions = scenario.draw_submissions(&everybody);
-        scenario
-    }
-
     /// Whether a replica keeps to the rules.
     #[must_use]
     pub fn is_honest(&self, replica: ReplicaIndex) -> bool {
@@ -253,163 +203,5 @@ impl Scenario {
     #[must_use]
     pub fn kind_of(&self, replica: ReplicaIndex) -> Option<Kind> {
         self.adversaries.iter().find(|(adversary, _)| *adversary == replica).map(|(_, kind)| *kind)
-    }
-
-    fn draw_faults(&self, stream: &mut Stream, everybody: &[ReplicaIndex]) -> Vec<(u64, Fault)> {
-        let mut crashes = Stream::new(self.seed, Cause::Crash, 0);
-        let (most_cuts, most_crashes) = (stream.below(8), crashes.below(16));
-        let mut faults = Vec::new();
-        for _ in 0..most_cuts {
-            let at_ms = stream.below(self.heal_ms);
-            let for_ms = stream.between(100, 8_000);
-            let (from, to) =
-                (everybody[stream.index(everybody.len())], everybody[stream.index(everybody.len())]);
-            if stream.chance(500) {
-                faults.push((at_ms, Fault::Cut { from, to, for_ms }));
-            } else {
-                let part = everybody.iter().copied().filter(|_| stream.chance(500)).collect();
-                faults.push((at_ms, Fault::Partition { part, for_ms }));
-            }
-        }
-        for _ in 0..most_crashes {
-            let at_ms = crashes.below(self.heal_ms);
-            let replica = everybody[crashes.index(everybody.len())];
-            let after_outputs = crashes.below(40);
-            let crash = if crashes.chance(300) { Crash::Process } else { Crash::Power };
-            let away_ms =
-                if crashes.chance(600) { crashes.between(1, 500) } else { crashes.between(1, 10_000) };
-            faults.push((at_ms, Fault::Crash { replica, after_outputs, crash, away_ms }));
-        }
-        faults
-    }
-
-    fn draw_damaged(&self, everybody: &[ReplicaIndex], spare: usize) -> Vec<(ReplicaIndex, Damage)> {
-        let mut stream = Stream::new(self.seed, Cause::Damage, 0);
-        let mut honest: Vec<_> =
-            everybody.iter().copied().filter(|replica| self.is_honest(*replica)).collect();
-        if spare == 0 || stream.chance(500) {
-            return Vec::new();
-        }
-        (0..=stream.index(spare))
-            .map(|_| {
-                let replica = honest.swap_remove(stream.index(honest.len()));
-                (replica, if stream.chance(500) { Damage::Rot } else { Damage::OlderCopy })
-            })
-            .collect()
-    }
-
-    /// Disks that fail for a while, and those that are damaged for good.
-    fn draw_disk_faults(&self, everybody: &[ReplicaIndex]) -> Vec<(u64, Fault)> {
-        let mut stream = Stream::new(self.seed, Cause::Damage, 1);
-        let mut faults = Vec::new();
-        for (replica, damage) in self.damaged.iter().copied() {
-            let copied_ms = stream.below(self.heal_ms);
-            let damaged_ms = stream.between(copied_ms, self.heal_ms - 1);
-            let away_ms = stream.between(1, 2_000);
-            faults.push((copied_ms, Fault::Copy { replica }));
-            faults.push((damaged_ms, Fault::Damage { replica, damage, away_ms }));
-        }
-        for _ in 0..stream.below(4) {
-            let at_ms = stream.below(self.heal_ms);
-            let replica = everybody[stream.index(everybody.len())];
-            let fault = if stream.chance(600) {
-                Fault::SyncFails { replica }
-            } else {
-                Fault::Full { replica, for_ms: stream.between(10, 3_000) }
-            };
-            faults.push((at_ms, fault));
-        }
-        faults
-    }
-
-    /// A sound replica that has never signed anything and starts when the others have been at work for a while.
-    fn draw_join(&self, everybody: &[ReplicaIndex]) -> Option<(ReplicaIndex, u64)> {
-        let mut stream = Stream::new(self.seed, Cause::Join, 0);
-        let sound: Vec<_> = everybody.iter().copied().filter(|replica| self.is_sound(*replica)).collect();
-        let replica = *sound.get(stream.index(sound.len().max(1)))?;
-        let joins = stream.chance(400) && sound.len() > 1;
-        joins.then(|| (replica, stream.between(self.heal_ms / 2, self.heal_ms)))
-    }
-
-    /// Clogged links, slow replicas, clocks that leap.
-    fn draw_slowness(&self, everybody: &[ReplicaIndex]) -> Vec<(u64, Fault)> {
-        let mut stream = Stream::new(self.seed, Cause::Slowness, 0);
-        let mut faults = Vec::new();
-        for _ in 0..stream.below(5) {
-            let at_ms = stream.below(self.heal_ms);
-            let replica = everybody[stream.index(everybody.len())];
-            let to = everybody[stream.index(everybody.len())];
-            let fault = match stream.below(5) {
-                0 | 1 => Fault::Clog { from: replica, to, for_ms: stream.between(100, 5_000) },
-                2 => Fault::Slow { replica, by_ms: stream.between(50, 900) },
-                _ => Fault::Leap { replica, by_ms: stream.between(1, 60_000) },
-            };
-            faults.push((at_ms, fault));
-        }
-        faults
-    }
-
-    fn draw_submissions(&self, everybody: &[ReplicaIndex]) -> Vec<Submission> {
-        let mut stream = Stream::new(self.seed, Cause::Workload, 0);
-        let honest: Vec<_> = everybody.iter().copied().filter(|replica| self.is_sound(*replica)).collect();
-        let idle_ms = stream.between(100, 6_000);
-        let mut submissions = Vec::new();
-        let mut at_ms = stream.below(1_000);
-        while at_ms < self.heal_ms {
-            for _ in 0..stream.between(1, 5) {
-                let at = honest[stream.index(honest.len())];
-                let length = if stream.chance(50) { 4_000 } else { stream.below(3) * 20 };
-                let body = vec![7; usize::try_from(length).expect("it is small")];
-                submissions.push(Submission { at_ms, at, body });
-                at_ms += stream.below(150);
-            }
-            at_ms += stream.between(1, idle_ms);
-        }
-        submissions.retain(|submission| submission.at_ms < self.heal_ms);
-        submissions
-    }
-}
-
-fn adversaries(
-    stream: &mut Stream,
-    everybody: &[ReplicaIndex],
-    most: usize,
-    kinds: &[Kind],
-) -> Vec<(ReplicaIndex, Kind)> {
-    let (count, kinds) = match kinds {
-        _ if most == 0 => return Vec::new(),
-        [] if stream.chance(200) => return Vec::new(),
-        [] => (1 + stream.index(most), Kind::ALL.as_slice()),
-        wanted => (most, wanted),
-    };
-    let mut left = everybody.to_vec();
-    (0..count)
-        .map(|_| (left.swap_remove(stream.index(left.len())), kinds[stream.index(kinds.len())]))
-        .collect()
-}
-
-/// Small intervals in almost all seeds, so that checkpoints are many and the journals' beginnings go.
-fn checkpoint_interval(seed: u64) -> u64 {
-    let mut stream = Stream::new(seed, Cause::Join, 1);
-    if stream.chance(50) { 0 } else { stream.between(2, 12) }
-}
-
-fn weather(stream: &mut Stream) -> Weather {
-    if stream.chance(300) {
-        return Weather::CALM;
-    }
-    Weather {
-        loss_per_mille: if stream.chance(500) { stream.below(200) } else { 0 },
-        duplicates_per_mille: stream.below(100),
-        delay_ms: stream.between(1, 300),
-        late_per_mille: stream.below(50),
-    }
-}
-
-fn clock(stream: &mut Stream) -> Clock {
-    Clock {
-        offset_ms: stream.below(1_000_000),
-        rate_per_mille: stream.between(950, 1_050),
-        skew_ms: stream.below(300),
     }
 }

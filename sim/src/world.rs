@@ -4,23 +4,30 @@
 //! It draws nothing itself: scenario, network, disks and adversaries have their streams. Invariant: events
 //! happen in the order of time, then of their making, and every one is followed by the invariants.
 
+mod clients;
 mod faults;
+mod judgement;
 
 use quorate::{
-    consensus::{Command, Config, Input, Rejected, ViewTimes},
+    consensus::{Command, Config, Input, Rejected, Share, ViewTimes},
     cycle::Alarm,
     types::{Committee, Digest, Epoch, ReplicaIndex, SecretKey},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     adversary::{Adversary, Kind, adversary},
     disk::SimDisk,
     invariants::Invariants,
     letter::{Letter, Words},
+    liveness::Bounds,
     net::Network,
     node::{Effect, Node},
     report::{Outcome, Reached, Refused},
+    requests::Desk,
     rng::{Cause, Stream},
     scenario::Scenario,
     trace::{Lines, Trace, describe, fingerprint},
@@ -29,7 +36,7 @@ use crate::{
 /// The longest view, in milliseconds, of the slowest clock with its messages: 8 s, 5 % and two delays.
 const LONGEST_VIEW_MS: u64 = 8_500;
 
-/// A run that has this many events never comes to rest.
+/// A run that has this many events once all faults are over never comes to rest.
 const MOST_EVENTS: u64 = 2_000_000;
 
 /// How long after healing every command submitted before is committed at every honest replica.
@@ -57,6 +64,13 @@ enum Event {
     },
     Wake(ReplicaIndex),
     Submit(usize),
+    /// An operator's errand.
+    Errand(usize),
+    /// An operator or an agent hands a command in.
+    HandIn {
+        command: Command,
+        at: Vec<ReplicaIndex>,
+    },
     Fault(usize),
     Mend {
         from: ReplicaIndex,
@@ -93,6 +107,15 @@ struct World<'a> {
     network: Network,
     invariants: Invariants,
     submitted: Vec<Submitted>,
+    desk: Desk,
+    /// How many events there were when all faults were over.
+    events_at_healing: Option<u64>,
+    /// The newest view and height when all faults were over.
+    healed_at: Option<(u64, u64)>,
+    recovered: Option<Bounds>,
+    signed_views: Vec<u64>,
+    /// Replicas that never come back.
+    gone: BTreeSet<ReplicaIndex>,
     /// Commands that some honest replica has not committed, once all faults are over.
     waiting: Option<Vec<Digest>>,
     settled_after_ms: Option<u64>,
@@ -146,6 +169,12 @@ impl<'a> World<'a> {
             network,
             invariants: Invariants::new(committee),
             submitted: Vec::new(),
+            desk: Desk::new(scenario.seed),
+            events_at_healing: None,
+            healed_at: None,
+            recovered: None,
+            signed_views: Vec::new(),
+            gone: BTreeSet::new(),
             waiting: None,
             settled_after_ms: None,
             finished: false,
@@ -163,6 +192,9 @@ impl<'a> World<'a> {
         }
         for index in 0..self.scenario.submissions.len() {
             self.push(self.scenario.submissions[index].at_ms, Event::Submit(index));
+        }
+        for index in 0..self.scenario.errands.len() {
+            self.push(self.scenario.errands[index].at_ms, Event::Errand(index));
         }
         for index in 0..self.scenario.faults.len() {
             self.push(self.scenario.faults[index].0, Event::Fault(index));
@@ -183,14 +215,20 @@ impl<'a> World<'a> {
             self.invariants.at(at_ms);
             self.happen(event);
             self.finish_at_rest();
-            let events = self.trace.events();
+            let events = self.events_at_healing.map_or(0, |before| self.trace.events() - before);
             self.invariants.claim(events < MOST_EVENTS, || "the cluster does not come to rest".to_owned());
             self.finished |= self.invariants.broken().is_some();
         }
+        self.count_what_disks_met();
         Outcome {
             seed: self.scenario.seed,
             virtual_ms: self.now_ms,
             commits: self.invariants.heights(),
+            busy_commits: self.invariants.busy_heights(),
+            recovered: self.recovered,
+            signed_views: self.signed_views,
+            traffic: self.network.traffic(),
+            orders: self.invariants.orders(),
             faults: self.faults,
             reached: self.reached,
             settled_after_ms: self.settled_after_ms,
@@ -205,6 +243,8 @@ impl<'a> World<'a> {
             Event::Connect { at, peer } => self.connect(at, peer),
             Event::Wake(replica) => self.wake(replica),
             Event::Submit(index) => self.submit(index),
+            Event::Errand(index) => self.errand(index),
+            Event::HandIn { command, at } => self.hand_in_at(Share::Ordinary, &command, &at),
             Event::Fault(index) => self.fault(index),
             Event::Mend { from, to } => self.mend(from, to),
             Event::Restart(replica) => self.restart(replica),
@@ -309,31 +349,6 @@ impl<'a> World<'a> {
         self.pump(replica);
     }
 
-    fn submit(&mut self, index: usize) {
-        let submission = &self.scenario.submissions[index];
-        let at = submission.at;
-        let command = Command::new(format!("command {index}").into_bytes(), submission.body.clone());
-        let command = command.expect("it is small");
-        self.trace.event(self.now_ms, &[13, number(at), index as u64], || format!("{at}: command {index}"));
-        self.invariants.submitted(&command);
-        self.submitted.push(Submitted { command: command.clone(), at, incarnation: None });
-        self.hand_in(self.submitted.len() - 1);
-    }
-
-    /// A client hands its command to its replica, if that is up.
-    fn hand_in(&mut self, place: usize) {
-        let submitted = &mut self.submitted[place];
-        let at = submitted.at;
-        if let Some(Seat::Honest(node)) = self.seats.get_mut(&at)
-            && node.core().is_some()
-        {
-            submitted.incarnation = Some(node.incarnation());
-            let taken = node.handle(self.now_ms, Input::Submit(submitted.command.clone()));
-            self.invariants.claim(taken.is_ok(), || format!("{at} has no room for a command"));
-        }
-        self.pump(at);
-    }
-
     /// Carries out all that a replica has to do, and wakes it when it asks for it.
     fn pump(&mut self, replica: ReplicaIndex) {
         while let Some(effect) = self.step(replica) {
@@ -342,7 +357,8 @@ impl<'a> World<'a> {
         let due_ms = match self.seats.get_mut(&replica) {
             Some(Seat::Honest(node)) => {
                 if let Some(core) = node.core() {
-                    self.invariants.invariant_bounded_memory(replica, core);
+                    let endorsements = node.kept_endorsements();
+                    self.invariants.invariant_bounded_memory(replica, core.buffered(), endorsements);
                 }
                 node.next_wake_ms()
             }
@@ -382,6 +398,7 @@ impl<'a> World<'a> {
                     Some(Seat::Adversary(_)) | None => None,
                 };
                 self.invariants.applied(replica, &committed, root);
+                self.note_recovery(replica);
                 self.strike_out();
             }
             Effect::Stable(checkpoint) => {
@@ -407,6 +424,7 @@ impl<'a> World<'a> {
                 self.invariants.jumped(replica, &begun);
                 self.strike_out();
             }
+            Effect::Folded(folded) => self.folded(&folded),
             Effect::Submitted(command) => {
                 self.invariants.submitted(&command);
                 let words = [19, number(replica), u64::from(command.digest().as_bytes()[0])];
@@ -430,7 +448,7 @@ impl<'a> World<'a> {
                 self.trace.event(self.now_ms, &[22, number(replica)], || format!("{replica}: {alarm:?}"));
                 self.invariant_nobody_sound_is_accused(replica, sound, &alarm);
             }
-            Effect::Crashed => self.crashed(replica),
+            Effect::Crashed(why) => self.crashed(replica, why),
         }
     }
 
@@ -465,70 +483,6 @@ impl<'a> World<'a> {
     fn post(&mut self, letter: &Letter) {
         for delay_ms in self.network.delays_ms(self.now_ms, letter.from, letter.to) {
             self.push(self.now_ms + delay_ms, Event::Arrive(Box::new(letter.clone())));
-        }
-    }
-
-    /// Strikes out the waiting commands that every honest replica has committed.
-    fn strike_out(&mut self) {
-        let Some(waiting) = &mut self.waiting else { return };
-        let (scenario, everybody, invariants) = (&self.scenario, &self.everybody, &self.invariants);
-        let sound = || everybody.iter().copied().filter(|replica| scenario.is_sound(*replica));
-        waiting.retain(|command| sound().any(|replica| !invariants.has_committed(replica, *command)));
-        if waiting.is_empty() && self.settled_after_ms.is_none() {
-            self.settled_after_ms = Some(self.now_ms - self.scenario.heal_ms);
-        }
-    }
-
-    /// Ends the run once nothing can happen any more.
-    fn finish_at_rest(&mut self) {
-        let only_judges = |event: &Event| matches!(event, Event::Judge);
-        if self.waiting.is_none() || self.events.len() > 2 || !self.events.values().all(only_judges) {
-            return;
-        }
-        self.strike_out();
-        self.invariant_every_command_is_committed("at rest");
-        self.invariant_all_rest_in_one_state();
-        self.finished = true;
-    }
-
-    fn judge(&mut self) {
-        let healed_ms = self.now_ms - self.scenario.heal_ms;
-        self.strike_out();
-        self.invariant_every_command_is_committed("within the bound");
-        if healed_ms > liveness_bound_ms(self.scenario.replicas) {
-            self.invariant_all_rest_in_one_state();
-            self.finished = true;
-        }
-    }
-
-    fn invariant_every_command_is_committed(&mut self, when: &str) {
-        let left = self.waiting.as_ref().map_or(0, Vec::len);
-        self.invariants.claim(left == 0, || format!("{left} commands are not committed everywhere {when}"));
-    }
-
-    fn invariant_all_rest_in_one_state(&mut self) {
-        let nodes = self.seats.iter().filter_map(|(replica, seat)| match seat {
-            Seat::Honest(node) => self.scenario.is_sound(*replica).then_some((*replica, node)),
-            Seat::Adversary(_) => None,
-        });
-        let mut first = None;
-        for (replica, node) in nodes {
-            let Some(core) = node.core() else { continue };
-            let planned = self.scenario.telemetry.is_none() || node.has_logged_a_plan();
-            self.invariants.claim(planned, || format!("{replica} knows no plan against the long queue"));
-            let (rests, height) =
-                (core.next_timeout().is_none() && !core.is_awake(), core.committed_height());
-            self.invariants.claim(rests, || format!("{replica} does not come to rest"));
-            // Two beginnings stay; between them there may be more than an interval when votes were lost.
-            let bounded = node.kept().is_none_or(|kept| {
-                kept.bases <= 2 && (kept.bases < 2 || (kept.blocks as u64) < height.number())
-            });
-            self.invariants.claim(bounded, || format!("{replica} keeps too much: {:?}", node.kept()));
-            let state = (height, node.state(), node.root());
-            let (other, expected) = *first.get_or_insert((replica, state));
-            self.invariants.claim(state == expected, || {
-                format!("{replica} rests at height {height}, {other} at {} or in another state", expected.0)
-            });
         }
     }
 }

@@ -32,7 +32,7 @@ const MAX_OPEN_PER_NAME: usize = 16;
 const MAX_EARLY_PER_KIND: usize = 128;
 
 /// How many unfounded endorsements are remembered per peer, so that each is told once.
-const MAX_UNFOUNDED_PER_PEER: usize = 256;
+pub const MAX_UNFOUNDED_PER_PEER: usize = 256;
 
 /// The longest name that a subject may have: the longest that a target may have.
 pub const MAX_SUBJECT_NAME_BYTES: usize = 128;
@@ -326,6 +326,14 @@ impl Collector {
         let early = self.early.values().map(|of_peer| of_peer.len() * size_of::<Endorsement>());
         let told = self.told.values().map(|told| told.len() * size_of::<Subject>());
         open.chain(early).chain(told).sum()
+    }
+
+    /// The most endorsements that are kept of one peer's: those that wait for what they are about, and unfounded ones
+    /// that were told.
+    #[must_use]
+    pub fn most_of_one_peer(&self) -> usize {
+        let waiting = self.early.values().map(BTreeMap::len).max().unwrap_or(0);
+        waiting.max(self.told.values().map(BTreeSet::len).max().unwrap_or(0))
     }
 
     /// This replica's own endorsements of subjects that are not certified here yet, and of the newest that are:

@@ -131,7 +131,7 @@ pub mod task;
 #[cfg(feature = "service")]
 pub mod transport;
 
-pub use self::core::{Config, Core, Input, Output, Recovery, RecoveryError, Rejected};
+pub use self::core::{Buffered, Config, Core, Input, Output, Recovery, RecoveryError, Rejected};
 pub use archive::ArchiveError;
 pub use base::{Base, Restated, Standing};
 pub use block::{Block, BlockId, Command, CommandError, Payload};

@@ -89,6 +89,11 @@ impl Pending {
         self.commands.len()
     }
 
+    /// How many wait of the submitter with the most.
+    pub(super) fn most_of_one(&self) -> usize {
+        self.queues.values().map(|queue| queue.commands.len()).max().unwrap_or(0)
+    }
+
     pub(super) fn insert(&mut self, submitter: ReplicaIndex, share: Share, command: Command) -> Admission {
         let digest = command.digest();
         if self.commands.contains(&digest) || self.committed.contains(&digest) {

@@ -48,6 +48,10 @@ impl BlockTree {
         self.committed_height
     }
 
+    pub(super) fn uncommitted_blocks(&self) -> usize {
+        self.uncommitted.len()
+    }
+
     pub(super) const fn committed_view(&self) -> View {
         self.committed_view
     }

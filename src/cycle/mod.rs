@@ -272,6 +272,12 @@ impl Cycle {
         self.collector.own()
     }
 
+    /// The most endorsements that are kept of one peer's, see [`Collector::most_of_one_peer`].
+    #[must_use]
+    pub fn kept_of_one_peer(&self) -> usize {
+        self.collector.most_of_one_peer()
+    }
+
     /// The next thing to do, in order; `None` when all is done.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()

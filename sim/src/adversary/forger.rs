@@ -1,5 +1,6 @@
-//! An adversary that forges: others' signatures with its own key, signatures with a changed S, certificates with too
-//! few, repeated or padded signers, timeout certificates that hide their highest certificate.
+//! An adversary that forges: others' signatures with its own key, signatures with a changed S or with points of small order
+//! and second encodings in the place of R, certificates with too few, repeated or padded signers, timeout certificates that
+//! hide their highest certificate. Messages carry no committee's size and no threshold, so none can be forged.
 //!
 //! Nothing that it forges is valid. Invariant: it never holds another replica's key.
 
@@ -16,7 +17,7 @@ use super::{
     puppeteer::{Addressed, Behaviour},
     signer::Signer,
 };
-use crate::{rng::Stream, statements};
+use crate::{requests::bad_key, rng::Stream, statements};
 
 /// Of a thousand letters that it hears, so many make it forge something.
 const FORGERIES_PER_MILLE: u64 = 300;
@@ -43,13 +44,42 @@ impl Forger {
 
     fn forged(&mut self) -> Option<Message> {
         let vote = self.memory.any_vote(&mut self.stream)?;
-        Some(match self.stream.below(5) {
+        Some(match self.stream.below(7) {
             0 => Message::Vote(self.in_anothers_name(&vote)),
             1 => Message::Vote(Vote { signature: with_larger_s(vote.signature), ..vote }),
-            2 => self.certificates(&vote),
-            3 => self.proposal(&vote),
-            _ => self.timeout_certificate()?,
+            2 => Message::Vote(Vote { signature: self.with_small_order(vote.signature), ..vote }),
+            3 => self.certificates(&vote),
+            4 => self.proposal(&vote),
+            5 => {
+                let high_tc = self.timeout_certificate()?;
+                Message::Certificates(Certificates {
+                    high_qc: high_tc.high_qc.clone(),
+                    high_tc: Some(high_tc),
+                })
+            }
+            _ => self.entry()?,
         })
+    }
+
+    /// A signature whose R is a point of small order or a second encoding of one, with S as it was or zero.
+    fn with_small_order(&mut self, signature: Signature) -> Signature {
+        let mut bytes = *signature.as_bytes();
+        bytes[..32].copy_from_slice(bad_key(&mut self.stream).as_bytes());
+        if self.stream.chance(500) {
+            bytes[32..].fill(0);
+        }
+        Signature::from_bytes(bytes)
+    }
+
+    /// A forged timeout certificate as the entry of its own timeout or proposal.
+    fn entry(&mut self) -> Option<Message> {
+        let tc = self.timeout_certificate()?;
+        let (view, high_qc) = (tc.view.next(), tc.high_qc.clone());
+        if self.stream.chance(500) {
+            return Some(Message::Timeout(self.signer.timeout(view, high_qc, Some(tc))));
+        }
+        let block = Arc::new(Block::new(view, self.signer.config.me, high_qc, Payload::new(Vec::new())));
+        Some(Message::Proposal(self.signer.proposal(block, Some(tc))))
     }
 
     fn in_anothers_name(&self, vote: &Vote) -> Vote {
@@ -63,7 +93,9 @@ impl Forger {
     fn certificate(&mut self, vote: &Vote) -> QuorumCertificate {
         let quorum = self.signer.config.committee.size().quorum();
         let mut forged = self.memory.votes_like(vote);
-        forged.signatures.truncate(quorum - 1);
+        // One vote short, or as many as would do in a smaller committee.
+        let votes = if self.stream.chance(500) { quorum - 1 } else { self.stream.index(quorum) };
+        forged.signatures.truncate(votes);
         let own = self.signer.vote(vote.view, vote.height, vote.block).signature;
         match self.stream.below(4) {
             0 => {}
@@ -104,25 +136,43 @@ impl Forger {
         Message::Proposal(self.signer.proposal(block, None))
     }
 
-    /// Too few timeouts, or enough with their highest certificate hidden or lowered.
-    fn timeout_certificate(&mut self) -> Option<Message> {
+    /// Too few timeouts, one of them twice or padded, or enough with their highest certificate hidden or lowered.
+    fn timeout_certificate(&mut self) -> Option<TimeoutCertificate> {
         let committee = &self.signer.config.committee;
         let HeardTimeouts { view, mut signed, highest } = self.memory.newest_timeouts()?;
         let genesis = QuorumCertificate::genesis(committee);
-        let high_qc = match self.stream.below(3) {
+        let short = committee.size().quorum() - 1;
+        let high_qc = match self.stream.below(5) {
             0 => {
-                signed.truncate(committee.size().quorum() - 1);
+                signed.truncate(short);
                 highest
             }
-            1 => genesis,
+            1 => {
+                signed.truncate(short);
+                signed.extend(signed.last().copied());
+                highest
+            }
+            2 => {
+                signed.truncate(short);
+                let own = self.signer.timeout(view, highest.clone(), None).signature;
+                let missing: Vec<_> = committee
+                    .replicas()
+                    .filter(|replica| signed.iter().all(|timeout| timeout.signer != *replica))
+                    .collect();
+                let padded =
+                    |signer| SignedTimeoutView { signer, high_qc_view: highest.view, signature: own };
+                signed.extend(missing.into_iter().map(padded));
+                signed.sort_by_key(|timeout| timeout.signer);
+                highest
+            }
+            3 => genesis,
             _ => {
                 let lowered = |timeout| SignedTimeoutView { high_qc_view: genesis.view, ..timeout };
                 signed = signed.into_iter().map(lowered).collect();
                 genesis
             }
         };
-        let high_tc = Some(TimeoutCertificate { view, timeouts: signed, high_qc: high_qc.clone() });
-        Some(Message::Certificates(Certificates { high_qc, high_tc }))
+        Some(TimeoutCertificate { view, timeouts: signed, high_qc })
     }
 }
 

@@ -25,7 +25,10 @@ mod stale_proposer;
 mod twin;
 mod vote_withholder;
 
-use quorate::{consensus::Config, types::ReplicaIndex};
+use quorate::{
+    consensus::{Command, Config},
+    types::ReplicaIndex,
+};
 use std::fmt;
 
 use self::{
@@ -37,12 +40,14 @@ use self::{
 };
 use crate::{letter::Letter, rng::Stream};
 
-pub use twin::Side;
+pub use twin::{Side, Sides};
 
 /// A Byzantine replica. Time is in milliseconds.
 pub trait Adversary: fmt::Debug {
     /// A letter arrived.
     fn receive(&mut self, now_ms: u64, letter: Letter);
+    /// Somebody hands a command in, who takes it for an honest replica.
+    fn submit(&mut self, now_ms: u64, command: &Command);
     /// A link came up.
     fn connected(&mut self, now_ms: u64, peer: ReplicaIndex);
     /// Its own time has come.
@@ -109,9 +114,9 @@ impl Kind {
     ];
 }
 
-/// An adversary of this kind. `sides` says by place with which side of a twin each replica talks.
+/// An adversary of this kind. `sides` says with which side of a twin each replica talks when.
 #[must_use]
-pub fn adversary(kind: Kind, config: Config, sides: &[Option<Side>], stream: Stream) -> Box<dyn Adversary> {
+pub fn adversary(kind: Kind, config: Config, sides: &Sides, stream: Stream) -> Box<dyn Adversary> {
     let signer = Signer::new(config.clone());
     match kind {
         Kind::Silent => Box::new(Silent),
@@ -128,6 +133,6 @@ pub fn adversary(kind: Kind, config: Config, sides: &[Option<Side>], stream: Str
         Kind::LyingReporter => Box::new(Puppeteer::new(config, LyingReporter::new(signer, stream))),
         Kind::Mutator => Box::new(Puppeteer::new(config, Mutator::new(signer, stream))),
         Kind::StaleProposer => Box::new(Puppeteer::new(config, StaleProposer::new(signer, stream))),
-        Kind::Twin => Box::new(Twin::new(config, sides.to_vec())),
+        Kind::Twin => Box::new(Twin::new(config, sides.clone())),
     }
 }

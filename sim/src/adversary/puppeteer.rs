@@ -5,7 +5,7 @@
 //! replica without a journal.
 
 use quorate::{
-    consensus::{Config, Input, Message, certify::Endorsement},
+    consensus::{Command, Config, Input, Message, certify::Endorsement},
     types::ReplicaIndex,
 };
 use std::{collections::BTreeMap, fmt};
@@ -78,6 +78,10 @@ impl<B: Behaviour> Adversary for Puppeteer<B> {
             }
             Words::Endorsement(endorsement) => self.behaviour.hears_endorsement(&endorsement),
         }
+    }
+
+    fn submit(&mut self, now_ms: u64, command: &Command) {
+        self.give(now_ms, Input::Submit(command.clone()));
     }
 
     fn connected(&mut self, now_ms: u64, peer: ReplicaIndex) {

@@ -2,7 +2,7 @@
 //!
 //! It holds no state. Invariant: no letter of it exists.
 
-use quorate::types::ReplicaIndex;
+use quorate::{consensus::Command, types::ReplicaIndex};
 
 use super::Adversary;
 use crate::letter::Letter;
@@ -13,6 +13,8 @@ pub(super) struct Silent;
 
 impl Adversary for Silent {
     fn receive(&mut self, _now_ms: u64, _letter: Letter) {}
+
+    fn submit(&mut self, _now_ms: u64, _command: &Command) {}
 
     fn connected(&mut self, _now_ms: u64, _peer: ReplicaIndex) {}
 

@@ -1,10 +1,10 @@
-//! An adversary that is two honest replicas with one key, each of which talks to a part of the committee
-//! (Bano et al., "Twins: BFT Systems Made Robust", 2021).
+//! An adversary that is two honest replicas with one key, each of which talks to a part of the committee; who is in which
+//! part changes over time (Bano et al., "Twins: BFT Systems Made Robust", 2021).
 //!
-//! It makes no message that an honest replica would not make. Invariant: no replica hears both sides.
+//! It makes no message that an honest replica would not make. Invariant: no replica hears both sides at a time.
 
 use quorate::{
-    consensus::{Config, Input},
+    consensus::{Command, Config, Input},
     types::ReplicaIndex,
 };
 
@@ -20,25 +20,49 @@ pub enum Side {
     Right,
 }
 
+/// From when on who is in which part: by place, none for those that talk with both, as fellow twins do.
+pub type Sides = Vec<(u64, Vec<Option<Side>>)>;
+
 /// Two honest replicas with one key.
 #[derive(Debug)]
 pub(super) struct Twin {
     config: Config,
     left: Puppet,
     right: Puppet,
-    /// With which side each replica talks, by place; none: with both, as fellow twins do.
-    sides: Vec<Option<Side>>,
+    sides: Sides,
+    /// Which of the partitions holds.
+    current: usize,
 }
 
 impl Twin {
-    /// With this place and key; `sides` says by place who talks with which side.
+    /// With this place and key; `sides` says who talks with which side when.
     #[must_use]
-    pub(super) fn new(config: Config, sides: Vec<Option<Side>>) -> Self {
-        Self { left: Puppet::new(config.clone()), right: Puppet::new(config.clone()), config, sides }
+    pub(super) fn new(config: Config, sides: Sides) -> Self {
+        let (left, right) = (Puppet::new(config.clone()), Puppet::new(config.clone()));
+        Self { left, right, config, sides, current: 0 }
     }
 
     fn side_of(&self, peer: ReplicaIndex) -> Option<Side> {
-        self.sides.get(peer.as_usize()).copied().flatten()
+        let (_, sides) = self.sides.get(self.current)?;
+        sides.get(peer.as_usize()).copied().flatten()
+    }
+
+    fn next_partition_ms(&self) -> Option<u64> {
+        self.sides.get(self.current + 1).map(|(from_ms, _)| *from_ms)
+    }
+
+    /// Enters the next partition when its time has come: whoever changes sides gets a link to the other one.
+    fn move_on(&mut self, now_ms: u64) {
+        while self.next_partition_ms().is_some_and(|from_ms| from_ms <= now_ms) {
+            let peers: Vec<_> = self.config.committee.replicas().collect();
+            let before: Vec<_> = peers.iter().map(|peer| self.side_of(*peer)).collect();
+            self.current += 1;
+            for (peer, before) in peers.into_iter().zip(before) {
+                if let Some(side) = self.side_of(peer).filter(|side| before != Some(*side)) {
+                    self.puppet(side).handle(now_ms, Input::PeerConnected(peer));
+                }
+            }
+        }
     }
 
     const fn puppet(&mut self, side: Side) -> &mut Puppet {
@@ -51,11 +75,17 @@ impl Twin {
 
 impl Adversary for Twin {
     fn receive(&mut self, now_ms: u64, letter: Letter) {
+        self.move_on(now_ms);
         // Another twin says which side of it speaks.
         let side = letter.mark.or_else(|| self.side_of(letter.from)).unwrap_or(Side::Left);
         if let Words::Consensus(message) = letter.words {
             self.puppet(side).handle(now_ms, Input::Message { from: letter.from, message });
         }
+    }
+
+    fn submit(&mut self, now_ms: u64, command: &Command) {
+        self.left.handle(now_ms, Input::Submit(command.clone()));
+        self.right.handle(now_ms, Input::Submit(command.clone()));
     }
 
     fn connected(&mut self, now_ms: u64, peer: ReplicaIndex) {
@@ -64,6 +94,7 @@ impl Adversary for Twin {
     }
 
     fn timer(&mut self, now_ms: u64) {
+        self.move_on(now_ms);
         for puppet in [&mut self.left, &mut self.right] {
             if puppet.next_wake_ms().is_some_and(|due_ms| due_ms <= now_ms) {
                 puppet.handle(now_ms, Input::Timer);
@@ -72,7 +103,8 @@ impl Adversary for Twin {
     }
 
     fn next_wake_ms(&self) -> Option<u64> {
-        [self.left.next_wake_ms(), self.right.next_wake_ms()].into_iter().flatten().min()
+        let wakes = [self.left.next_wake_ms(), self.right.next_wake_ms(), self.next_partition_ms()];
+        wakes.into_iter().flatten().min()
     }
 
     fn letters(&mut self) -> Vec<Letter> {

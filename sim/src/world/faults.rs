@@ -20,7 +20,7 @@ impl World<'_> {
     pub(super) fn fault(&mut self, index: usize) {
         let fault = self.scenario.faults[index].1.clone();
         self.trace.event(self.now_ms, &[14, index as u64], || format!("fault: {fault:?}"));
-        *self.faults.entry(fault.name()).or_default() += 1;
+        self.count(&fault);
         match fault {
             Fault::Cut { from, to, for_ms } => self.cut(from, to, for_ms),
             Fault::Partition { part, for_ms } => {
@@ -39,7 +39,9 @@ impl World<'_> {
                 }
             }
             Fault::Clog { from, to, for_ms } => self.network.clog(from, to, self.now_ms + for_ms),
-            Fault::Slow { replica, by_ms } => self.network.slow_down(replica, by_ms),
+            Fault::Slow { replica, by_ms, for_ms } => {
+                self.network.slow_down(replica, by_ms, self.now_ms + for_ms);
+            }
             Fault::Leap { replica, by_ms } => {
                 if let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) {
                     node.leap(by_ms);
@@ -52,7 +54,36 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn disk_fault(&mut self, fault: &Fault) {
+    /// Counts a fault that happens as it is drawn; crashes are counted when they come, and disks count for themselves.
+    fn count(&mut self, fault: &Fault) {
+        let counts = match fault {
+            Fault::Cut { from, to, .. } | Fault::Clog { from, to, .. } => from != to,
+            Fault::Partition { part, .. } => !part.is_empty() && part.len() < self.everybody.len(),
+            Fault::Slow { .. } => true,
+            Fault::Leap { replica, .. } | Fault::Damage { replica, .. } => self.is_up(*replica),
+            Fault::Crash { .. } | Fault::SyncFails { .. } | Fault::Full { .. } | Fault::Copy { .. } => false,
+        };
+        if counts {
+            *self.faults.entry(fault.name()).or_default() += 1;
+        }
+    }
+
+    fn is_up(&self, replica: ReplicaIndex) -> bool {
+        matches!(self.seats.get(&replica), Some(Seat::Honest(node)) if node.core().is_some())
+    }
+
+    /// What disks did because they were asked to, and what crashes left of unsynced bytes.
+    pub(super) fn count_what_disks_met(&mut self) {
+        for seat in self.seats.values() {
+            if let Seat::Honest(node) = seat {
+                for (name, count) in node.disk().met() {
+                    *self.faults.entry(name).or_default() += count;
+                }
+            }
+        }
+    }
+
+    fn disk_fault(&mut self, fault: &Fault) {
         match *fault {
             Fault::SyncFails { replica } => self.on_disk(replica, SimDisk::fail_next_sync),
             Fault::Full { replica, for_ms } => {
@@ -64,10 +95,11 @@ impl World<'_> {
                 if let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) {
                     node.crash(Crash::Power);
                 }
-                self.on_disk(replica, |disk| match damage {
-                    Damage::Rot => disk.rot(),
-                    Damage::OlderCopy => disk.go_back(),
-                });
+                match damage {
+                    Damage::Rot => self.on_disk(replica, SimDisk::rot),
+                    Damage::OlderCopy => self.on_disk(replica, SimDisk::go_back),
+                    Damage::Gone => drop(self.gone.insert(replica)),
+                }
                 self.push(self.now_ms + away_ms, Event::Restart(replica));
             }
             Fault::Cut { .. }
@@ -112,7 +144,8 @@ impl World<'_> {
 
     pub(super) fn restart(&mut self, replica: ReplicaIndex) {
         let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) else { return };
-        if node.core().is_some() || self.now_ms < self.scenario.first_start_ms(replica) {
+        let early = self.now_ms < self.scenario.first_start_ms(replica);
+        if node.core().is_some() || self.gone.contains(&replica) || early {
             return;
         }
         self.trace.event(self.now_ms, &[15, number(replica)], || format!("{replica} starts"));
@@ -125,8 +158,9 @@ impl World<'_> {
                 if let Some(begun) = &started.begun {
                     self.invariants.began(replica, begun);
                 }
-                for (committed, root) in &started.redelivered {
-                    self.invariants.applied(replica, committed, *root);
+                for redelivered in &started.redelivered {
+                    self.invariants.applied(replica, &redelivered.committed, redelivered.root);
+                    redelivered.folded.iter().for_each(|folded| self.folded(folded));
                 }
             }
             Err(_) if node.disk().has_failed() => {
@@ -148,8 +182,9 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn crashed(&mut self, replica: ReplicaIndex) {
-        self.trace.event(self.now_ms, &[16, number(replica)], || format!("{replica} crashes"));
+    pub(super) fn crashed(&mut self, replica: ReplicaIndex, why: &'static str) {
+        self.trace.event(self.now_ms, &[16, number(replica)], || format!("{replica} crashes: {why}"));
+        *self.faults.entry(why).or_default() += 1;
         let away_ms = self.away_ms.remove(&replica);
         self.push(self.now_ms + away_ms.unwrap_or(1), Event::Restart(replica));
     }
@@ -157,6 +192,7 @@ impl World<'_> {
     /// All faults are over: links work, everybody is up, and clients hand in again what a crash may have lost.
     pub(super) fn heal(&mut self) {
         self.trace.event(self.now_ms, &[17], || "all faults are over".to_owned());
+        self.events_at_healing = Some(self.trace.events());
         self.network.calm();
         for replica in self.everybody.clone() {
             if let Some(Seat::Honest(node)) = self.seats.get_mut(&replica) {
@@ -165,6 +201,7 @@ impl World<'_> {
             }
             self.restart(replica);
         }
+        self.note_healing();
         for (place, one) in self.everybody.clone().into_iter().enumerate() {
             for other in self.everybody.clone().into_iter().skip(place + 1) {
                 self.link(one, other);
@@ -180,7 +217,9 @@ impl World<'_> {
                 self.hand_in(place);
             }
         }
-        self.waiting = Some(self.submitted.iter().map(|submitted| submitted.command.digest()).collect());
+        // What only a replica knew that is gone for good is gone with it.
+        let kept = self.submitted.iter().filter(|submitted| self.scenario.is_sound(submitted.at));
+        self.waiting = Some(kept.map(|submitted| submitted.command.digest()).collect());
         self.strike_out();
         let bound_ms = liveness_bound_ms(self.scenario.replicas);
         self.push(self.now_ms + bound_ms, Event::Judge);

@@ -39,6 +39,23 @@ use crate::types::{Committee, Digest, Height, Millis, ReplicaIndex, View};
 pub use boundary::{Config, Input, Output, Rejected};
 pub use recovery::{Recovery, RecoveryError};
 
+/// How much a replica keeps of what peers and submitters sent; each has its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffered {
+    /// Votes: at most one for each peer in each of two views.
+    pub votes: usize,
+    /// Timeouts: at most one for each peer.
+    pub timeouts: usize,
+    /// Uncommitted blocks, at most [`MAX_TREE_BLOCKS`](super::limits::MAX_TREE_BLOCKS).
+    pub uncommitted_blocks: usize,
+    /// Committed blocks, at most [`COMMITTED_BLOCKS_IN_MEMORY`](super::limits::COMMITTED_BLOCKS_IN_MEMORY).
+    pub committed_blocks: usize,
+    /// Waiting commands of the submitter with the most, at most what all shares may have together.
+    pub commands_of_one: usize,
+    /// Peers whose next answer has its time: at most all.
+    pub answers_noted: usize,
+}
+
 /// The first valid proposal of the current view, kept until its parent is here.
 #[derive(Clone, Debug)]
 struct Candidate {
@@ -172,16 +189,17 @@ impl Core {
         self.pending.len()
     }
 
-    /// How many votes are kept: at most one for each peer in each of two views.
+    /// How much is kept of what peers and submitters sent.
     #[must_use]
-    pub fn kept_votes(&self) -> usize {
-        self.votes.len()
-    }
-
-    /// How many timeouts are kept: at most one for each peer.
-    #[must_use]
-    pub fn kept_timeouts(&self) -> usize {
-        self.pacemaker.kept_timeouts()
+    pub fn buffered(&self) -> Buffered {
+        Buffered {
+            votes: self.votes.len(),
+            timeouts: self.pacemaker.kept_timeouts(),
+            uncommitted_blocks: self.tree.uncommitted_blocks(),
+            committed_blocks: self.tree.recent_above(Height::ZERO).count(),
+            commands_of_one: self.pending.most_of_one(),
+            answers_noted: self.stale_answers.len().max(self.block_answers.len()),
+        }
     }
 
     /// Whether there is anything to agree on (rule I1).
