@@ -1,8 +1,6 @@
 //! Faults of real processes: replicas killed with SIGKILL, one at a time, two, all at once, and one that lies.
 //!
-//! Each test runs a cluster of real processes, one cluster at a time. The adversary is a program of its own, built
-//! by the test from the workspace member `quorate-byzantine` with the cargo that built the test, so that
-//! `cargo test` alone is enough on a clean clone. Invariant: every wait is for a condition, none is for a time.
+//! Each test runs a cluster of real processes, one cluster at a time. The adversary is a program of its own. Invariant: every wait is for a condition, none is for a time.
 #![cfg(feature = "service")]
 
 #[expect(dead_code, reason = "each test binary uses its own part of the harness")]
@@ -11,11 +9,11 @@ mod harness;
 use std::{
     fs,
     net::TcpListener,
-    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use harness::{
+    adversaries,
     cluster::{AGENT, Cluster, Options, REPLICAS, folder, free_ports, quorate, turn},
     journal,
     processes::{self, Signal},
@@ -163,7 +161,7 @@ fn all_killed_at_once_contradict_nothing_that_they_signed_and_change_no_plan() {
 
 #[test]
 fn a_forger_changes_neither_what_is_observed_nor_what_is_applied_and_is_named() {
-    let mut forger = Command::new(adversaries());
+    let mut forger = Command::new(adversaries::program());
     let mut cluster = Cluster::start(&Options::default());
     let engine = cluster.engine();
     observe(&cluster);
@@ -198,21 +196,6 @@ fn a_forger_changes_neither_what_is_observed_nor_what_is_applied_and_is_named() 
         let alarms = cluster.status(place).expect("it runs").alarms;
         assert!(alarms.iter().all(|alarm| alarm.replica == "r3"), "nobody else is named: {alarms:?}");
     }
-}
-
-/// The program of the adversaries, of the same build as the replicas.
-fn adversaries() -> PathBuf {
-    let replica = Path::new(env!("CARGO_BIN_EXE_quorate"));
-    let profile = replica.parent().expect("a binary lies in a folder");
-    let target = profile.parent().expect("a profile's folder lies in the target folder");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "--package", "quorate-byzantine", "--target-dir"])
-        .arg(target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .expect("cargo starts");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    profile.join("quorate-byzantine")
 }
 
 #[test]

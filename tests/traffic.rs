@@ -111,6 +111,7 @@ impl Cluster {
                     Output::Stable { .. } | Output::Diverged { .. } | Output::Install { .. } => {
                         panic!("no checkpoint is made")
                     }
+                    Output::Evidence(evidence) => panic!("nobody is faulty: {evidence:?}"),
                     Output::ServeFromJournal { .. } | Output::ServeChunks { .. } => {
                         panic!("all blocks are in memory")
                     }

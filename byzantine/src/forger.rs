@@ -16,7 +16,7 @@ use quorate::{
         policy::{Policy, TargetKind},
     },
     service::{clock::wall_clock, config::ReplicaConfig, replica::Membership},
-    types::{Digest, Quantity, ReplicaIndex, SecretKey, SourceId, pae},
+    types::{Quantity, ReplicaIndex, SecretKey, SourceId},
 };
 
 use crate::member::{Member, Moment, ordered};
@@ -32,7 +32,7 @@ pub(crate) async fn run(config: &ReplicaConfig, membership: Membership) -> anyho
     member.cycle.hold(Hold::Plans);
     loop {
         match member.next().await {
-            Moment::Moved => {}
+            Moment::Moved | Moment::Committed(_) => {}
             Moment::Window(window) => {
                 let forged = forged_summary(&member.cycle.state().genesis().policies);
                 member.cycle.report(window, forged, false, wall_clock());
@@ -107,8 +107,8 @@ fn forged_endorsements(
                 number: decided.cycle.number(),
                 of: target.as_str().to_owned(),
             };
-            let signature = key.sign(&pae(PLAN_TYPE, &body));
-            Endorsement { subject, digest: Digest::of(&body), signer: me, signature }
+            let committee = member.cycle.state().committee();
+            Endorsement::sign(subject, PLAN_TYPE, &body, committee, (me, key))
         })
         .collect()
 }

@@ -4,6 +4,7 @@
 //! Nothing of this is in `quorate` itself. Invariant: an adversary breaks no cryptography: it signs with the key
 //! of the replica whose place it takes, and with no other.
 
+mod double_voter;
 mod forger;
 mod member;
 
@@ -28,6 +29,8 @@ struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Behaviour {
+    /// Votes for a second block in each view
+    DoubleVoter,
     /// Reports samples that nobody posted, and endorses plans that nobody else derives
     Forger,
 }
@@ -39,6 +42,7 @@ async fn main() -> anyhow::Result<()> {
     let config = ReplicaConfig::resolve(flags)?;
     let membership = Membership::read(&config)?;
     match behaviour {
+        Behaviour::DoubleVoter => double_voter::run(&config, membership).await,
         Behaviour::Forger => forger::run(&config, membership).await,
     }
 }

@@ -7,10 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use quorate::{
     consensus::{
-        Command, Config, Recovered, ViewTimes,
+        Block, Command, Config, Recovered, ViewTimes,
         journal::{SALT_BYTES, Salt},
         task::{self, Event, Handles, Request},
-        transport::{Links, LinksConfig},
+        transport::{LinkSender, Links, LinksConfig},
     },
     cycle::{Cycle, CycleConfig, Seal},
     knowledge::command::EncodedCommand,
@@ -37,6 +37,7 @@ pub(crate) struct Member {
     next_window: WindowIndex,
     beats: Interval,
     end: JoinHandle<()>,
+    pub(crate) links: LinkSender,
     _links: Links,
 }
 
@@ -45,6 +46,8 @@ pub(crate) struct Member {
 pub(crate) enum Moment {
     /// The cycle has moved: its outputs wait.
     Moved,
+    /// The cycle has folded this block.
+    Committed(Arc<Block>),
     /// This window is over and wants a report.
     Window(WindowIndex),
     /// It was asked to end, or consensus has.
@@ -94,20 +97,26 @@ impl Member {
         let mut beats = tokio::time::interval(BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = tokio::spawn(asked_to_end());
-        Ok(Self { cycle, requests, events, next_window, beats, end, _links: links })
+        Ok(Self { cycle, requests, events, next_window, beats, end, links: links.sender(), _links: links })
     }
 
     /// Waits for the next moment and lets the cycle take part in it.
     pub(crate) async fn next(&mut self) -> Moment {
         tokio::select! {
             event = self.events.recv() => match event {
-                Some(Event::Committed(committed)) => self.cycle.commit(&committed.block),
+                Some(Event::Committed(committed)) => {
+                    self.cycle.commit(&committed.block);
+                    return Moment::Committed(committed.block);
+                }
                 Some(Event::Endorsement { from, endorsement }) => {
                     // It raises no alarms about others.
                     let _ = self.cycle.receive(from, endorsement);
                 }
                 Some(
-                    Event::PeerConnected(_) | Event::Stable(_) | Event::Diverged { .. },
+                    Event::PeerConnected(_)
+                    | Event::Stable(_)
+                    | Event::Diverged { .. }
+                    | Event::Evidence(_),
                 ) => {}
                 Some(Event::Installed { snapshot, .. }) => {
                     // It says of itself what it likes; a state that it cannot read changes nothing.

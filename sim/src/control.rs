@@ -77,7 +77,7 @@ impl Control {
         let present = WindowIndex::containing(self.clock(now_ms), self.telemetry.window());
         self.next_window = self.cycle.newest_report().map_or(present, |newest| newest.next().max(present));
         self.next_beat_ms = now_ms;
-        self.cycle.resubmit_newest_report();
+        self.cycle.resubmit();
     }
 
     /// Goes on from the state of a certified checkpoint.

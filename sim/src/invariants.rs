@@ -10,8 +10,14 @@ use quorate::{
         certify::{Endorsement, Subject},
     },
     cycle::{Decided, Folded},
-    knowledge::{self, operator_request::OperatorRequest},
-    types::{Committee, Digest, Height, KeyId, PublicKey, ReplicaIndex, TargetId, View, WindowIndex},
+    knowledge::{
+        self,
+        evidence::{EvidenceKind, VerifiedEvidence},
+        operator_request::OperatorRequest,
+    },
+    types::{
+        Committee, Digest, Evidence, Height, KeyId, PublicKey, ReplicaIndex, TargetId, View, WindowIndex,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -89,6 +95,8 @@ pub struct Invariants {
     orders: Orders,
     /// How many heights have commands.
     busy: u64,
+    witnessed: BTreeSet<(ReplicaIndex, EvidenceKind)>,
+    proven: BTreeSet<(ReplicaIndex, EvidenceKind)>,
     broken: Option<Violation>,
 }
 
@@ -115,6 +123,8 @@ impl Invariants {
             checkpoints: BTreeMap::new(),
             orders: Orders::default(),
             busy: 0,
+            witnessed: BTreeSet::new(),
+            proven: BTreeSet::new(),
             broken: None,
         }
     }
@@ -128,6 +138,42 @@ impl Invariants {
     #[must_use]
     pub const fn broken(&self) -> Option<&Violation> {
         self.broken.as_ref()
+    }
+
+    /// What consensus at some honest replica saw of replicas that broke a rule.
+    #[must_use]
+    pub const fn offences_witnessed(&self) -> &BTreeSet<(ReplicaIndex, EvidenceKind)> {
+        &self.witnessed
+    }
+
+    /// What is logged of replicas that broke a rule.
+    #[must_use]
+    pub const fn offences_proven(&self) -> &BTreeSet<(ReplicaIndex, EvidenceKind)> {
+        &self.proven
+    }
+
+    /// A replica's consensus put evidence out. It is against nobody who keeps to the rules and whose disk keeps what it
+    /// synced, and it verifies.
+    pub fn witnessed(&mut self, replica: ReplicaIndex, evidence: &Evidence, offender_is_sound: bool) {
+        self.claim(!offender_is_sound, || format!("{replica} incriminates a sound replica: {evidence:?}"));
+        match VerifiedEvidence::verify(evidence.clone(), &self.committee) {
+            Ok(verified) => {
+                self.witnessed.insert((verified.offender(), verified.kind()));
+            }
+            Err(error) => self.claim(false, || format!("{replica} puts out no evidence: {error}")),
+        }
+    }
+
+    /// A replica logged evidence.
+    pub fn proven(
+        &mut self,
+        replica: ReplicaIndex,
+        offender: ReplicaIndex,
+        kind: EvidenceKind,
+        is_sound: bool,
+    ) {
+        self.claim(!is_sound, || format!("{replica} logged {kind:?} against {offender}, which is sound"));
+        self.proven.insert((offender, kind));
     }
 
     /// How many heights have been committed by somebody.
@@ -555,7 +601,7 @@ impl Invariants {
     }
 
     /// What a running replica keeps of its peers' and submitters' words is bounded, whatever they send: a vote of each in
-    /// two views, a timeout of each, a thousand blocks, three shares of at most sixteen thousand commands of one submitter,
+    /// two views, a timeout of each, three statements of each in ten views, a thousand blocks, three shares of at most sixteen thousand commands of one submitter,
     /// two hundred and fifty-six endorsements of one peer.
     pub fn invariant_bounded_memory(
         &mut self,
@@ -570,6 +616,7 @@ impl Invariants {
             committed_blocks,
             commands_of_one,
             answers_noted,
+            statements,
         } = buffered;
         let replicas = self.replicas;
         let holds = votes <= 2 * replicas
@@ -577,6 +624,7 @@ impl Invariants {
             && answers_noted <= replicas
             && uncommitted_blocks <= 1_024
             && committed_blocks <= 64
+            && statements <= 10 * 3 * replicas
             && commands_of_one <= 3 * 16_384
             && endorsements <= 256;
         self.claim(holds, || {

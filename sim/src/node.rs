@@ -13,7 +13,7 @@ use quorate::{
         journal::{Identity, JournalConfig, Salt},
     },
     cycle::{Alarm, Decided, Folded, Output as CycleOutput, Seal},
-    types::{Digest, Millis, ReplicaIndex, TargetId},
+    types::{Digest, Evidence, Millis, ReplicaIndex, TargetId},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -96,6 +96,8 @@ pub enum Effect {
     Certified(String, u64, Digest),
     /// The control cycle raised an alarm.
     Alarm(Alarm),
+    /// Its core saw a replica contradict itself, or sign what does not verify.
+    Witnessed(Box<Evidence>),
     /// The replica crashed instead, of this.
     Crashed(&'static str),
 }
@@ -566,6 +568,12 @@ impl Running {
                 let written = self.history.install(checkpoint.clone(), &snapshot, &restated);
                 written.map_err(|error| error.to_string())?;
                 self.install(checkpoint, &snapshot).map(Effect::Installed)
+            }
+            Output::Evidence(evidence) => {
+                if let Some(control) = &mut self.control {
+                    control.cycle().accuse(Evidence::clone(&evidence));
+                }
+                Ok(Effect::Witnessed(evidence))
             }
             Output::ServeFromJournal { to, request } => {
                 self.sync(plant)?;

@@ -215,6 +215,8 @@ impl Orders {
             | Change::ReceiptRefused { .. }
             | Change::EffectSettled { .. }
             | Change::ReportRefused { .. }
+            | Change::EvidenceLogged(_)
+            | Change::EvidenceRefused { .. }
             | Change::Malformed => Ok(()),
         }
     }
@@ -235,6 +237,8 @@ impl Orders {
             | Change::HeadDerived(_)
             | Change::EffectSettled { .. }
             | Change::ReportRefused { .. }
+            | Change::EvidenceLogged(_)
+            | Change::EvidenceRefused { .. }
             | Change::Malformed => {}
         }
     }

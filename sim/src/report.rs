@@ -2,8 +2,11 @@
 //!
 //! It judges nothing. Invariant: a sum's figures are those of its runs.
 
-use quorate::consensus::Rejected;
-use std::{collections::BTreeMap, fmt};
+use quorate::{consensus::Rejected, knowledge::evidence::EvidenceKind, types::ReplicaIndex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use crate::{adversary::Kind, invariants::Violation, liveness::Bounds, net::Traffic, orders::Counts};
 
@@ -79,6 +82,10 @@ pub struct Outcome {
     pub settled_after_ms: Option<u64>,
     /// The digest of all events.
     pub trace: u64,
+    /// What consensus saw of replicas that broke a rule.
+    pub witnessed: BTreeSet<(ReplicaIndex, EvidenceKind)>,
+    /// What was ordered and logged of it, and of what control cycles saw.
+    pub proven: BTreeSet<(ReplicaIndex, EvidenceKind)>,
     /// The first broken invariant.
     pub violation: Option<Violation>,
 }

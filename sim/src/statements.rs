@@ -4,8 +4,8 @@
 //! It shares no code with the replica's signing. Invariant: the bytes are those that honest replicas sign.
 
 use quorate::{
-    consensus::{BlockId, Checkpoint},
-    types::{Committee, Height, View},
+    consensus::{BlockId, Checkpoint, QuorumCertificate, TimeoutCertificate, certify::Subject},
+    types::{Committee, Digest, Height, View},
 };
 
 const PREFIX: &[u8] = b"quorate/1\0";
@@ -13,7 +13,9 @@ const PROPOSAL: u8 = 1;
 const VOTE: u8 = 2;
 const TIMEOUT: u8 = 3;
 const CHECKPOINT: u8 = 6;
+const ENDORSEMENT: u8 = 7;
 const HOTSTUFF2: u8 = 1;
+const NO_PROTOCOL: u8 = 0;
 
 /// Where in the signed bytes the kind stands.
 pub const KIND_AT: usize = PREFIX.len();
@@ -31,16 +33,32 @@ pub fn vote(committee: &Committee, view: View, height: Height, block: BlockId) -
     body.extend_from_slice(&view.number().to_le_bytes());
     body.extend_from_slice(&height.number().to_le_bytes());
     body.extend_from_slice(block.as_bytes());
-    signed(committee, VOTE, &body)
+    signed(committee, VOTE, HOTSTUFF2, &body)
 }
 
-/// What a proposal signs.
+/// What a proposal signs: view, block, and the digest of its certificates.
 #[must_use]
-pub fn proposal(committee: &Committee, view: View, block: BlockId) -> Vec<u8> {
-    let mut body = Vec::with_capacity(40);
+pub fn proposal(
+    committee: &Committee,
+    view: View,
+    block: BlockId,
+    justify: &QuorumCertificate,
+    entry: Option<&TimeoutCertificate>,
+) -> Vec<u8> {
+    let certificates = borsh::to_vec(&(justify, entry)).expect("writing to memory does not fail");
+    let mut body = Vec::with_capacity(72);
     body.extend_from_slice(&view.number().to_le_bytes());
     body.extend_from_slice(block.as_bytes());
-    signed(committee, PROPOSAL, &body)
+    body.extend_from_slice(Digest::of(&certificates).as_bytes());
+    signed(committee, PROPOSAL, HOTSTUFF2, &body)
+}
+
+/// What an endorsement pledges.
+#[must_use]
+pub fn pledge(committee: &Committee, subject: &Subject, digest: Digest) -> Vec<u8> {
+    let mut body = borsh::to_vec(subject).expect("writing to memory does not fail");
+    body.extend_from_slice(digest.as_bytes());
+    signed(committee, ENDORSEMENT, NO_PROTOCOL, &body)
 }
 
 /// What a timeout signs.
@@ -49,7 +67,7 @@ pub fn timeout(committee: &Committee, view: View, high_qc_view: View) -> Vec<u8>
     let mut body = Vec::with_capacity(16);
     body.extend_from_slice(&view.number().to_le_bytes());
     body.extend_from_slice(&high_qc_view.number().to_le_bytes());
-    signed(committee, TIMEOUT, &body)
+    signed(committee, TIMEOUT, HOTSTUFF2, &body)
 }
 
 /// What a checkpoint statement signs.
@@ -63,15 +81,15 @@ pub fn checkpoint(committee: &Committee, checkpoint: &Checkpoint) -> Vec<u8> {
     body.extend_from_slice(state.root().as_bytes());
     body.extend_from_slice(&state.chunks().to_le_bytes());
     body.extend_from_slice(&state.bytes().to_le_bytes());
-    signed(committee, CHECKPOINT, &body)
+    signed(committee, CHECKPOINT, HOTSTUFF2, &body)
 }
 
-fn signed(committee: &Committee, kind: u8, body: &[u8]) -> Vec<u8> {
+fn signed(committee: &Committee, kind: u8, protocol: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = PREFIX.to_vec();
     bytes.push(kind);
     bytes.extend_from_slice(committee.cluster().as_bytes());
     bytes.extend_from_slice(&committee.epoch().number().to_le_bytes());
-    bytes.push(HOTSTUFF2);
+    bytes.push(protocol);
     bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
     bytes.extend_from_slice(body);
     bytes

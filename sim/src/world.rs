@@ -10,8 +10,9 @@ mod judgement;
 
 use quorate::{
     consensus::{Command, Config, Input, Rejected, Share, ViewTimes},
-    cycle::Alarm,
-    types::{Committee, Digest, Epoch, ReplicaIndex, SecretKey},
+    cycle::{Alarm, Folded},
+    knowledge::change::Change,
+    types::{Committee, Digest, Epoch, Evidence, ReplicaIndex, SecretKey},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -233,6 +234,8 @@ impl<'a> World<'a> {
             reached: self.reached,
             settled_after_ms: self.settled_after_ms,
             trace: self.trace.digest(),
+            witnessed: self.invariants.offences_witnessed().clone(),
+            proven: self.invariants.offences_proven().clone(),
             violation: self.invariants.broken().cloned(),
         }
     }
@@ -424,7 +427,7 @@ impl<'a> World<'a> {
                 self.invariants.jumped(replica, &begun);
                 self.strike_out();
             }
-            Effect::Folded(folded) => self.folded(&folded),
+            Effect::Folded(folded) => self.folded(replica, &folded),
             Effect::Submitted(command) => {
                 self.invariants.submitted(&command);
                 let words = [19, number(replica), u64::from(command.digest().as_bytes()[0])];
@@ -448,7 +451,41 @@ impl<'a> World<'a> {
                 self.trace.event(self.now_ms, &[22, number(replica)], || format!("{replica}: {alarm:?}"));
                 self.invariant_nobody_sound_is_accused(replica, sound, &alarm);
             }
+            Effect::Witnessed(evidence) => self.witnessed(replica, &evidence),
             Effect::Crashed(why) => self.crashed(replica, why),
+        }
+    }
+
+    fn witnessed(&mut self, replica: ReplicaIndex, evidence: &Evidence) {
+        let words = [26, number(replica), number(evidence.offender())];
+        self.trace.event(self.now_ms, &words, || format!("{replica} witnesses {evidence:?}"));
+        let sound = self.scenario.is_sound(evidence.offender());
+        self.invariants.witnessed(replica, evidence, sound);
+    }
+
+    pub(super) fn proven(&mut self, replica: ReplicaIndex, folded: &Folded) {
+        let logged = |change: &Change| match change {
+            Change::EvidenceLogged(evidence) => Some((evidence.offender(), evidence.kind())),
+            Change::TimeMoved(_)
+            | Change::WindowClosed(_)
+            | Change::Gap { .. }
+            | Change::Found { .. }
+            | Change::PlanLogged(_)
+            | Change::PlanRefused { .. }
+            | Change::HeadDerived(_)
+            | Change::ReceiptLogged { .. }
+            | Change::ReceiptRefused { .. }
+            | Change::EffectSettled { .. }
+            | Change::ReportRefused { .. }
+            | Change::OperatorRequestLogged { .. }
+            | Change::OperatorRequestRefused { .. }
+            | Change::EvidenceRefused { .. }
+            | Change::Malformed => None,
+        };
+        for (offender, kind) in folded.changes.iter().filter_map(logged) {
+            let words = [27, number(replica), number(offender)];
+            self.trace.event(self.now_ms, &words, || format!("{replica} logs {kind:?} by {offender}"));
+            self.invariants.proven(replica, offender, kind, self.scenario.is_sound(offender));
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! It plants no fault. Invariant: a failing seed's message says how to replay it.
 
+use quorate::knowledge::evidence::EvidenceKind;
 use quorate_sim::{Outcome, Report, Scenario, adversary::Kind, run};
+use std::collections::BTreeSet;
 
 fn keeps_every_invariant(seed: u64, replicas: Option<usize>) -> Outcome {
     let outcome = run(Scenario::of_seed(seed, replicas));
@@ -58,7 +60,8 @@ fn seeds_of_the_usual_sizes_keep_every_invariant_and_meet_every_kind_of_fault() 
 fn as_many_adversaries_of_one_kind_as_may_be_break_nothing() {
     for kind in Kind::ALL {
         let mut reached = 0;
-        for seed in 0..3 {
+        let mut witnessed = BTreeSet::new();
+        for seed in 0..4 {
             let replicas = if seed % 2 == 0 { 7 } else { 4 };
             let outcome = run(Scenario::with_adversaries(seed, Some(replicas), &[kind]));
             if let Some(violation) = &outcome.violation {
@@ -66,9 +69,51 @@ fn as_many_adversaries_of_one_kind_as_may_be_break_nothing() {
             }
             let met = outcome.reached.get(&kind).copied().unwrap_or_default();
             reached += met.taken + met.refused;
+            witnessed.extend(outcome.witnessed.into_iter().map(|(_, offence)| offence));
         }
+        let certain = certain_offences(kind);
+        assert!(certain.iter().all(|offence| witnessed.contains(offence)), "{kind:?}: {witnessed:?}");
+        assert!(!is_silent_about_itself(kind) || witnessed.is_empty(), "{kind:?}: {witnessed:?}");
         assert_eq!(reached > 0, kind != Kind::Silent, "{kind:?}: {reached} messages reached a handler");
     }
+}
+
+/// What is always seen of such an adversary in a few seeds, because both statements reach one honest replica.
+const fn certain_offences(kind: Kind) -> &'static [EvidenceKind] {
+    match kind {
+        Kind::EquivocatingLeader => &[EvidenceKind::DoubleProposal, EvidenceKind::DoubleVote],
+        Kind::DoubleVoter | Kind::Twin => &[EvidenceKind::DoubleVote],
+        Kind::Forger => &[EvidenceKind::InvalidCertificate],
+        Kind::Mutator => &[
+            EvidenceKind::DoubleVote,
+            EvidenceKind::DoubleProposal,
+            EvidenceKind::DoubleTimeout,
+            EvidenceKind::InvalidCertificate,
+        ],
+        Kind::Silent
+        | Kind::DelayingLeader
+        | Kind::VoteWithholder
+        | Kind::SelectiveSender
+        | Kind::Replayer
+        | Kind::HiddenLock
+        | Kind::Flooder
+        | Kind::LyingSyncPeer
+        | Kind::LyingReporter
+        | Kind::StaleProposer => &[],
+    }
+}
+
+/// Whether such an adversary signs nothing that contradicts anything in consensus.
+const fn is_silent_about_itself(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Silent
+            | Kind::DelayingLeader
+            | Kind::VoteWithholder
+            | Kind::SelectiveSender
+            | Kind::LyingSyncPeer
+            | Kind::LyingReporter
+    )
 }
 
 #[test]

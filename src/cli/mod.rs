@@ -8,6 +8,7 @@ pub mod agent;
 pub mod bench;
 pub mod config;
 pub mod dev;
+pub mod evidence;
 mod exit;
 pub mod init;
 pub mod inspect_otlp;
@@ -79,6 +80,7 @@ enum Command {
     Resume(Box<resume::Arguments>),
     Plans(plans::Arguments),
     Verify(verify::Arguments),
+    Evidence(evidence::Arguments),
     Token(token::Arguments),
     Relay(relay::Arguments),
     ReplayOtlp(replay_otlp::Arguments),
@@ -121,6 +123,7 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Resume(arguments) => wait_for(resume::run(*arguments, output)),
         Command::Plans(arguments) => wait_for(plans::run(arguments, output)),
         Command::Verify(arguments) => verify::run(&arguments, output),
+        Command::Evidence(arguments) => evidence::run(arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Relay(arguments) => wait_for(relay::run(arguments, output)),
         Command::ReplayOtlp(arguments) => wait_for(replay_otlp::run(arguments, output)),

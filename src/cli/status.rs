@@ -12,9 +12,12 @@ use crate::{
     knowledge::head::Mode,
     service::{
         http_client::{Bounds, HttpClient},
-        status::{GapStatus, NotReady, RefusedStatus, StatusSnapshot, StopStatus, StoreState, TargetStatus},
+        status::{
+            EvidenceStatus, GapStatus, NotReady, RefusedStatus, StatusSnapshot, StopStatus, StoreState,
+            TargetStatus,
+        },
     },
-    types::UnixMillis,
+    types::{Digest, UnixMillis},
 };
 
 const EXAMPLES: &str = "\
@@ -23,7 +26,7 @@ Examples:
   quorate status --replica http://10.0.0.1:8100 --replica http://10.0.0.2:8100
   quorate status -o jsonl | jq 'select(.ready | not)'
 
-Exit codes: 0 all these replicas are ready and none raises an alarm, 3 at least one answers but not all is
+Exit codes: 0 all these replicas are ready, none raises an alarm and nothing is proven of any, 3 at least one answers but not all is
 well, 1 none answers.";
 
 /// A replica that takes longer is as good as gone for whoever looks.
@@ -102,7 +105,11 @@ struct Line {
 }
 
 fn verdict(lines: &[Line]) -> ExitCode {
-    let well = |line: &Line| line.said.as_ref().is_ok_and(|said| said.is_ready() && said.alarms.is_empty());
+    let well = |line: &Line| {
+        line.said
+            .as_ref()
+            .is_ok_and(|said| said.is_ready() && said.alarms.is_empty() && said.evidence.is_empty())
+    };
     if lines.iter().all(|line| line.said.is_err()) {
         ExitCode::Failed
     } else if lines.iter().all(well) {
@@ -182,6 +189,7 @@ impl fmt::Display for Table<'_> {
             }
         }
         write_checkpoints(f, self.0)?;
+        write_evidence(f, self.0)?;
         write_targets(f, self.0)?;
         write_refused(f, self.0)?;
         write_summary(f, self.0)
@@ -230,6 +238,22 @@ fn write_checkpoints(f: &mut fmt::Formatter<'_>, lines: &[Line]) -> fmt::Result 
         if let Some(GapStatus { first, last }) = said.store.gap {
             writeln!(f, "{}'s database does not hold heights {first} to {last}", said.replica)?;
         }
+    }
+    Ok(())
+}
+
+/// Each proof once, with the replicas that know it.
+fn write_evidence(f: &mut fmt::Formatter<'_>, lines: &[Line]) -> fmt::Result {
+    let mut proofs: BTreeMap<Digest, (&EvidenceStatus, Vec<&str>)> = BTreeMap::new();
+    for said in lines.iter().filter_map(|line| line.said.as_ref().ok()) {
+        for proof in &said.evidence {
+            proofs.entry(proof.digest).or_insert((proof, Vec::new())).1.push(&said.replica);
+        }
+    }
+    for (digest, (proof, replicas)) in proofs {
+        let EvidenceStatus { replica, kind, about, .. } = proof;
+        let (kind, replicas) = (kind.as_str(), replicas.join(", "));
+        writeln!(f, "evidence {digest} against {replica}: {kind}, {about}, say {replicas}")?;
     }
     Ok(())
 }

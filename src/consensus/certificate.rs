@@ -8,7 +8,9 @@ use super::{
     block::{Block, BlockId},
     checkpoint::Checkpoint,
 };
-use crate::types::{Committee, Height, ReplicaIndex, Signature, StatementKind, View, statement_bytes};
+use crate::types::{
+    Committee, Digest, Height, ReplicaIndex, Signature, StatementKind, View, statement_bytes,
+};
 
 /// A value whose signatures were checked against the committee. Only this module makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +85,13 @@ pub(super) fn timeout_statement(committee: &Committee, view: View, high_qc_view:
     statement(committee, StatementKind::Timeout, &(view, high_qc_view))
 }
 
-pub(super) fn proposal_statement(committee: &Committee, view: View, block: BlockId) -> Vec<u8> {
-    statement(committee, StatementKind::Proposal, &(view, block))
+pub(super) fn proposal_statement(
+    committee: &Committee,
+    view: View,
+    block: BlockId,
+    certificates: Digest,
+) -> Vec<u8> {
+    statement(committee, StatementKind::Proposal, &(view, block, certificates))
 }
 
 pub(super) fn checkpoint_statement(committee: &Committee, checkpoint: &Checkpoint) -> Vec<u8> {

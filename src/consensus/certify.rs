@@ -11,6 +11,9 @@
 //! - **E5** A verified member's endorsement of another digest is reported once per peer and subject; the rest goes on.
 //! - **E6** Of old plans, and of those that were derived before this replica's state began as a checkpoint gave it,
 //!   it is not known here what was derived: endorsements of them are neither kept nor reported.
+//! - **E7** An endorsement carries a pledge as well: a signature over subject and digest alone, and nothing counts
+//!   without a valid one. The document's signature covers bytes that others do not have; two pledges of one
+//!   replica with different digests for one subject are evidence that anybody can verify.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::{
@@ -18,7 +21,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::types::{Committee, Digest, Envelope, KeyId, PublicKey, ReplicaIndex, SecretKey, Signature, pae};
+use crate::types::{
+    Committee, Digest, Envelope, Evidence, KeyId, PublicKey, ReplicaIndex, SecretKey, Signature,
+    SignedStatement, StatementKind, pae, statement_bytes,
+};
 
 /// How many subjects of a kind are collected at once: heads of all shards, plans of several cycles. The oldest
 /// goes.
@@ -33,6 +39,9 @@ const MAX_EARLY_PER_KIND: usize = 128;
 
 /// How many unfounded endorsements are remembered per peer, so that each is told once.
 pub const MAX_UNFOUNDED_PER_PEER: usize = 256;
+
+/// For how many subjects two pledges of one peer are told: the first proves all that the others would.
+const MAX_PROVEN_PER_PEER: usize = 16;
 
 /// The longest name that a subject may have: the longest that a target may have.
 pub const MAX_SUBJECT_NAME_BYTES: usize = 128;
@@ -68,6 +77,38 @@ pub struct Endorsement {
     pub signer: ReplicaIndex,
     /// Its signature over the body's pre-authentication encoding.
     pub signature: Signature,
+    /// Its signature over subject and digest (rule E7).
+    pub pledge: Signature,
+}
+
+impl Endorsement {
+    /// The endorsement of a document's body.
+    #[must_use]
+    pub fn sign(
+        subject: Subject,
+        document_type: &str,
+        body: &[u8],
+        committee: &Committee,
+        (signer, key): (ReplicaIndex, &SecretKey),
+    ) -> Self {
+        let digest = Digest::of(body);
+        let signature = key.sign(&pae(document_type, body));
+        let pledge = key.sign(&pledge_bytes(committee, &subject, digest));
+        Self { subject, digest, signer, signature, pledge }
+    }
+
+    /// The pledge with the bytes that it signs.
+    fn pledged(&self, committee: &Committee) -> SignedStatement {
+        let bytes = pledge_bytes(committee, &self.subject, self.digest);
+        SignedStatement { bytes, signature: self.pledge }
+    }
+}
+
+/// The bytes that a pledge signs: the statement of an endorsement, in the domain of no protocol.
+#[must_use]
+pub fn pledge_bytes(committee: &Committee, subject: &Subject, digest: Digest) -> Vec<u8> {
+    let body = borsh::to_vec(&(subject, digest)).expect("writing to memory does not fail");
+    statement_bytes(StatementKind::Endorsement, &committee.domain(0), &body)
 }
 
 /// What the collector has to say after an input.
@@ -91,6 +132,8 @@ pub enum Certification {
         /// The digest of what was derived here; `None` when nothing was derived for the subject.
         ours: Option<Digest>,
     },
+    /// A replica pledged two digests for one subject (rule E7).
+    Proven(Evidence),
 }
 
 /// Why a peer's endorsement is not taken.
@@ -107,7 +150,7 @@ pub enum EndorsementError {
     /// It names something longer than any name.
     #[error("{0} sent an endorsement with a name of more than {MAX_SUBJECT_NAME_BYTES} bytes")]
     NameTooLong(ReplicaIndex),
-    /// The signature does not verify over the own bytes although the digest is the same.
+    /// The pledge does not verify, or the signature over the own bytes although the digest is the same.
     #[error("the endorsement of {0} does not verify")]
     BadSignature(ReplicaIndex),
 }
@@ -119,7 +162,17 @@ struct Open {
     digest: Digest,
     signatures: BTreeMap<ReplicaIndex, Signature>,
     contradicted_by: BTreeMap<ReplicaIndex, Digest>,
+    /// The first endorsement of each peer, with its valid pledge.
+    pledged: BTreeMap<ReplicaIndex, Endorsement>,
     certified: bool,
+}
+
+impl Open {
+    /// Takes this replica's own endorsement.
+    fn endorse(&mut self, own: Endorsement) {
+        self.signatures.insert(own.signer, own.signature);
+        self.pledged.insert(own.signer, own);
+    }
 }
 
 /// Collects endorsements of what this replica derived.
@@ -134,7 +187,9 @@ pub struct Collector {
     /// Up to which control cycle it is not known what was derived.
     passed_cycle: u64,
     /// Endorsements of what was not derived here that were told already.
-    told: BTreeMap<ReplicaIndex, BTreeSet<Subject>>,
+    told: BTreeMap<ReplicaIndex, BTreeMap<Subject, Endorsement>>,
+    /// For which subjects a peer's two pledges were told.
+    proven: BTreeMap<ReplicaIndex, BTreeSet<Subject>>,
 }
 
 impl Collector {
@@ -149,6 +204,7 @@ impl Collector {
             settled_cycle: 0,
             passed_cycle: 0,
             told: BTreeMap::new(),
+            proven: BTreeMap::new(),
         }
     }
 
@@ -168,10 +224,10 @@ impl Collector {
         if self.open.get(subject).is_some_and(|open| open.digest != digest) {
             return None;
         }
-        let signature = key.sign(&pae(document_type, &body));
-        let endorsement = Endorsement { subject: subject.clone(), digest, signer: self.me, signature };
         let me = self.me;
-        self.begin(subject, document_type, body).signatures.insert(me, signature);
+        let endorsement =
+            Endorsement::sign(subject.clone(), document_type, &body, &self.committee, (me, key));
+        self.begin(subject, document_type, body).endorse(endorsement.clone());
         Some((endorsement, self.take_early(subject)))
     }
 
@@ -189,6 +245,7 @@ impl Collector {
             body,
             signatures: BTreeMap::new(),
             contradicted_by: BTreeMap::new(),
+            pledged: BTreeMap::new(),
             certified: false,
         })
     }
@@ -206,7 +263,7 @@ impl Collector {
         said
     }
 
-    /// Takes a peer's endorsement (rules E2, E3).
+    /// Takes a peer's endorsement (rules E2, E3, E7).
     ///
     /// # Errors
     /// [`EndorsementError`] when it is in another's name or does not verify.
@@ -220,6 +277,28 @@ impl Collector {
         }
         if endorsement.subject.of.len() > MAX_SUBJECT_NAME_BYTES {
             return Err(EndorsementError::NameTooLong(from));
+        }
+        let known = self.known(&endorsement);
+        if known == Some(&endorsement) {
+            return Ok(Vec::new());
+        }
+        let pledged = endorsement.pledged(&self.committee);
+        let key = self.committee.key(from);
+        if key.is_none_or(|key| key.verify(&pledged.bytes, &pledged.signature).is_err()) {
+            return Err(EndorsementError::BadSignature(from));
+        }
+        if let Some(known) = known
+            && known.digest != endorsement.digest
+        {
+            let evidence = Evidence::contradiction(from, known.pledged(&self.committee), pledged);
+            let proven = self.proven.entry(from).or_default();
+            let is_new = proven.len() < MAX_PROVEN_PER_PEER && proven.insert(endorsement.subject.clone());
+            let mut said: Vec<_> = is_new.then_some(Certification::Proven(evidence)).into_iter().collect();
+            // The first one stays where it is; the other is told of like any that was not derived here.
+            if self.open.contains_key(&endorsement.subject) {
+                said.extend(self.count(endorsement)?);
+            }
+            return Ok(said);
         }
         if self.open.contains_key(&endorsement.subject) {
             let subject = endorsement.subject.clone();
@@ -272,6 +351,15 @@ impl Collector {
         subject.kind == SubjectKind::Plan && subject.number <= self.passed_cycle
     }
 
+    /// The signer's first endorsement for the subject that is still known.
+    fn known(&self, endorsement: &Endorsement) -> Option<&Endorsement> {
+        let Endorsement { subject, signer, .. } = endorsement;
+        let open = self.open.get(subject).and_then(|open| open.pledged.get(signer));
+        let early = || self.early.get(signer).and_then(|early| early.get(subject));
+        let told = || self.told.get(signer).and_then(|told| told.get(subject));
+        open.or_else(early).or_else(told)
+    }
+
     fn is_unfounded(&self, subject: &Subject) -> bool {
         subject.kind == SubjectKind::Plan && subject.number <= self.settled_cycle
     }
@@ -305,11 +393,12 @@ impl Collector {
     /// Rule E5 for what was not derived here. Its signature cannot be checked without the bytes, but the link that
     /// it came over is the signer's own.
     fn unfounded(&mut self, endorsement: Endorsement) -> Option<Certification> {
-        let Endorsement { subject, signer, digest, .. } = endorsement;
+        let Endorsement { subject, signer, digest, .. } = endorsement.clone();
         let told = self.told.entry(signer).or_default();
-        if !told.insert(subject.clone()) {
+        if told.contains_key(&subject) {
             return None;
         }
+        told.insert(subject.clone(), endorsement);
         if told.len() > MAX_UNFOUNDED_PER_PEER {
             told.pop_first();
         }
@@ -333,7 +422,7 @@ impl Collector {
     #[must_use]
     pub fn most_of_one_peer(&self) -> usize {
         let waiting = self.early.values().map(BTreeMap::len).max().unwrap_or(0);
-        waiting.max(self.told.values().map(BTreeSet::len).max().unwrap_or(0))
+        waiting.max(self.told.values().map(BTreeMap::len).max().unwrap_or(0))
     }
 
     /// This replica's own endorsements of subjects that are not certified here yet, and of the newest that are:
@@ -347,17 +436,14 @@ impl Collector {
         };
         newest(SubjectKind::Plan)
             .chain(newest(SubjectKind::Head))
-            .filter_map(|(subject, open)| {
-                let signature = *open.signatures.get(&self.me)?;
-                let subject = subject.clone();
-                Some(Endorsement { subject, digest: open.digest, signer: self.me, signature })
-            })
+            .filter_map(|(_, open)| open.pledged.get(&self.me).cloned())
             .collect()
     }
 
     fn count(&mut self, endorsement: Endorsement) -> Result<Vec<Certification>, EndorsementError> {
         let Some(open) = self.open.get_mut(&endorsement.subject) else { return Ok(Vec::new()) };
         let signer = endorsement.signer;
+        open.pledged.entry(signer).or_insert_with(|| endorsement.clone());
         if endorsement.digest != open.digest {
             if open.contradicted_by.insert(signer, endorsement.digest).is_some() {
                 return Ok(Vec::new());
@@ -406,6 +492,7 @@ impl Collector {
 #[cfg(test)]
 mod tests {
     use super::{Certification, Collector, Endorsement, EndorsementError, Subject, SubjectKind};
+    use crate::knowledge::evidence::{EvidenceKind, VerifiedEvidence};
     use crate::types::{Committee, Digest, Epoch, ReplicaIndex, SecretKey};
     use std::sync::Arc;
 
@@ -485,5 +572,49 @@ mod tests {
         assert!(collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]).is_some());
         assert!(collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]).is_some());
         assert!(collector.endorse(&subject(), TYPE, b"other".to_vec(), &keys()[0]).is_none());
+    }
+
+    /// What a collector of replica 0 that knows the subject says of these endorsements of replica 1, in order.
+    fn proven(knows: bool, bodies: &[&[u8]]) -> Vec<ReplicaIndex> {
+        let mut collector = Collector::new(committee(), ReplicaIndex::new(0));
+        if knows {
+            let _ = collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]);
+        }
+        let mut said = Vec::new();
+        for body in bodies {
+            let endorsement = endorsement_of(1, body);
+            said.extend(collector.receive(ReplicaIndex::new(1), endorsement).expect("it is its own"));
+        }
+        let proven = said.into_iter().filter_map(|one| match one {
+            Certification::Proven(evidence) => {
+                let verified = VerifiedEvidence::verify(evidence, &committee()).expect("it is evidence");
+                assert_eq!(verified.kind(), EvidenceKind::DoubleEndorsement);
+                Some(verified.offender())
+            }
+            Certification::Certified { .. } | Certification::Contradicted { .. } => None,
+        });
+        proven.collect()
+    }
+
+    #[test]
+    fn two_pledges_for_one_subject_are_evidence_whether_it_is_derived_here_or_not() {
+        let offender = vec![ReplicaIndex::new(1)];
+        for knows in [true, false] {
+            assert_eq!(proven(knows, &[b"plan", b"plan"]), [], "a copy");
+            assert_eq!(proven(knows, &[b"forged"]), [], "another opinion");
+            assert_eq!(proven(knows, &[b"plan", b"forged"]), offender);
+            assert_eq!(proven(knows, &[b"forged", b"plan", b"plan", b"third"]), offender, "told once");
+        }
+    }
+
+    #[test]
+    fn an_endorsement_without_its_pledge_counts_nowhere() {
+        let mut collector = Collector::new(committee(), ReplicaIndex::new(0));
+        let _ = collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]);
+        let endorsement = endorsement_of(1, b"plan");
+        let without = Endorsement { pledge: endorsement.signature, ..endorsement };
+        let refused = collector.receive(ReplicaIndex::new(1), without);
+        assert_eq!(refused, Err(EndorsementError::BadSignature(ReplicaIndex::new(1))));
+        assert_eq!(collector.receive(ReplicaIndex::new(2), endorsement_of(2, b"plan")), Ok(Vec::new()));
     }
 }

@@ -120,6 +120,11 @@ impl Checkpoints {
         Counted::Yes
     }
 
+    /// The statement that is kept of a replica at a height.
+    pub(super) fn vote_of(&self, voter: ReplicaIndex, height: Height) -> Option<&CheckpointVote> {
+        self.votes.get(&voter)?.get(&height).map(Verified::get)
+    }
+
     /// Makes the certificate of a height once a quorum says the same.
     fn certify(&mut self, height: Height) {
         let mut equal: BTreeMap<&Checkpoint, Vec<&CheckpointVote>> = BTreeMap::new();

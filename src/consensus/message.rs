@@ -54,7 +54,7 @@ pub struct Proposal {
     pub block: Arc<Block>,
     /// The timeout certificate of the view before, when the justification is older.
     pub entry: Option<TimeoutCertificate>,
-    /// The proposer's signature over view and block.
+    /// The proposer's signature over view, block and the digest of the certificates' bytes.
     pub signature: Signature,
 }
 
@@ -64,10 +64,31 @@ impl Proposal {
     /// # Errors
     /// [`CertificateError`] when it is no member's.
     pub fn verify(self, committee: &Committee) -> Result<Verified<Self>, CertificateError> {
-        let statement = proposal_statement(committee, self.block.view(), self.block.id());
+        let certificates = self.certificates_digest();
+        let statement = proposal_statement(committee, self.block.view(), self.block.id(), certificates);
         check_signature(committee, self.block.proposer(), &statement, &self.signature)?;
         Ok(Verified::vouch(self))
     }
+
+    /// SHA-256 of [`Self::certificates_bytes`], which the signature covers.
+    #[must_use]
+    pub fn certificates_digest(&self) -> Digest {
+        Digest::of(&self.certificates_bytes())
+    }
+
+    /// The canonical bytes of the certificates: the justification and the entry.
+    ///
+    /// # Panics
+    /// Never: writing to memory does not fail.
+    #[must_use]
+    pub fn certificates_bytes(&self) -> Vec<u8> {
+        certificates_bytes(self.block.justify(), self.entry.as_ref())
+    }
+}
+
+/// The canonical bytes of a proposal's certificates.
+pub(super) fn certificates_bytes(justify: &QuorumCertificate, entry: Option<&TimeoutCertificate>) -> Vec<u8> {
+    borsh::to_vec(&(justify, entry)).expect("writing to memory does not fail")
 }
 
 /// A vote (rule V1).

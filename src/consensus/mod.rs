@@ -17,6 +17,8 @@
 //! Blocks and proposals
 //! - **B1** A block names its height, view, proposer, parent, justification and commands. Its identity covers
 //!   all of them, but of the justification only view and block: two quorums for one block justify alike.
+//!   A proposal's signature covers view, block and the digest of its certificates' bytes, so that whoever proposes on a
+//!   certificate that does not verify has signed that it did.
 //! - **B2** A proposal for view v is *valid* iff its signer leads v, `block.view == v`, the justification is a
 //!   verified QC, `parent == justify.block`, `height == justify.height + 1`, and it *enters* v: either
 //!   `justify.view == v - 1`, or it carries a verified TC(v - 1) with `justify.view >=` the highest QC view
@@ -100,6 +102,17 @@
 //!   all chunks are here, the application and the tree begin at the checkpoint, whose QC is absorbed, and a base is
 //!   written before anything later leaves. So the heights that the application sees rise by one, each once, or jump to
 //!   an installed checkpoint; after a divergence that may be below the newest one, and the blocks above come again.
+//!
+//! Evidence
+//! - **Y1** Of the newest views, the first verified vote, proposal and timeout of each replica is kept, also those inside
+//!   certificates. A second, different one with a valid signature is evidence: V1, B3 and P3 let an honest replica sign
+//!   one for a view, and R1 sends it again byte by byte. So are two checkpoints for one height (K1).
+//! - **Y2** A proposal whose signature verifies and one of whose certificates does not is evidence: an honest leader signs
+//!   only certificates that it verified.
+//! - **Y3** Evidence holds only bytes that its offender's signatures cover. A timeout's certificates are not covered (its
+//!   signature becomes part of a timeout certificate, which carries views only), nor are those of an answer to a fetch:
+//!   anybody could have put them there, so they are counted against the link they came over and prove nothing.
+//! - **Y4** A few offences of each kind are told for each replica, each once: the first proves what the others would.
 
 mod archive;
 mod base;
@@ -109,6 +122,7 @@ mod checkpoint;
 mod checkpoints;
 mod core;
 mod digest_map;
+mod evidence;
 mod fetch;
 mod history;
 mod message;

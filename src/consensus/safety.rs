@@ -13,9 +13,9 @@ use super::{
     },
     checkpoint::{Checkpoint, CheckpointVote},
     limits::KEPT_CHECKPOINT_VOTES,
-    message::{Proposal, Timeout, Vote},
+    message::{Proposal, Timeout, Vote, certificates_bytes},
 };
-use crate::types::{Committee, Height, ReplicaIndex, SecretKey, View};
+use crate::types::{Committee, Digest, Height, ReplicaIndex, SecretKey, View};
 
 /// Why a proposal is not valid (rule B2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,7 +122,9 @@ impl SafetyRecord {
         self.last_proposed = view;
         let justify = self.high_qc.get().clone();
         let block = Arc::new(Block::new(view, self.me, justify, payload));
-        let signature = self.key.sign(&proposal_statement(&self.committee, view, block.id()));
+        let certificates = Digest::of(&certificates_bytes(block.justify(), entry.as_ref()));
+        let statement = proposal_statement(&self.committee, view, block.id(), certificates);
+        let signature = self.key.sign(&statement);
         Proposal { block, entry, signature }
     }
 

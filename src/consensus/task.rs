@@ -334,6 +334,9 @@ impl Task {
                     }
                     self.leaving.push(Leaving::Event(Event::Stable(checkpoint)));
                 }
+                Output::Evidence(evidence) => {
+                    self.leaving.push(Leaving::Event(Event::Evidence(evidence)));
+                }
                 Output::Diverged { certified, own } => {
                     self.leaving.push(Leaving::Event(Event::Diverged { certified, own }));
                 }

@@ -8,6 +8,7 @@
 //! Invariants: an [`Output::Seal`] is durable before any later output leaves the replica, and no output
 //! carries a plan's bytes to a peer before a quorum has endorsed them.
 
+mod reports;
 mod seals;
 mod snapshot;
 #[cfg(test)]
@@ -28,8 +29,9 @@ use crate::{
         certified::Certified,
         change::{Change, ClosedWindow},
         command::{Command, EncodedCommand},
+        evidence::{EvidenceKind, Slot, VerifiedEvidence},
         finding::Finding,
-        fold::State,
+        fold::{MAX_PROOFS, State},
         genesis::{Genesis, GenesisError},
         head::{HEAD_TYPE, Head},
         observation::{ReportHeader, Tick, WindowSummary},
@@ -38,10 +40,12 @@ use crate::{
     },
     plan::{PlanningReport, plan},
     types::{
-        Committee, Cycle as CycleNumber, Digest, Millis, ReplicaIndex, SecretKey, UnixMillis, WindowIndex,
+        Committee, Cycle as CycleNumber, Digest, Evidence, Millis, ReplicaIndex, SecretKey, UnixMillis,
+        WindowIndex,
     },
 };
 
+use reports::HeardReports;
 pub use seals::Seal;
 use seals::{Known, Seals};
 
@@ -164,6 +168,9 @@ pub struct Cycle {
     analyzer: Analyzer,
     collector: Collector,
     seals: Seals,
+    reports: HeardReports,
+    /// The evidence that this replica had ordered since its start.
+    accused: BTreeMap<(ReplicaIndex, EvidenceKind), BTreeMap<Slot, VerifiedEvidence>>,
     /// Certified plans that are not logged yet.
     submissions: BTreeMap<Subject, Submission>,
     /// The newest time that the driver told; it only spaces submissions.
@@ -185,6 +192,8 @@ impl Cycle {
             state: State::new(genesis, Committee::clone(&committee), operators)?,
             collector: Collector::new(Arc::clone(&committee), me),
             seals: Seals::default(),
+            reports: HeardReports::default(),
+            accused: BTreeMap::new(),
             submissions: BTreeMap::new(),
             clock: UnixMillis::ZERO,
             hold: Hold::Nothing,
@@ -243,10 +252,16 @@ impl Cycle {
         self.outputs.push_back(Output::Submit(command));
     }
 
-    /// Submits the newest sealed report again, with the bytes that were signed: a replica that starts again
-    /// cannot know whether anybody received it.
-    pub fn resubmit_newest_report(&mut self) {
+    /// Submits the newest sealed report again, with the bytes that were signed, and evidence that was seen in the log
+    /// and is not logged: a replica that starts again cannot know whether anybody received it.
+    pub fn resubmit(&mut self) {
         self.outputs.extend(self.seals.newest_report_command().map(Output::Submit));
+        let evidence = self.accused.values().flat_map(BTreeMap::values);
+        let unknown = evidence.filter(|evidence| self.state.evidence().check(evidence).is_ok());
+        self.outputs.extend(unknown.map(|verified| {
+            let evidence = verified.evidence().clone();
+            Output::Submit(Command::Evidence(evidence).encode())
+        }));
     }
 
     /// Does what is due by this replica's clock: ticks, and certificates whose turn it is.
@@ -264,6 +279,20 @@ impl Cycle {
     /// endorsements of it are collected.
     pub const fn hold(&mut self, hold: Hold) {
         self.hold = hold;
+    }
+
+    /// Has evidence ordered, unless it proves nothing that is not known.
+    pub fn accuse(&mut self, evidence: Evidence) {
+        let Ok(verified) = VerifiedEvidence::verify(evidence, &self.committee) else { return };
+        if self.state.evidence().check(&verified).is_err() {
+            return;
+        }
+        let accused = self.accused.entry((verified.offender(), verified.kind())).or_default();
+        if accused.len() < MAX_PROOFS && !accused.contains_key(verified.slot()) {
+            let command = Command::Evidence(verified.evidence().clone()).encode();
+            accused.insert(verified.slot().clone(), verified);
+            self.outputs.push_back(Output::Submit(command));
+        }
     }
 
     /// This replica's newest endorsements, for a peer that comes back.
@@ -297,6 +326,9 @@ impl Cycle {
 
     fn fold(&mut self, head: &[u8], body: &[u8], changes: &mut Vec<Change>) {
         let applied = self.state.apply(head, body);
+        if let Some(evidence) = self.reports.hear(head, &applied.changes, &self.committee) {
+            self.accuse(evidence);
+        }
         let newest = applied.newest_closed().cloned();
         let mut findings = Vec::new();
         for change in applied.changes {
@@ -352,6 +384,8 @@ impl Cycle {
             | Change::EffectSettled { .. }
             | Change::OperatorRequestLogged { .. }
             | Change::OperatorRequestRefused { .. }
+            | Change::EvidenceLogged(_)
+            | Change::EvidenceRefused { .. }
             | Change::Malformed => findings,
         }
     }
@@ -438,6 +472,7 @@ impl Cycle {
                         }
                     }
                 },
+                Certification::Proven(evidence) => self.accuse(evidence),
                 Certification::Contradicted { subject, by, theirs, ours } => {
                     self.outputs.push_back(Output::Alarm(Alarm::Disagreement { subject, by, theirs, ours }));
                 }

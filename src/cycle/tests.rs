@@ -265,7 +265,7 @@ fn a_replica_that_starts_again_signs_what_it_signed_before() {
     assert_eq!(again.newest_report(), Some(WindowIndex::new(FIRST)));
     again.report(WindowIndex::new(FIRST), backlog(99), true, UnixMillis::new(99_999_999));
     assert!(again.poll_output().is_none(), "a window is reported once, whatever the summary says");
-    again.resubmit_newest_report();
+    again.resubmit();
     let Some(Output::Submit(command)) = again.poll_output() else {
         panic!("the sealed bytes are sent again")
     };

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use super::{
     certified::Certified,
+    evidence::VerifiedEvidence,
     finding::{Finding, Interval},
-    fold::OperatorRefusal,
+    fold::{EvidenceRefusal, OperatorRefusal},
     head::Head,
     observation::SeriesKey,
     operator_request::VerifiedOperatorRequest,
@@ -177,6 +178,15 @@ pub enum Change {
         request: Option<(Digest, String)>,
         /// Why.
         why: OperatorRefusal,
+    },
+    /// A replica is proven to have broken a rule.
+    EvidenceLogged(Box<VerifiedEvidence>),
+    /// Evidence changed nothing.
+    EvidenceRefused {
+        /// Whom it is against.
+        offender: ReplicaIndex,
+        /// Why.
+        why: EvidenceRefusal,
     },
     /// Bytes that are no command.
     Malformed,

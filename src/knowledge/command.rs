@@ -3,6 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::observation::{SignedReport, SignedTick, WindowSummary};
+use crate::types::Evidence;
 
 /// A command of the control loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Command {
         /// The envelope's JSON.
         envelope: Vec<u8>,
     },
+    /// What shows that a replica broke a rule.
+    Evidence(Evidence),
 }
 
 /// A command as consensus carries it: a head of its own and a body that equal commands of one block share.
@@ -56,6 +59,7 @@ enum CommandHead {
     Certified(Vec<u8>),
     Receipt(Vec<u8>),
     OperatorRequest(Vec<u8>),
+    Evidence(Evidence),
 }
 
 impl Command {
@@ -74,8 +78,25 @@ impl Command {
             Self::Certified { envelope } => (CommandHead::Certified(envelope), Vec::new()),
             Self::Receipt { envelope } => (CommandHead::Receipt(envelope), Vec::new()),
             Self::OperatorRequest { envelope } => (CommandHead::OperatorRequest(envelope), Vec::new()),
+            Self::Evidence(evidence) => (CommandHead::Evidence(evidence), Vec::new()),
         };
         EncodedCommand { head: borsh::to_vec(&head).expect("writing to memory does not fail"), body }
+    }
+
+    /// The signed report in a command's head, when it is a report; its body is not looked at.
+    #[must_use]
+    pub fn report_in(head: &[u8]) -> Option<SignedReport> {
+        match borsh::from_slice(head) {
+            Ok(CommandHead::Report(report)) => Some(report),
+            Ok(
+                CommandHead::Tick(_)
+                | CommandHead::Certified(_)
+                | CommandHead::Receipt(_)
+                | CommandHead::OperatorRequest(_)
+                | CommandHead::Evidence(_),
+            )
+            | Err(_) => None,
+        }
     }
 
     /// The command in these bytes. Bytes that encode it in a second way are refused.
@@ -94,6 +115,7 @@ impl Command {
             CommandHead::Certified(envelope) => Self::Certified { envelope },
             CommandHead::Receipt(envelope) => Self::Receipt { envelope },
             CommandHead::OperatorRequest(envelope) => Self::OperatorRequest { envelope },
+            CommandHead::Evidence(evidence) => Self::Evidence(evidence),
         };
         if body.is_empty() { Ok(command) } else { Err(MalformedCommand { part: "body" }) }
     }

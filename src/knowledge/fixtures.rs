@@ -4,6 +4,7 @@
 use super::{
     certified::Certified,
     head::{HEAD_TYPE, Head, HeadEntry, Mode},
+    observation::ReportHeader,
     plan::{
         DesiredState, Limits, Measure, OnStale, PLAN_TYPE, Plan, Preconditions, Reason, RiskClass, Verify,
         VerifyElse, VerifyOp,
@@ -12,7 +13,8 @@ use super::{
     root::{ROOT_TYPE, Root, RootOperator, RootOwner, RootReplica, VerifiedRoot},
 };
 use crate::types::{
-    Committee, Cycle, Digest, Envelope, Epoch, HeadNumber, SecretKey, Shard, TargetId, UnixMillis, pae,
+    Committee, Cycle, Digest, Envelope, Epoch, Evidence, HeadNumber, ReplicaIndex, SecretKey, Shard,
+    SignedStatement, TargetId, UnixMillis, WindowIndex, pae,
 };
 
 /// Agreed time at which the fixture's plan is issued.
@@ -37,6 +39,18 @@ pub(crate) fn agent_key() -> SecretKey {
 
 pub(crate) fn target() -> TargetId {
     TargetId::new("extract_pool").expect("a valid name")
+}
+
+/// Evidence of two reports on window 7 by the replica at this place.
+pub(crate) fn double_report(place: u16) -> Evidence {
+    let (replica, window) = (ReplicaIndex::new(place), WindowIndex::new(7));
+    let signed = |partial| {
+        let (signed_at, body) = (UnixMillis::ZERO, Digest::ZERO);
+        let header = ReportHeader { replica, window, partial, signed_at, body };
+        let bytes = header.statement(&committee().domain(0));
+        SignedStatement { signature: replica_keys()[replica.as_usize()].sign(&bytes), bytes }
+    };
+    Evidence::contradiction(replica, signed(false), signed(true))
 }
 
 /// An envelope's JSON with these signatures.

@@ -8,6 +8,7 @@ pub mod buckets;
 pub mod certified;
 pub mod change;
 pub mod command;
+pub mod evidence;
 pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -68,6 +68,8 @@ pub struct Metrics {
     reports_refused: Family<By, Counter>,
     operator_requests_logged: Family<By, Counter>,
     operator_requests_refused: Family<By, Counter>,
+    evidence: Family<By, Counter>,
+    evidence_refused: Family<By, Counter>,
     malformed_commands: Counter,
     plan_seconds: Histogram,
 }
@@ -89,6 +91,8 @@ impl Metrics {
             reports_refused: Family::default(),
             operator_requests_logged: Family::default(),
             operator_requests_refused: Family::default(),
+            evidence: Family::default(),
+            evidence_refused: Family::default(),
             malformed_commands: Counter::default(),
             plan_seconds: Histogram::new(SECONDS),
         }
@@ -123,6 +127,8 @@ impl Metrics {
             Change::OperatorRequestRefused { why, .. } => {
                 count(&self.operator_requests_refused, why.as_str());
             }
+            Change::EvidenceLogged(evidence) => count(&self.evidence, evidence.kind().as_str()),
+            Change::EvidenceRefused { why, .. } => count(&self.evidence_refused, why.as_str()),
             Change::Malformed => {
                 self.malformed_commands.inc();
             }
@@ -154,6 +160,8 @@ impl Metrics {
             "Operators' requests that were ordered and took no effect, by reason",
             &self.operator_requests_refused,
         );
+        family("evidence", "Offences that are proven of replicas, by kind", &self.evidence);
+        family("evidence_refused", "Evidence that proved nothing new, by reason", &self.evidence_refused);
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
         counter("window_gaps", "Ranges of windows that nobody reported", &self.window_gaps);
         counter("plans_logged", "Plans that took effect", &self.plans_logged);

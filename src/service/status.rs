@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
-    knowledge::{head::Mode, store::StoreTrouble},
+    knowledge::{evidence::EvidenceKind, fold::Proven, head::Mode, store::StoreTrouble},
     types::{
         Cycle, Digest, Epoch, HeadNumber, Height, KeyId, Millis, TargetId, UnixMillis, View, WindowIndex,
     },
@@ -54,6 +54,9 @@ pub struct StatusSnapshot {
     pub targets: Vec<TargetStatus>,
     /// Documents that were refused.
     pub refused: Vec<RefusedStatus>,
+    /// What is proven of replicas that broke a rule.
+    #[serde(default)]
+    pub evidence: Vec<EvidenceStatus>,
     /// Why the replica is not ready; empty when it is.
     pub not_ready: Vec<NotReady>,
     /// What operators should look at.
@@ -243,6 +246,35 @@ pub struct RefusedStatus {
     pub count: u64,
 }
 
+/// An offence that is proven: `GET /v1/evidence/{digest}` serves the proof.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceStatus {
+    /// The replica whose key signed.
+    pub replica: String,
+    /// What it did.
+    pub kind: EvidenceKind,
+    /// What the statements are about, for people.
+    pub about: String,
+    /// SHA-256 of the evidence.
+    pub digest: Digest,
+    /// Agreed time of its logging; absent when it came before the first agreed time.
+    pub at_ms: Option<UnixMillis>,
+}
+
+impl EvidenceStatus {
+    /// A logged proof.
+    #[must_use]
+    pub fn of(proven: Proven<'_>) -> Self {
+        Self {
+            replica: proven.offender.to_string(),
+            kind: proven.kind,
+            about: proven.slot.to_string(),
+            digest: proven.proof.digest,
+            at_ms: proven.proof.at,
+        }
+    }
+}
+
 /// Why a replica does not take part fully.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotReady {
@@ -414,6 +446,7 @@ pub(crate) mod tests {
                 agents: Vec::new(),
             }],
             refused: Vec::new(),
+            evidence: Vec::new(),
             not_ready: Vec::new(),
             alarms: Vec::new(),
         }

@@ -3,6 +3,7 @@
 //! It knows nothing that an operator could not know: addresses, process identifiers, files, the API. Invariant: no
 //! process outlives a test, whether it passes, fails or is killed itself.
 
+pub(crate) mod adversaries;
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod journal;

@@ -19,7 +19,7 @@ use super::{
     puppeteer::{Addressed, Behaviour},
     signer::Signer,
 };
-use crate::{rng::Stream, telemetry::summary};
+use crate::{rng::Stream, statements, telemetry::summary};
 
 /// How many requests and receipts it forges.
 const MOST_FORGED: u32 = 40;
@@ -103,7 +103,7 @@ impl Behaviour for LyingReporter {
                     self.forge(&envelope);
                     continue;
                 }
-                Ok(Command::Tick(_) | Command::Certified { .. }) | Err(_) => continue,
+                Ok(Command::Tick(_) | Command::Certified { .. } | Command::Evidence(_)) | Err(_) => continue,
             };
             let header = report.header;
             if self.newest.is_none_or(|newest| header.window > newest) {
@@ -127,8 +127,10 @@ impl Behaviour for LyingReporter {
             Digest::of(endorsement.digest.as_bytes())
         };
         let signature = self.signer.config.key.sign(digest.as_bytes());
-        let signer = self.signer.config.me;
-        let false_one = Endorsement { digest, signer, signature, ..endorsement.clone() };
+        let (signer, subject) = (self.signer.config.me, endorsement.subject.clone());
+        let statement = statements::pledge(&self.signer.config.committee, &subject, digest);
+        let pledge = self.signer.config.key.sign(&statement);
+        let false_one = Endorsement { subject, digest, signer, signature, pledge };
         self.extra.extend(self.signer.to_all(false_one));
     }
 

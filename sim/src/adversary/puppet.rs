@@ -44,6 +44,7 @@ impl Puppet {
                 | Output::Stable { .. }
                 | Output::Diverged { .. }
                 | Output::Install { .. }
+                | Output::Evidence(_)
                 | Output::ServeFromJournal { .. }
                 | Output::ServeChunks { .. } => {}
             }

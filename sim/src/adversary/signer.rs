@@ -57,7 +57,8 @@ impl Signer {
     }
 
     pub(super) fn proposal(&self, block: Arc<Block>, entry: Option<TimeoutCertificate>) -> Proposal {
-        let statement = statements::proposal(&self.config.committee, block.view(), block.id());
+        let (committee, justify) = (&self.config.committee, block.justify());
+        let statement = statements::proposal(committee, block.view(), block.id(), justify, entry.as_ref());
         Proposal { signature: self.config.key.sign(&statement), block, entry }
     }
 }

@@ -84,7 +84,8 @@ impl World<'_> {
     }
 
     /// A replica folded a block; agents answer to the plans that became logged.
-    pub(super) fn folded(&mut self, folded: &Folded) {
+    pub(super) fn folded(&mut self, replica: ReplicaIndex, folded: &Folded) {
+        self.proven(replica, folded);
         for logged in self.invariants.folded(folded) {
             let now = wall_clock(self.now_ms, 0);
             let answer = self.desk.receipt(logged.place, &logged.plan, logged.digest, now, &self.everybody);

@@ -160,7 +160,7 @@ impl World<'_> {
                 }
                 for redelivered in &started.redelivered {
                     self.invariants.applied(replica, &redelivered.committed, redelivered.root);
-                    redelivered.folded.iter().for_each(|folded| self.folded(folded));
+                    redelivered.folded.iter().for_each(|folded| self.folded(replica, folded));
                 }
             }
             Err(_) if node.disk().has_failed() => {

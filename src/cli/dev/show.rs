@@ -99,6 +99,7 @@ impl Screen {
             | ReplicaEvent::OperatorRequest { .. }
             | ReplicaEvent::OperatorRequestRefused { .. }
             | ReplicaEvent::Checkpoint { .. }
+            | ReplicaEvent::Evidence { .. }
             | ReplicaEvent::EffectSettled { .. } => {
                 let (_replica, rest) = line.split_once(' ')?;
                 return self.first(rest).then(|| rest.to_owned());

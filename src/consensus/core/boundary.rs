@@ -19,7 +19,7 @@ use crate::{
         snapshot::{Snapshot, SnapshotId},
         tree::CommittedBlock,
     },
-    types::{Committee, Height, ReplicaIndex, SecretKey},
+    types::{Committee, Evidence, Height, ReplicaIndex, SecretKey},
 };
 
 /// What a replica needs to know to take part.
@@ -96,6 +96,8 @@ pub enum Output {
         /// For what.
         request: ChunkRequest,
     },
+    /// A replica broke a rule and signed it (rules Y1, Y2): tell the application. Nothing waits for it.
+    Evidence(Box<Evidence>),
     /// A quorum certified the state that the application named at this height (rule K2). Its base is to be written.
     Stable {
         /// The checkpoint.

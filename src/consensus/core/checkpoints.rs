@@ -37,9 +37,15 @@ impl Core {
         if !self.checkpoints.wants(&vote) {
             return Ok(());
         }
-        match self.checkpoints.count(vote.verify(&self.committee)?) {
+        let vote = vote.verify(&self.committee)?;
+        match self.checkpoints.count(vote.clone()) {
             Counted::Yes | Counted::Again => {}
-            Counted::Contradiction => return Err(Rejected::SecondCheckpoint),
+            Counted::Contradiction => {
+                let first = self.checkpoints.vote_of(vote.get().voter, vote.get().checkpoint.height);
+                let evidence = first.and_then(|first| self.witness.second_checkpoint(first, vote.get())); // Y1
+                self.outputs.extend(evidence.map(|evidence| Output::Evidence(Box::new(evidence))));
+                return Err(Rejected::SecondCheckpoint);
+            }
         }
         self.settle_checkpoints();
         Ok(())

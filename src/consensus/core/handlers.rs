@@ -6,6 +6,7 @@ use super::{Admission, Candidate, Core, Output, Rejected};
 use crate::consensus::{
     block::{Block, Command},
     certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
+    evidence::{Checked, Spoken},
     limits::{MAX_GOSSIP_BYTES, MAX_GOSSIP_COMMANDS, STALE_ANSWER_INTERVAL},
     message::{Certificates, Message, Proposal, Timeout, Vote},
     pending::Share,
@@ -111,18 +112,17 @@ impl Core {
     ) -> Result<(), Rejected> {
         let view = proposal.block.view();
         let leader = self.pacemaker.leader(view);
-        let Proposal { block, entry, .. } = proposal.verify(&self.committee)?.into_inner();
-        if block.proposer() == leader {
+        let proposal = proposal.verify(&self.committee)?;
+        if proposal.get().block.proposer() == leader {
             self.pacemaker.heard(leader);
         }
         // P2: certificates first, whatever the view.
-        let justify = self.verify_qc(block.justify())?;
-        self.absorb_qc(&justify);
-        let entry = entry.map(|tc| self.verify_tc(tc)).transpose()?.flatten();
-        if let Some(tc) = &entry {
-            self.absorb_tc(tc);
-        }
-        let block = with_checked_justify(block, &justify);
+        let (justify, entry) = self.absorb_certificates_of(&proposal).inspect_err(|_| {
+            let evidence = self.witness.invalid_certificate(proposal.get()); // Y2
+            self.outputs.extend(evidence.map(|evidence| Output::Evidence(Box::new(evidence))));
+        })?;
+        self.witness([Spoken::proposal(proposal.get())], Checked::Yes);
+        let block = with_checked_justify(proposal.into_inner().block, &justify);
         if view < self.view() {
             self.take_overtaken_block(&block);
             self.answer_stale(now, from);
@@ -141,6 +141,20 @@ impl Core {
                 Ok(())
             }
         }
+    }
+
+    fn absorb_certificates_of(
+        &mut self,
+        proposal: &Verified<Proposal>,
+    ) -> Result<(Verified<QuorumCertificate>, Option<Verified<TimeoutCertificate>>), CertificateError> {
+        let Proposal { block, entry, .. } = proposal.get();
+        let justify = self.verify_qc(block.justify())?;
+        self.absorb_qc(&justify);
+        let entry = entry.as_ref().map(|tc| self.verify_tc(tc.clone())).transpose()?.flatten();
+        if let Some(tc) = &entry {
+            self.absorb_tc(tc);
+        }
+        Ok((justify, entry))
     }
 
     /// A block whose votes were faster than itself: it need not be fetched.
@@ -172,6 +186,8 @@ impl Core {
 
     /// As [`Self::look_for_own_vote`], for a TC.
     fn look_for_own_timeout(&mut self, tc: &TimeoutCertificate) {
+        self.witness(Spoken::timeouts(tc), Checked::Yes);
+        self.witness(Spoken::votes(&tc.high_qc), Checked::Yes);
         let mine = tc.timeouts.iter().any(|timeout| timeout.signer == self.me);
         if mine && !self.safety.timed_out_at_or_after(tc.view) {
             self.remember_forgotten(tc.view);
@@ -186,6 +202,7 @@ impl Core {
             return Ok(());
         }
         if view < current {
+            self.witness([Spoken::vote(&vote)], Checked::No);
             if view.number().saturating_add(USUAL_LATENESS_VIEWS) <= current.number() {
                 self.answer_stale(now, from);
             }
@@ -197,7 +214,9 @@ impl Core {
         if self.votes.has(&vote) {
             return Ok(());
         }
-        match self.votes.count(vote.verify(&self.committee)?) {
+        let vote = vote.verify(&self.committee)?;
+        self.witness([Spoken::vote(vote.get())], Checked::Yes);
+        match self.votes.count(vote) {
             Counted::Yes | Counted::Again => Ok(()),
             Counted::Contradiction => Err(Rejected::SecondVote),
         }
@@ -205,6 +224,7 @@ impl Core {
 
     fn handle_timeout(&mut self, now: Millis, from: ReplicaIndex, timeout: Timeout) -> Result<(), Rejected> {
         let mut timeout = timeout.verify(&self.committee)?.into_inner();
+        self.witness([Spoken::timeout(&timeout)], Checked::Yes);
         // P2: certificates first, whatever the view.
         let high_qc = self.verify_qc(&timeout.high_qc)?;
         self.absorb_qc(&high_qc);
@@ -262,10 +282,13 @@ impl Core {
     ) -> Result<Verified<QuorumCertificate>, CertificateError> {
         let known = self.safety.high_qc();
         if qc.same_statement(known.get()) {
-            return Ok(known.clone());
+            let known = known.clone();
+            self.witness(Spoken::votes(qc), Checked::No);
+            return Ok(known);
         }
         let verified = qc.clone().verify(&self.committee)?;
         self.look_for_own_vote(verified.get());
+        self.witness(Spoken::votes(verified.get()), Checked::Yes);
         Ok(verified)
     }
 

@@ -23,6 +23,7 @@ use super::{
     certificate::{QuorumCertificate, TimeoutCertificate, Verified},
     checkpoint::StableCheckpoint,
     checkpoints::Checkpoints,
+    evidence::{Checked, Spoken, Witness},
     fetch::Fetch,
     limits::STALE_ANSWER_INTERVAL,
     message::{Certificates, Message, Proposal, Vote},
@@ -54,6 +55,8 @@ pub struct Buffered {
     pub commands_of_one: usize,
     /// Peers whose next answer has its time: at most all.
     pub answers_noted: usize,
+    /// Statements that later ones may contradict: for each of some ten views at most three a replica.
+    pub statements: usize,
 }
 
 /// The first valid proposal of the current view, kept until its parent is here.
@@ -74,6 +77,7 @@ pub struct Core {
     pacemaker: Pacemaker,
     tree: BlockTree,
     votes: Votes,
+    witness: Witness,
     pending: Pending,
     fetch: Fetch,
     checkpoints: Checkpoints,
@@ -104,6 +108,7 @@ impl Core {
             pacemaker: Pacemaker::new(size, times),
             tree: BlockTree::new(&committee),
             votes: Votes::new(size),
+            witness: Witness::new(Arc::clone(&committee)),
             pending: Pending::default(),
             fetch: Fetch::default(),
             checkpoints: Checkpoints::new(size, checkpoint_interval),
@@ -199,6 +204,7 @@ impl Core {
             committed_blocks: self.tree.recent_above(Height::ZERO).count(),
             commands_of_one: self.pending.most_of_one(),
             answers_noted: self.stale_answers.len().max(self.block_answers.len()),
+            statements: self.witness.len(),
         }
     }
 
@@ -412,6 +418,7 @@ impl Core {
         if self.pacemaker.enter(certified) {
             let view = self.view();
             self.votes.enter(view);
+            self.witness.enter(view);
             self.candidate = None;
             self.own_proposal = None;
         }
@@ -497,6 +504,15 @@ impl Core {
         };
         let tip = self.tree.tip_certificate().cloned();
         Box::new(Restated { standing, tip, uncommitted: self.tree.uncommitted() })
+    }
+
+    /// Rule Y1.
+    fn witness(&mut self, spoken: impl IntoIterator<Item = Spoken>, checked: Checked) {
+        let current = self.view();
+        for spoken in spoken {
+            let evidence = self.witness.hear(current, spoken, checked);
+            self.outputs.extend(evidence.map(|evidence| Output::Evidence(Box::new(evidence))));
+        }
     }
 
     fn own_vote_in(&self, view: View) -> Option<&Vote> {

@@ -1,6 +1,7 @@
 //! Step tables for the core's rules: four replicas in one process, messages carried by hand.
 
 mod checkpoints;
+mod evidence;
 mod transfer;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -12,9 +13,11 @@ use crate::consensus::{
     ViewTimes, Vote,
     certificate::{proposal_statement, timeout_statement, vote_statement},
     limits::MAX_GOSSIP_BYTES,
+    message::certificates_bytes,
 };
 use crate::types::{
-    Committee, Digest, Epoch, Height, InclusionProof, Millis, ReplicaIndex, SecretKey, View, leaf_hash,
+    Committee, Digest, Epoch, Evidence, Height, InclusionProof, Millis, ReplicaIndex, SecretKey, View,
+    leaf_hash,
 };
 
 fn key(place: u16) -> SecretKey {
@@ -36,6 +39,12 @@ fn config(replicas: u16, place: u16) -> Config {
     }
 }
 
+/// What the proposal of a block without an entry certificate signs.
+fn proposal_bytes(committee: &Committee, block: &Block) -> Vec<u8> {
+    let certificates = Digest::of(&certificates_bytes(block.justify(), None));
+    proposal_statement(committee, block.view(), block.id(), certificates)
+}
+
 fn command(text: &str) -> Command {
     Command::new(text.as_bytes().to_vec(), Vec::new()).expect("small")
 }
@@ -45,6 +54,8 @@ struct Cluster {
     now: Millis,
     cores: Vec<Core>,
     journals: Vec<Vec<Record>>,
+    /// Who put out what.
+    evidence: Vec<(u16, Evidence)>,
     commits: Vec<Vec<Digest>>,
     stable: Vec<Vec<StableCheckpoint>>,
     diverged: Vec<Vec<StableCheckpoint>>,
@@ -68,6 +79,7 @@ impl Cluster {
             served: None,
             cut: Vec::new(),
             wires: VecDeque::new(),
+            evidence: Vec::new(),
         }
     }
 
@@ -108,6 +120,7 @@ impl Cluster {
                     let chunks = self.served.as_ref().map(|snapshot| chunks_of(snapshot, request));
                     self.wires.extend(chunks.map(|chunks| (me, to, Message::Chunks(chunks))));
                 }
+                Output::Evidence(evidence) => self.evidence.push((from, *evidence)),
             }
         }
     }
@@ -340,7 +353,7 @@ fn a_second_proposal_for_one_view_gets_no_vote() {
         let justify = QuorumCertificate::genesis(&committee);
         let leader = ReplicaIndex::new(1);
         let block = Arc::new(Block::new(View::new(1), leader, justify, payload));
-        let signature = key(1).sign(&proposal_statement(&committee, block.view(), block.id()));
+        let signature = key(1).sign(&proposal_bytes(&committee, &block));
         Message::Proposal(Proposal { block, entry: None, signature })
     };
     let from = ReplicaIndex::new(1);
@@ -358,7 +371,7 @@ fn a_proposal_by_another_than_the_leader_is_refused() {
     let me = ReplicaIndex::new(2);
     let justify = QuorumCertificate::genesis(&committee);
     let block = Arc::new(Block::new(View::new(1), me, justify, crate::consensus::Payload::default()));
-    let signature = key(2).sign(&proposal_statement(&committee, block.view(), block.id()));
+    let signature = key(2).sign(&proposal_bytes(&committee, &block));
     let message = Message::Proposal(Proposal { block, entry: None, signature });
     let refused = cluster.give(0, Input::Message { from: me, message });
     assert!(matches!(refused, Err(Rejected::Proposal(_))), "{refused:?}");
@@ -378,7 +391,7 @@ fn a_vote_that_names_another_height_for_the_block_spoils_no_certificate() {
         let voter = ReplicaIndex::new(voter);
         Message::Vote(Vote { view: block.view(), height, block: block.id(), voter, signature })
     };
-    let signature = key(1).sign(&proposal_statement(&committee, block.view(), block.id()));
+    let signature = key(1).sign(&proposal_bytes(&committee, &block));
     let proposal = Message::Proposal(Proposal { block: Arc::clone(&block), entry: None, signature });
     // The garbage is of the first voter in order, and so would stand first in the certificate.
     cluster
@@ -567,7 +580,7 @@ fn commands_of_a_proposal_that_got_no_vote_are_known_to_all_in_the_end() {
     // Only replica 3 hears of the second block, and the first one, its parent, nobody sends it.
     let parent = block_in(1, QuorumCertificate::genesis(&committee(4)));
     let block = block_in(2, certificate(4, &parent));
-    let signature = key(2).sign(&proposal_statement(&committee(4), block.view(), block.id()));
+    let signature = key(2).sign(&proposal_bytes(&committee(4), &block));
     let message = Message::Proposal(Proposal { block: Arc::clone(&block), entry: None, signature });
     cluster.give(3, Input::Message { from: ReplicaIndex::new(2), message }).expect("valid");
     cluster.wires.clear();

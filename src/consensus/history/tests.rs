@@ -138,7 +138,8 @@ impl Replica {
                     self.history.stable(checkpoint, &restated).map_err(|_| Failed)?;
                     seen.bases.push(began..self.disk.operations());
                 }
-                Output::Diverged { .. }
+                Output::Evidence(_)
+                | Output::Diverged { .. }
                 | Output::Install { .. }
                 | Output::ServeFromJournal { .. }
                 | Output::ServeChunks { .. } => panic!("it has no peers"),

@@ -10,7 +10,7 @@ use crate::{
         ArchiveError, Base, Checkpoint, Command, Rejected, Share, Snapshot, SnapshotId, StableCheckpoint,
         TransferProgress, block::Block, certify::Endorsement, tree::CommittedBlock,
     },
-    types::{Height, ReplicaIndex, View},
+    types::{Evidence, Height, ReplicaIndex, View},
 };
 
 /// How many requests wait for the task: enough for a burst of a client, small enough to push back soon.
@@ -111,6 +111,8 @@ pub enum Event {
         /// Its state.
         snapshot: Snapshot,
     },
+    /// A replica broke a rule and signed it.
+    Evidence(Box<Evidence>),
 }
 
 /// Where consensus stands.

@@ -133,6 +133,14 @@
 //!   worse when none of it is. Absence: better with samples, fresh or held, worse with none. All else is
 //!   inconclusive.
 //!
+//! # Evidence
+//!
+//! - **V1** Evidence is refused unless its offender's own signatures prove it ([`super::evidence`]).
+//! - **V2** It is refused as a duplicate when an offence of the same kind and about the same thing is proven of the
+//!   replica.
+//! - **V3** Of each replica and kind the first 4 are logged; more prove nothing more. Nothing follows from them but that
+//!   the replica is named.
+//!
 //! # What does not depend on the order of the log
 //!
 //! A window's reports decide what is merged, not their order. So a closed window's readings and series are
@@ -145,6 +153,7 @@
 
 mod agreed_time;
 mod effect;
+mod evidence;
 mod operations;
 mod readings;
 mod state;
@@ -154,6 +163,7 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
+pub use evidence::{EvidenceLog, EvidenceRefusal, MAX_PROOFS, Proof, Proven};
 pub use operations::{
     MAX_BOUND_KEYS, MAX_COUNTER_JUMP, MAX_KEYS_EVER_BOUND, Operations, OperatorRefusal, Parties, Permit, Stop,
 };

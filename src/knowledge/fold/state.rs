@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     agreed_time::AgreedTime,
+    evidence::{EvidenceLog, EvidenceRefusal},
     operations::{Operations, OperatorRefusal, Parties},
     readings::IndicatorMemory,
     targets::Targets,
@@ -24,6 +25,7 @@ use crate::{
         certified::Certified,
         change::{Change, ClosedWindow, PlanRefusal, ReceiptRefusal, ReportRefusal},
         command::Command,
+        evidence::VerifiedEvidence,
         genesis::{Genesis, GenesisError},
         head::{Head, SHARD_TARGETS},
         merge::CountedReports,
@@ -34,7 +36,9 @@ use crate::{
         root::Operators,
         snapshot::{Finality, Snapshot},
     },
-    types::{Committee, Cycle, Digest, EnvelopeError, ReplicaIndex, TargetId, UnixMillis, WindowIndex},
+    types::{
+        Committee, Cycle, Digest, EnvelopeError, Evidence, ReplicaIndex, TargetId, UnixMillis, WindowIndex,
+    },
 };
 
 /// The most bytes that a report's body may have: the default limit of 10,000 series at 300 bytes each, which
@@ -60,6 +64,7 @@ pub struct State {
     cycle: Cycle,
     targets: Targets,
     operations: Operations,
+    evidence: EvidenceLog,
 }
 
 /// What one command changed, in order.
@@ -97,6 +102,8 @@ const fn as_closed(change: &Change) -> Option<&ClosedWindow> {
         | Change::ReportRefused { .. }
         | Change::OperatorRequestLogged { .. }
         | Change::OperatorRequestRefused { .. }
+        | Change::EvidenceLogged(_)
+        | Change::EvidenceRefused { .. }
         | Change::Malformed => None,
     }
 }
@@ -117,6 +124,7 @@ impl State {
             cycle: Cycle::ZERO,
             targets: Targets::new(&genesis),
             operations: Operations::new(&genesis),
+            evidence: EvidenceLog::default(),
             genesis,
             committee,
             operators,
@@ -134,6 +142,7 @@ impl State {
             Ok(Command::Certified { envelope }) => self.certified(&envelope, &mut changes),
             Ok(Command::Receipt { envelope }) => self.receipt(envelope, &mut changes),
             Ok(Command::OperatorRequest { envelope }) => self.operator_request(&envelope, &mut changes),
+            Ok(Command::Evidence(evidence)) => changes.push(self.take_evidence(evidence)),
             Err(_) => changes.push(Change::Malformed), // C1
         }
         Applied { changes }
@@ -222,6 +231,12 @@ impl State {
     #[must_use]
     pub const fn operations(&self) -> &Operations {
         &self.operations
+    }
+
+    /// Which replicas are proven to have broken a rule.
+    #[must_use]
+    pub const fn evidence(&self) -> &EvidenceLog {
+        &self.evidence
     }
 
     /// The operators of the epoch.
@@ -442,6 +457,17 @@ impl State {
                 let request = Some((request.digest(), request.operator().name.clone()));
                 changes.push(Change::OperatorRequestRefused { request, why });
             }
+        }
+    }
+
+    fn take_evidence(&mut self, evidence: Evidence) -> Change {
+        let offender = evidence.offender();
+        let logged = VerifiedEvidence::verify(evidence, &self.committee)
+            .map_err(|error| EvidenceRefusal::NotVerified(error.to_string())) // V1
+            .and_then(|verified| self.evidence.log(&verified, self.agreed.now()).map(|()| verified)); // V2, V3
+        match logged {
+            Ok(verified) => Change::EvidenceLogged(Box::new(verified)),
+            Err(why) => Change::EvidenceRefused { offender, why },
         }
     }
 

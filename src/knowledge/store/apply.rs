@@ -212,6 +212,10 @@ async fn insert_changes(
                 decisions::insert_operator_request(connection, place, request).await?;
             }
             Change::OperatorRequestRefused { request: _, why } => refusals.push_operator_request(place, why),
+            Change::EvidenceLogged(evidence) => {
+                decisions::insert_evidence(connection, place, evidence).await?;
+            }
+            Change::EvidenceRefused { offender, why } => refusals.push_evidence(place, *offender, why),
             Change::Malformed => refusals.push_malformed(place),
         }
     }

@@ -12,7 +12,8 @@ use crate::{
     knowledge::{
         certified::Certified,
         change::{Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
-        fold::OperatorRefusal,
+        evidence::VerifiedEvidence,
+        fold::{EvidenceRefusal, OperatorRefusal},
         head::Head,
         operator_request::VerifiedOperatorRequest,
         plan::Plan,
@@ -239,6 +240,31 @@ pub(super) async fn insert_operator_request(
     Ok(())
 }
 
+/// Stores what is proven of a replica.
+pub(super) async fn insert_evidence(
+    connection: &mut PgConnection,
+    place: Place,
+    evidence: &VerifiedEvidence,
+) -> Result<(), ApplyError> {
+    let (about, digest) = (text(&evidence.slot().to_string()), evidence.digest());
+    sqlx::query!(
+        "INSERT INTO evidence (height, ordinal, digest, offender, kind, about, agreed_time, document)
+         VALUES ($1, $2, $3, $4, $5, $6, from_unix_ms($7), $8)",
+        place.height,
+        place.ordinal,
+        digest.as_bytes().as_slice(),
+        i32::from(evidence.offender().place()),
+        evidence.kind().as_str(),
+        about,
+        time_ms(place.agreed_time),
+        evidence.to_json(),
+    )
+    .execute(connection)
+    .await
+    .map_err(StatementError::on("evidence"))?;
+    Ok(())
+}
+
 /// Stores the quorum's judgement of a plan.
 pub(super) async fn settle_effect(
     connection: &mut PgConnection,
@@ -320,6 +346,12 @@ impl Refusals {
         };
         let replica = Some(i32::from(replica.place()));
         self.push(place, "report", reason, None, Subject { replica, ..Subject::default() });
+    }
+
+    pub(super) fn push_evidence(&mut self, place: Place, offender: ReplicaIndex, why: &EvidenceRefusal) {
+        let replica = Some(i32::from(offender.place()));
+        let detail = why.to_string();
+        self.push(place, "evidence", why.as_str(), Some(&detail), Subject { replica, ..Subject::default() });
     }
 
     pub(super) fn push_malformed(&mut self, place: Place) {

@@ -3,6 +3,7 @@
 //!
 //! Invariant: an answer other than success is JSON with a field `error` that says what is wrong.
 
+mod evidence;
 mod heads;
 mod operator_requests;
 mod plans;
@@ -26,13 +27,14 @@ use tokio::sync::watch;
 use crate::{
     execute::feed::Feed,
     knowledge::{
-        fold::{Operations, Parties},
+        fold::{EvidenceLog, Operations, Parties},
         genesis::Genesis,
         root::Operators,
     },
     types::Committee,
 };
 
+pub use evidence::ProvenOffences;
 pub use refused::{DocumentKind, RefusedDocuments, Stage};
 pub use request_log::{HeadMark, Outcome, RequestLog, RequestOutcome};
 pub use submissions::{Submission, Submissions, Submitter, queues};
@@ -52,6 +54,8 @@ pub struct AgentApi {
     pub operations: watch::Receiver<Arc<Operations>>,
     /// What became of operators' requests; a change wakes the requests that wait.
     pub requests: watch::Receiver<Arc<RequestLog>>,
+    /// Which replicas are proven to have broken a rule.
+    pub evidence: watch::Receiver<Arc<EvidenceLog>>,
     /// Where verified receipts and requests go to be ordered.
     pub submitter: Submitter,
     /// Counts the documents that are refused here.
@@ -85,6 +89,7 @@ pub fn router(api: AgentApi) -> Router {
         .merge(roots::router())
         .merge(receipts::router())
         .merge(operator_requests::router())
+        .merge(evidence::router())
         .with_state(api)
 }
 

@@ -23,7 +23,7 @@ use crate::{
         genesis::{Genesis, Parameters},
         policy::{Target, TargetKind},
     },
-    types::{Height, Millis},
+    types::{Evidence, Height, Millis},
 };
 
 pub(super) struct Replica {
@@ -64,6 +64,7 @@ pub(crate) fn api_over(feed: watch::Receiver<Arc<Feed>>) -> (AgentApi, Submissio
         // What is in them can be read after their senders are gone.
         operations: watch::channel(Arc::new(state.operations().clone())).1,
         requests: watch::channel(Arc::default()).1,
+        evidence: watch::channel(Arc::default()).1,
         submitter,
         refused,
     };
@@ -100,6 +101,15 @@ impl Replica {
         self.requests.send_modify(|log| {
             Arc::make_mut(log).note(change, height);
         });
+    }
+
+    /// This evidence was ordered.
+    pub(super) fn prove(&mut self, evidence: Evidence) {
+        let mut state = State::new(genesis(), committee(), verified_root().operators().clone())
+            .expect("the genesis is sound");
+        let command = Command::Evidence(evidence).encode();
+        state.apply(&command.head, &command.body);
+        self.api.evidence = watch::channel(Arc::new(state.evidence().clone())).1;
     }
 
     /// How many documents were refused for this reason.

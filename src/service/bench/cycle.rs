@@ -246,6 +246,7 @@ impl Seen {
                 | ReplicaEvent::OperatorRequestRefused { .. }
                 | ReplicaEvent::Checkpoint { .. }
                 | ReplicaEvent::Installed { .. }
+                | ReplicaEvent::Evidence { .. }
                 | ReplicaEvent::Alarm { .. },
             ) => {}
             // What is no replica's event is the agent's.

@@ -17,8 +17,9 @@ use crate::{
     service::{
         api::{DocumentKind, RefusedDocuments, Stage},
         status::{
-            AlarmKind, CheckpointStatus, GapStatus, HeadStatus, NotReady, NotReadyReason, PeerStatus,
-            RefusedStatus, StatusSnapshot, StopStatus, StoreState, StoreStatus, TargetStatus, TransferStatus,
+            AlarmKind, CheckpointStatus, EvidenceStatus, GapStatus, HeadStatus, NotReady, NotReadyReason,
+            PeerStatus, RefusedStatus, StatusSnapshot, StopStatus, StoreState, StoreStatus, TargetStatus,
+            TransferStatus,
         },
     },
     types::{Committee, Height, KeyId, PublicKey, ReplicaIndex, UnixMillis, WindowIndex},
@@ -181,6 +182,11 @@ impl Board {
     /// Shows what operators have ordered, at once.
     pub(super) fn operations(&mut self, state: &State) {
         show_operations(&mut self.snapshot.targets, state);
+    }
+
+    /// Shows what is proven of replicas.
+    pub(super) fn evidence(&mut self, state: &State) {
+        self.snapshot.evidence = state.evidence().iter().map(EvidenceStatus::of).collect();
     }
 
     /// Shows how many documents were refused.

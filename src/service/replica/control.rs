@@ -20,7 +20,9 @@ use crate::{
     },
     cycle::{Cycle, Decided, Folded, Hold, Output, Seal},
     execute::feed::Feed,
-    knowledge::{certified::Certified, change::Change, fold::RestoreError, head::Head},
+    knowledge::{
+        certified::Certified, change::Change, evidence::VerifiedEvidence, fold::RestoreError, head::Head,
+    },
     monitor::task::MonitorHandle,
     service::{
         api::{Submission, Submissions},
@@ -154,7 +156,7 @@ impl Control {
             self.commit(&committed).await;
         }
         self.replaying = false;
-        self.cycle.resubmit_newest_report();
+        self.cycle.resubmit();
         self.carry_out().await;
         self.publish();
     }
@@ -167,6 +169,7 @@ impl Control {
                     self.board.bad_signature(from, &error, clock::wall_clock());
                 }
             }
+            Event::Evidence(evidence) => self.cycle.accuse(*evidence),
             Event::PeerConnected(peer) => {
                 let endorsements = self.cycle.endorsements();
                 self.request(Request::Remind { to: peer, endorsements }).await;
@@ -233,7 +236,9 @@ impl Control {
     fn restored(&mut self) {
         let state = self.cycle.state();
         self.board.restored(state);
+        self.board.evidence(state);
         self.around.published.operations(state);
+        self.around.published.evidence(state);
         self.feed.restart_plans(state.newest_plans().cloned());
         self.around.feed.send_replace(Arc::new(self.feed.clone()));
     }
@@ -388,9 +393,7 @@ impl Control {
                 Change::EffectSettled { target, seq, effect, .. } => {
                     self.tell(ReplicaEvent::effect_settled(&self.name, target, *seq, *effect));
                 }
-                Change::ReportRefused { replica, why } => {
-                    tracing::debug!(%replica, ?why, "a report changes nothing");
-                }
+                Change::ReportRefused { replica, why } => tracing::debug!(%replica, ?why, "a report is void"),
                 Change::PlanRefused { plan, why } => tracing::debug!(?plan, ?why, "a plan is not logged"),
                 Change::ReceiptRefused { target, why } => {
                     tracing::warn!(?target, ?why, "a receipt changes nothing");
@@ -410,11 +413,23 @@ impl Control {
                         });
                     }
                 }
+                Change::EvidenceLogged(evidence) => self.evidence_logged(evidence),
+                Change::EvidenceRefused { offender, why } => {
+                    tracing::debug!(%offender, %why, "evidence changes nothing");
+                }
                 Change::TimeMoved(_) | Change::Gap { .. } | Change::HeadDerived(_) | Change::Malformed => {}
             }
         }
         if let Some(store) = &self.around.store {
             store.committed.send_replace(folded.block.height());
+        }
+    }
+
+    fn evidence_logged(&mut self, evidence: &VerifiedEvidence) {
+        self.board.evidence(self.cycle.state());
+        if !self.replaying {
+            trace_evidence(evidence);
+            self.tell(ReplicaEvent::evidence(&self.name, evidence));
         }
     }
 
@@ -448,6 +463,22 @@ impl Control {
             self.around.status.send_replace(snapshot.clone());
         }
     }
+}
+
+/// Says in the logs and in a span of its own what is proven of a replica.
+#[tracing::instrument(
+    name = "evidence",
+    skip_all,
+    fields(
+        offender = %evidence.offender(),
+        kind = evidence.kind().as_str(),
+        about = %evidence.slot(),
+        digest = %evidence.digest(),
+    )
+)]
+fn trace_evidence(evidence: &VerifiedEvidence) {
+    let (offender, kind) = (evidence.offender(), evidence.kind().as_str());
+    tracing::warn!(%offender, kind, about = %evidence.slot(), "a replica is proven to have broken a rule");
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

@@ -11,6 +11,7 @@ use crate::{
     cycle::Alarm,
     knowledge::{
         change::{ClosedWindow, Effect},
+        evidence::{EvidenceKind, VerifiedEvidence},
         finding::{Finding, Symptom},
         operator_request::VerifiedOperatorRequest,
         plan::{DesiredState, Plan},
@@ -174,6 +175,19 @@ pub enum ReplicaEvent {
         /// The state's root.
         state: Digest,
     },
+    /// A replica is proven to have broken a rule.
+    Evidence {
+        /// The replica that tells.
+        replica: String,
+        /// The replica whose key signed.
+        offender: String,
+        /// What it did.
+        kind: EvidenceKind,
+        /// What the statements are about.
+        about: String,
+        /// SHA-256 of the evidence.
+        digest: Digest,
+    },
     /// Operators should know.
     Alarm {
         /// The replica.
@@ -267,6 +281,18 @@ impl ReplicaEvent {
             operator: request.operator().name.clone(),
             digest: request.digest(),
             request: request.request().request.to_string(),
+        }
+    }
+
+    /// Evidence was logged.
+    #[must_use]
+    pub fn evidence(replica: &str, evidence: &VerifiedEvidence) -> Self {
+        Self::Evidence {
+            replica: replica.to_owned(),
+            offender: evidence.offender().to_string(),
+            kind: evidence.kind(),
+            about: evidence.slot().to_string(),
+            digest: evidence.digest(),
         }
     }
 
@@ -374,6 +400,9 @@ impl fmt::Display for ReplicaEvent {
             }
             Self::Installed { replica, height, state } => {
                 write!(f, "{replica} goes on from height {height}, state {state:?}, which its peers gave it")
+            }
+            Self::Evidence { replica, offender, kind, about, .. } => {
+                write!(f, "{replica} EVIDENCE against {offender}: {}, {about}", kind.as_str())
             }
             Self::Alarm { replica, by, detail } => write!(f, "{replica} ALARM about {by}: {detail}"),
         }

@@ -526,6 +526,7 @@ fn first_status(
         head: None,
         targets: targets.collect(),
         refused: Vec::new(),
+        evidence: Vec::new(),
         not_ready: vec![status::NotReady {
             reason: status::NotReadyReason::Starting,
             detail: "reading the journal".to_owned(),

@@ -10,7 +10,7 @@ use crate::{
     execute::feed::Feed,
     knowledge::{
         change::Change,
-        fold::{Operations, State},
+        fold::{EvidenceLog, Operations, State},
     },
     service::{
         api::{AgentApi, DocumentKind, Members, RefusedDocuments, RequestLog, Stage, Submissions, queues},
@@ -24,6 +24,7 @@ use crate::{
 pub(super) struct Published {
     operations: watch::Sender<Arc<Operations>>,
     requests: watch::Sender<Arc<RequestLog>>,
+    evidence: watch::Sender<Arc<EvidenceLog>>,
     refused: RefusedDocuments,
 }
 
@@ -32,6 +33,7 @@ impl Published {
     pub(super) fn new(state: &State, feed: watch::Receiver<Arc<Feed>>) -> (Self, AgentApi, Submissions) {
         let (operations, seen) = watch::channel(Arc::new(state.operations().clone()));
         let (requests, outcomes) = watch::channel(Arc::default());
+        let (evidence, proven) = watch::channel(Arc::new(state.evidence().clone()));
         let refused = RefusedDocuments::default();
         let (submitter, submissions) = queues(refused.clone());
         let members = Members {
@@ -44,10 +46,11 @@ impl Published {
             members: Arc::new(members),
             operations: seen,
             requests: outcomes,
+            evidence: proven,
             submitter,
             refused: refused.clone(),
         };
-        (Self { operations, requests, refused }, api, submissions)
+        (Self { operations, requests, evidence, refused }, api, submissions)
     }
 
     /// The counts of refused documents.
@@ -73,6 +76,7 @@ impl Published {
                 }
                 // Its counter is used from now on.
                 Change::ReceiptLogged { .. } => self.operations(state),
+                Change::EvidenceLogged(_) => self.evidence(state),
                 Change::TimeMoved(_)
                 | Change::WindowClosed(_)
                 | Change::Gap { .. }
@@ -82,6 +86,7 @@ impl Published {
                 | Change::HeadDerived(_)
                 | Change::EffectSettled { .. }
                 | Change::ReportRefused { .. }
+                | Change::EvidenceRefused { .. }
                 | Change::Malformed => {}
             }
         }
@@ -93,6 +98,11 @@ impl Published {
         if **self.operations.borrow() != *state.operations() {
             self.operations.send_replace(Arc::new(state.operations().clone()));
         }
+    }
+
+    /// Publishes what is proven of replicas.
+    pub(super) fn evidence(&self, state: &State) {
+        self.evidence.send_replace(Arc::new(state.evidence().clone()));
     }
 
     fn note(&self, change: &Change, height: Height) {

@@ -45,6 +45,8 @@ impl Access {
             "/v1/heads" | "/v1/plans" => Self::Needs(&[Scope::Agent, Scope::Read, Scope::Operator]),
             "/v1/receipts" => Self::Needs(&[Scope::Agent]),
             "/v1/status" | "/metrics" => Self::Needs(&[Scope::Read, Scope::Operator]),
+            "/v1/evidence" => Self::Needs(&[Scope::Read, Scope::Operator]),
+            path if path.starts_with("/v1/evidence/") => Self::Needs(&[Scope::Read, Scope::Operator]),
             path if path.starts_with("/v1/roots/") => {
                 Self::Needs(&[Scope::Agent, Scope::Read, Scope::Operator])
             }
@@ -259,7 +261,7 @@ mod tests {
         let all = secrets.iter().map(|(scope, token)| listed(scope.as_str(), token, &[*scope], None));
         guarded.tokens.send_replace(Tokens(all.collect()));
         let readers = [Scope::Agent, Scope::Operator, Scope::Read];
-        let rows: [(&str, &[Scope]); 17] = [
+        let rows: [(&str, &[Scope]); 19] = [
             ("/livez", &scopes),
             ("/readyz", &scopes),
             ("/", &[Scope::Ingest]),
@@ -273,6 +275,8 @@ mod tests {
             ("/v1/receipts", &[Scope::Agent]),
             ("/v1/status", &[Scope::Operator, Scope::Read]),
             ("/metrics", &[Scope::Operator, Scope::Read]),
+            ("/v1/evidence", &[Scope::Operator, Scope::Read]),
+            ("/v1/evidence/00", &[Scope::Operator, Scope::Read]),
             ("/v1/operator-requests", &[Scope::Operator]),
             ("/v1/anything", &[Scope::Operator]),
             ("/v1/metrics/", &[Scope::Operator]),

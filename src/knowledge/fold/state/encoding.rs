@@ -6,7 +6,7 @@
 use borsh::{BorshDeserialize, BorshSerialize, io};
 use std::collections::BTreeMap;
 
-use super::{AgreedTime, IndicatorMemory, OpenWindows, Operations, State, Targets};
+use super::{AgreedTime, EvidenceLog, IndicatorMemory, OpenWindows, Operations, State, Targets};
 use crate::{
     knowledge::{
         genesis::{Genesis, GenesisError},
@@ -63,7 +63,7 @@ impl BorshSerialize for State {
     fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
         Founding::of(&self.genesis, &self.committee).serialize(writer)?;
         (&self.agreed, &self.windows, &self.memories, self.cycle).serialize(writer)?;
-        (&self.operations, &self.targets).serialize(writer)
+        (&self.operations, &self.targets, &self.evidence).serialize(writer)
     }
 }
 
@@ -88,6 +88,7 @@ impl State {
             read(bytes)?;
         let operations: Operations = read(bytes)?;
         let targets = Targets::restore(bytes, &genesis, &committee)?;
+        let evidence: EvidenceLog = read(bytes)?;
         let size = committee.size();
         let checks = [
             (agreed.fits(size), "its times are not those of the committee"),
@@ -95,6 +96,7 @@ impl State {
             (memories.len() == genesis.policies.len(), "it does not have a memory for each policy"),
             (memories.iter().all(IndicatorMemory::is_sound), "it remembers too many distances"),
             (operations.fits(&genesis), "its orders are not about the genesis' targets"),
+            (evidence.is_sound(&committee), "its evidence proves nothing, or something else"),
         ];
         if let Some((_, why)) = checks.into_iter().find(|(holds, _)| !holds) {
             return Err(RestoreError::Unsound(why));
@@ -113,6 +115,7 @@ impl State {
             cycle,
             targets,
             operations,
+            evidence,
         };
         let read_bytes = &written[..written.len() - bytes.len()];
         if is_written_as(&state, read_bytes) { Ok(state) } else { Err(RestoreError::Unsound(UNORDERED)) }

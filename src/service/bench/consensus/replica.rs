@@ -192,7 +192,8 @@ async fn obey<E>(
                     | Event::PeerConnected(_)
                     | Event::Stable(_)
                     | Event::Diverged { .. }
-                    | Event::Installed { .. },
+                    | Event::Installed { .. }
+                    | Event::Evidence(_),
                 ) => {}
                 None => return Err(ReplicaError::TaskEnded),
             },
