@@ -215,6 +215,12 @@ impl Invariants {
         }
     }
 
+    /// Up to which height what operators and agents did was read.
+    #[must_use]
+    pub const fn read_to(&self) -> u64 {
+        self.orders.height()
+    }
+
     /// The counter of each operator's newest stop that holds.
     #[must_use]
     pub fn stops(&self) -> BTreeMap<KeyId, u64> {

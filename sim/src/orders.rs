@@ -140,6 +140,12 @@ impl Orders {
         Ok(logged)
     }
 
+    /// Up to which height the log was read. It ends below a height that nobody folds, when all begin at a checkpoint above it.
+    #[must_use]
+    pub const fn height(&self) -> u64 {
+        self.height
+    }
+
     /// The counter of each operator's newest stop that holds.
     #[must_use]
     pub fn stops(&self) -> BTreeMap<KeyId, u64> {

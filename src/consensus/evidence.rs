@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
 };
 
@@ -124,13 +125,20 @@ impl Spoken {
 }
 
 /// What this replica has heard others sign.
-#[derive(Debug)]
+#[derive(Clone)]
 pub(super) struct Witness {
     committee: Arc<Committee>,
     /// The first statement of each replica and kind that was heard for a view.
     heard: BTreeMap<View, BTreeMap<(ReplicaIndex, Kind), Spoken>>,
     /// For which views, or heights, an offence was told.
     told: BTreeMap<(ReplicaIndex, Kind), BTreeSet<u64>>,
+}
+
+/// Without what it has heard: that decides nothing a replica signs or commits.
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness").finish_non_exhaustive()
+    }
 }
 
 impl Witness {

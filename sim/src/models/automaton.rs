@@ -259,6 +259,8 @@ impl Automaton {
             Output::Broadcast(Message::Commands(_)) => {}
             Output::Broadcast(message) => sent.push(Sent { to: None, message: self.message(message) }),
             Output::Commit(committed) => local.committed.push(committed.block.id()),
+            // What is proven of others changes nothing that is voted for.
+            Output::Evidence(_) => {}
             Output::ServeFromJournal { .. }
             | Output::ServeChunks { .. }
             | Output::Stable { .. }

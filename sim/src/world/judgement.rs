@@ -101,6 +101,10 @@ impl World<'_> {
         if self.scenario.telemetry.is_none() {
             return;
         }
+        if self.invariants.read_to() < self.invariants.heights() {
+            *self.faults.entry("log not read to its end").or_default() += 1;
+            return;
+        }
         for place in 0..TARGETS.len() {
             let target = target(place);
             let (newest, planned) = self.invariants.newest_plan(&target);

@@ -186,11 +186,10 @@ impl Search {
                     let command = Command::new(text.as_bytes().to_vec(), Vec::new()).expect("it is small");
                     let payload = Payload::new(vec![command]);
                     let block = Arc::new(Block::new(view, replica(at), justify.clone(), payload));
-                    let signature = self.sign(at, statements::proposal(&self.committee, view, block.id()));
-                    proposals.extend(entries.iter().map(|entry| Proposal {
-                        block: Arc::clone(&block),
-                        entry: entry.cloned(),
-                        signature,
+                    proposals.extend(entries.iter().map(|entry| {
+                        let said = statements::proposal(&self.committee, view, block.id(), justify, *entry);
+                        let signature = self.sign(at, said);
+                        Proposal { block: Arc::clone(&block), entry: entry.cloned(), signature }
                     }));
                 }
             }
