@@ -84,12 +84,9 @@ const fn certain_offences(kind: Kind) -> &'static [EvidenceKind] {
         Kind::EquivocatingLeader => &[EvidenceKind::DoubleProposal, EvidenceKind::DoubleVote],
         Kind::DoubleVoter | Kind::Twin => &[EvidenceKind::DoubleVote],
         Kind::Forger => &[EvidenceKind::InvalidCertificate],
-        Kind::Mutator => &[
-            EvidenceKind::DoubleVote,
-            EvidenceKind::DoubleProposal,
-            EvidenceKind::DoubleTimeout,
-            EvidenceKind::InvalidCertificate,
-        ],
+        Kind::Mutator => {
+            &[EvidenceKind::DoubleVote, EvidenceKind::DoubleProposal, EvidenceKind::InvalidCertificate]
+        }
         Kind::Silent
         | Kind::DelayingLeader
         | Kind::VoteWithholder

@@ -6,7 +6,9 @@ use base64::Engine as _;
 
 use super::{Alarm, Cycle, CycleConfig, Output, Seal};
 use crate::{
-    consensus::{Block, Command as Ordered, Payload, QuorumCertificate, certify::Endorsement},
+    consensus::{
+        Block, Command as Ordered, Payload, QuorumCertificate, certify::Endorsement, certify::pledge_bytes,
+    },
     knowledge::{
         certified::Certified,
         change::Change,
@@ -245,6 +247,8 @@ fn a_replica_that_lies_about_what_it_saw_changes_no_plan_and_is_named_when_it_en
     assert!(cluster.said.iter().all(|said| said.plans.len() == 1), "and hides nothing");
     for endorsement in &mut cluster.said[3].endorsements {
         endorsement.digest = crate::types::Digest::of(b"forged");
+        let pledge = pledge_bytes(&cluster.committee, &endorsement.subject, endorsement.digest);
+        endorsement.pledge = replica_keys()[3].sign(&pledge);
     }
     cluster.endorse(&[0, 1, 2, 3]);
     for said in &cluster.said[..3] {
