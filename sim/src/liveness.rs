@@ -41,8 +41,8 @@ impl Bounds {
     /// When no committee has that many replicas.
     #[must_use]
     pub fn of(replicas: usize) -> Self {
-        let faults = CommitteeSize::new(replicas).expect("the cases have possible sizes").faults() as u64;
-        Self { views: 2 * faults + 3, ms: (faults + 1) * LONGEST_VIEW_MS + LIVE_VIEWS_MS }
+        let dead = CommitteeSize::new(replicas).expect("the cases have possible sizes").faults() as u64;
+        Self { views: 2 * dead + 3, ms: (dead + 1) * LONGEST_VIEW_MS + LIVE_VIEWS_MS }
     }
 }
 
@@ -195,7 +195,7 @@ fn subsets(replicas: usize, size: usize) -> Vec<Vec<usize>> {
 
 /// Every placement of f leaders that never speak.
 fn dead_leaders(replicas: usize) -> Case {
-    let faults = CommitteeSize::new(replicas).map_or(0, CommitteeSize::faults);
+    let dead = CommitteeSize::new(replicas).map_or(0, CommitteeSize::faults);
     let scenario = |dead: Vec<usize>| {
         let mut scenario = quiet(replicas, 10);
         scenario.adversaries = dead.iter().map(|place| (replica(*place), Kind::Silent)).collect();
@@ -249,7 +249,7 @@ fn changing_halves() -> Case {
 
 /// f adversaries that make others lock alone, all the time and after.
 fn hidden_locks(replicas: usize) -> Case {
-    let faults = CommitteeSize::new(replicas).map_or(0, CommitteeSize::faults);
+    let dead = CommitteeSize::new(replicas).map_or(0, CommitteeSize::faults);
     let scenario = |seed| {
         let mut scenario = busy(quiet(replicas, 30_000));
         scenario.seed = seed;
