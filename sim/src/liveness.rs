@@ -195,7 +195,7 @@ fn subsets(replicas: usize, size: usize) -> Vec<Vec<usize>> {
 
 /// Every placement of f leaders that never speak.
 fn dead_leaders(replicas: usize) -> Case {
-    let dead = CommitteeSize::new(replicas).map_or(0, CommitteeSize::faults);
+    let faults = CommitteeSize::new(replicas).map_or(0, CommitteeSize::faults);
     let scenario = |dead: Vec<usize>| {
         let mut scenario = quiet(replicas, 10);
         scenario.adversaries = dead.iter().map(|place| (replica(*place), Kind::Silent)).collect();
@@ -249,7 +249,7 @@ fn changing_halves() -> Case {
 
 /// f adversaries that make others lock alone, all the time and after.
 fn hidden_locks(replicas: usize) -> Case {
-    let dead = CommitteeSize::new(replicas).map_or(0, CommitteeSize::faults);
+    let faults = CommitteeSize::new(replicas).map_or(0, CommitteeSize::faults);
     let scenario = |seed| {
         let mut scenario = busy(quiet(replicas, 30_000));
         scenario.seed = seed;
