@@ -90,9 +90,10 @@ pub const MAX_OPEN_CHECKPOINTS: usize = 64;
 /// How many snapshots wait in memory for their certificate: that of the newest checkpoint, and the one before.
 pub const MAX_NAMED_SNAPSHOTS: usize = 2;
 
-/// How many checkpoints the journal keeps while the application still needs what is below them: some two thousand
-/// blocks. Past it they go, and whoever follows the journal has a gap.
-pub const MAX_KEPT_CHECKPOINTS: usize = 8;
+/// How many checkpoints the journal keeps while the application still needs what is below them: at the default interval
+/// more blocks than the lag of a database at which plans are held, so that this is said first. Past it they go, and
+/// whoever follows the journal has a gap.
+pub const MAX_KEPT_CHECKPOINTS: usize = 42;
 
 /// The most chunks in one answer of a state transfer.
 pub const MAX_SENT_CHUNKS: usize = 64;

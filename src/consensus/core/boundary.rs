@@ -60,7 +60,7 @@ pub enum Input {
         /// The state.
         snapshot: SnapshotId,
     },
-    /// The time that [`Core::next_timeout`] named has come.
+    /// The time that [`Core::next_timeout`](super::Core::next_timeout) named has come.
     Timer,
 }
 

@@ -53,14 +53,14 @@ pub enum Request {
     /// A checkpoint is due at this height: the application's state after it, and its notes that are still
     /// needed, restated. What was noted before is forgotten once the checkpoint is stable.
     Checkpoint {
-        /// The height, which [`super::Config::checkpoint_interval`] divides.
+        /// The height, which [`Config::checkpoint_interval`](crate::consensus::Config::checkpoint_interval) divides.
         height: Height,
         /// The state after the block of that height.
         snapshot: Snapshot,
         /// The notes.
         notes: Vec<Vec<u8>>,
     },
-    /// Keep the blocks above this height readable, within [`super::limits::MAX_KEPT_CHECKPOINTS`].
+    /// Keep the blocks above this height readable, within [`MAX_KEPT_CHECKPOINTS`](crate::consensus::limits::MAX_KEPT_CHECKPOINTS).
     KeepAbove(Height),
     /// Read a checkpoint with its state back from the journal: the newest at or below a height, else the oldest.
     /// There is none while the journal holds all blocks from the first and no checkpoint is at or below the height.
