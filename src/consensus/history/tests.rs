@@ -248,13 +248,14 @@ fn blocks_that_the_application_needs_stay_within_the_bound() {
     }
     assert_eq!(readable(&replica, 5), Ok(Some(6)), "it is needed");
     assert_eq!(readable(&replica, 0), Err(INTERVAL), "nobody needs the beginning");
-    for number in 17..100 {
+    let past = 17 + INTERVAL * (MAX_KEPT_CHECKPOINTS as u64 + 2);
+    for number in 17..past {
         replica.submit(number, &mut seen).expect("the disk works");
         assert!(replica.history.kept().bases <= MAX_KEPT_CHECKPOINTS);
     }
     assert!(readable(&replica, 5).is_err(), "past the bound it goes");
     assert_eq!(replica.history.kept().bases, MAX_KEPT_CHECKPOINTS);
-    for number in 100..110 {
+    for number in past..past + 10 {
         replica.history.keep_above(replica.height);
         replica.submit(number, &mut seen).expect("the disk works");
     }
