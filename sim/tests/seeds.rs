@@ -82,7 +82,7 @@ fn as_many_adversaries_of_one_kind_as_may_be_break_nothing() {
 const fn certain_offences(kind: Kind) -> &'static [EvidenceKind] {
     match kind {
         Kind::EquivocatingLeader => &[EvidenceKind::DoubleProposal, EvidenceKind::DoubleVote],
-        Kind::DoubleVoter | Kind::Twin => &[EvidenceKind::DoubleVote],
+        Kind::DoubleVoter => &[EvidenceKind::DoubleVote],
         Kind::Forger => &[EvidenceKind::InvalidCertificate],
         Kind::Mutator => {
             &[EvidenceKind::DoubleVote, EvidenceKind::DoubleProposal, EvidenceKind::InvalidCertificate]
@@ -96,7 +96,9 @@ const fn certain_offences(kind: Kind) -> &'static [EvidenceKind] {
         | Kind::Flooder
         | Kind::LyingSyncPeer
         | Kind::LyingReporter
-        | Kind::StaleProposer => &[],
+        | Kind::StaleProposer
+        // Each falls silent as soon as it meets the other's signature.
+        | Kind::Twin => &[],
     }
 }
 
