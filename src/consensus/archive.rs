@@ -105,6 +105,11 @@ impl Archive {
         }
     }
 
+    /// Blocks above this height are here without a gap.
+    pub(super) const fn below(&self) -> Height {
+        self.below
+    }
+
     /// The blocks go on above this height: when that leaves a gap, those below it are given up.
     pub(super) fn begin_above(&mut self, height: Height) {
         if height > self.newest() {

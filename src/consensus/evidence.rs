@@ -21,7 +21,10 @@ use super::{
     checkpoint::CheckpointVote,
     message::{Proposal, Timeout, Vote},
 };
-use crate::types::{Committee, Digest, Evidence, Height, ReplicaIndex, Signature, SignedStatement, View};
+use crate::types::{
+    Committee, Digest, Evidence, Height, MAX_CERTIFICATES_BYTES, ReplicaIndex, Signature, SignedStatement,
+    View,
+};
 
 /// Of how many views before the current one statements are kept: what contradicts them comes with the certificates
 /// of the next views, within some round trips.
@@ -189,12 +192,14 @@ impl Witness {
         if self.is_told(key, spoken.view.number()) {
             return None;
         }
+        let certificates = proposal.certificates_bytes();
+        if certificates.len() > MAX_CERTIFICATES_BYTES {
+            // No evidence holds as much, and what is not told must not stand in the way of what can be.
+            return None;
+        }
         self.told.entry(key).or_default().insert(spoken.view.number());
-        Some(Evidence::InvalidCertificate {
-            offender: spoken.signer,
-            proposal: spoken.statement(&self.committee),
-            certificates: proposal.certificates_bytes(),
-        })
+        let proposal = spoken.statement(&self.committee);
+        Some(Evidence::InvalidCertificate { offender: spoken.signer, proposal, certificates })
     }
 
     /// Two checkpoints of one replica for one height, each of which verifies.

@@ -23,9 +23,9 @@ struct Wanted {
     awaited: Option<Awaited>,
     /// Up to which height useful answers have brought blocks.
     reached: Option<Height>,
-    /// Who no longer has the blocks, and the newest checkpoint that they named instead.
+    /// Who no longer has the blocks, and the lowest checkpoint that they named instead.
     gone: BTreeSet<ReplicaIndex>,
-    newest: Option<Verified<StableCheckpoint>>,
+    lowest: Option<Verified<StableCheckpoint>>,
 }
 
 /// A request. The next peer is asked at its deadline, answered or not: else peers whose answers do not help
@@ -52,7 +52,7 @@ impl Fetch {
                     awaited: None,
                     reached: None,
                     gone: BTreeSet::new(),
-                    newest: None,
+                    lowest: None,
                 });
             }
         }
@@ -118,8 +118,9 @@ impl Fetch {
         }
     }
 
-    /// A peer's awaited answer was that it no longer has the blocks, and this checkpoint instead. Gives the newest of
-    /// them once an honest peer is among those who said so (rule K4).
+    /// A peer's awaited answer was that it no longer has the blocks, and this checkpoint instead. Gives the lowest of
+    /// them once an honest peer is among those who said so (rule K4): it is no higher than one that an honest peer
+    /// named, so that nobody makes this replica wait for a state that only he has.
     pub(super) fn gone(
         &mut self,
         from: ReplicaIndex,
@@ -128,10 +129,10 @@ impl Fetch {
     ) -> Option<Verified<StableCheckpoint>> {
         let wanted = self.wanted.as_mut()?;
         wanted.gone.insert(from);
-        if wanted.newest.as_ref().is_none_or(|known| known.get().height() < checkpoint.get().height()) {
-            wanted.newest = Some(checkpoint);
+        if wanted.lowest.as_ref().is_none_or(|known| known.get().height() > checkpoint.get().height()) {
+            wanted.lowest = Some(checkpoint);
         }
-        wanted.newest.clone().filter(|_| wanted.gone.len() >= one_honest)
+        wanted.lowest.clone().filter(|_| wanted.gone.len() >= one_honest)
     }
 
     /// How far useful answers have come. Nothing of it may be committed yet: a block is committed by its

@@ -391,13 +391,16 @@ impl<D: Disk> History<D> {
         Ok(committed.map(|(block, certificate)| CommittedBlock { block, certificate }).collect())
     }
 
-    /// The newest base at or below a height, else the oldest one there is.
+    /// The newest base at or below a height from which the blocks go on without a gap, else the oldest such one; `None`
+    /// when they go on from the beginning.
     ///
     /// # Errors
     /// [`ArchiveError`]: the journal's disk is at fault.
     pub fn base_for(&self, height: Height) -> Result<Option<Base>, ArchiveError> {
-        let below = self.bases.iter().rev().find(|base| base.checkpoint.height() <= height);
-        let oldest = self.bases.front().filter(|_| !self.is_complete);
+        let lowest = self.archive.below();
+        let usable = || self.bases.iter().filter(|base| base.checkpoint.height() >= lowest);
+        let below = usable().rfind(|base| base.checkpoint.height() <= height);
+        let oldest = usable().next().filter(|_| lowest > Height::ZERO);
         below.or(oldest).map(|base| self.read_base(base)).transpose()
     }
 

@@ -47,9 +47,9 @@ struct Target {
     /// The last request and its deadline; `None` when the next one is due.
     awaited: Option<(ReplicaIndex, Millis)>,
     asked_last: Option<ReplicaIndex>,
-    /// Who no longer holds it, and the newest checkpoint that they named instead.
+    /// Who no longer holds it, and the lowest checkpoint that they named instead.
     gone: BTreeSet<ReplicaIndex>,
-    newest: Option<Verified<StableCheckpoint>>,
+    lowest: Option<Verified<StableCheckpoint>>,
 }
 
 /// What is known of a peer: who failed least, and among these who was asked least, is asked next.
@@ -167,20 +167,20 @@ impl Transfer {
     }
 
     /// A peer that was asked no longer holds the snapshot and names a newer checkpoint. When an honest one is among
-    /// those who do, that one is wanted instead.
+    /// those who do, the lowest of them is wanted instead: it is no higher than an honest peer's.
     pub(super) fn gone(&mut self, from: ReplicaIndex, newer: &Verified<StableCheckpoint>) {
         let Some(target) = self.target.as_mut() else { return };
         if newer.get().height() <= target.checkpoint.get().height() {
             return;
         }
         target.gone.insert(from);
-        if target.newest.as_ref().is_none_or(|known| known.get().height() < newer.get().height()) {
-            target.newest = Some(newer.clone());
+        if target.lowest.as_ref().is_none_or(|known| known.get().height() > newer.get().height()) {
+            target.lowest = Some(newer.clone());
         }
         if target.gone.len() >= self.size.one_honest()
-            && let Some(newest) = target.newest.take()
+            && let Some(lowest) = target.lowest.take()
         {
-            *target = Target::new(newest, target.replaces);
+            *target = Target::new(lowest, target.replaces);
         }
     }
 
@@ -209,7 +209,7 @@ impl Target {
             awaited: None,
             asked_last: None,
             gone: BTreeSet::new(),
-            newest: None,
+            lowest: None,
         }
     }
 }
@@ -339,9 +339,9 @@ mod tests {
         transfer.gone(ReplicaIndex::new(1), &checkpoint(16));
         assert_eq!(target(&transfer), 8);
         transfer.gone(ReplicaIndex::new(2), &checkpoint(12));
-        assert_eq!(target(&transfer), 16, "the newest certified one");
+        assert_eq!(target(&transfer), 12, "the lowest: no higher than what an honest peer holds");
         transfer.want(checkpoint(20), false);
-        assert_eq!(target(&transfer), 16, "one at a time");
+        assert_eq!(target(&transfer), 12, "one at a time");
     }
 
     #[test]

@@ -16,8 +16,9 @@ use std::fmt;
 
 use super::observation::ReportHeader;
 use crate::types::{
-    Committee, Digest, Epoch, Evidence, Height, KeyId, ReplicaIndex, Signature, SignedStatement, Statement,
-    StatementKind, StrictJsonError, View, WindowIndex, from_strict_json, statement_bytes,
+    Committee, Digest, Epoch, Evidence, Height, KeyId, MAX_CERTIFICATES_BYTES, ReplicaIndex, Signature,
+    SignedStatement, Statement, StatementKind, StrictJsonError, View, WindowIndex, from_strict_json,
+    statement_bytes,
 };
 
 /// The document's type, which it names itself.
@@ -25,9 +26,6 @@ pub const EVIDENCE_TYPE: &str = "application/vnd.quorate.evidence.v1+json";
 
 /// The most bytes that a statement may have: an endorsement of a subject with the longest name has some 300.
 const MAX_STATEMENT_BYTES: usize = 512;
-
-/// The most bytes that a proposal's certificates may have: in a committee of a hundred some 22,000.
-const MAX_CERTIFICATES_BYTES: usize = 48 * 1024;
 
 /// The most bytes that a document may have: its certificates in base64, and the rest.
 pub const MAX_EVIDENCE_DOCUMENT_BYTES: usize = MAX_CERTIFICATES_BYTES / 3 * 4 + 8 * 1024;

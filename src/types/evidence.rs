@@ -16,6 +16,9 @@ pub struct SignedStatement {
     pub signature: Signature,
 }
 
+/// The most bytes that a proposal's certificates in evidence may have: in a committee of a hundred some 22,000.
+pub const MAX_CERTIFICATES_BYTES: usize = 48 * 1024;
+
 /// What shows that a replica broke a rule. Nothing in it is trusted until it was verified.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Evidence {

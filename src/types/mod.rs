@@ -20,7 +20,7 @@ mod time;
 pub use committee::{Committee, CommitteeError, MAX_REPLICAS};
 pub use digest::{Digest, Hasher, ParseDigestError};
 pub use dsse::{Envelope, EnvelopeError, MAX_DOCUMENT_BYTES, MAX_ENVELOPE_BYTES, Signed, pae};
-pub use evidence::{Evidence, SignedStatement};
+pub use evidence::{Evidence, MAX_CERTIFICATES_BYTES, SignedStatement};
 pub use ids::{Cycle, Epoch, HeadNumber, Height, InvalidName, ReplicaIndex, Shard, SourceId, TargetId, View};
 pub use keys::{KeyError, KeyId, PublicKey, SecretKey, Signature, SignatureError};
 pub use merkle::{InclusionProof, MerkleTree, leaf_hash};

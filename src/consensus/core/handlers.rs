@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Admission, Candidate, Core, Output, Rejected};
 use crate::consensus::{
     block::{Block, Command},
-    certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified},
+    certificate::{CertificateError, QuorumCertificate, TimeoutCertificate, Verified, check_signers},
     evidence::{Checked, Spoken},
     limits::{MAX_GOSSIP_BYTES, MAX_GOSSIP_COMMANDS, STALE_ANSWER_INTERVAL},
     message::{Certificates, Message, Proposal, Timeout, Vote},
@@ -283,7 +283,10 @@ impl Core {
         let known = self.safety.high_qc();
         if qc.same_statement(known.get()) {
             let known = known.clone();
-            self.witness(Spoken::votes(qc), Checked::No);
+            // Its signatures were not checked, so no more of them than a certificate may have are looked at.
+            if check_signers(&self.committee, qc.signatures.iter().map(|(signer, _)| *signer)).is_ok() {
+                self.witness(Spoken::votes(qc), Checked::No);
+            }
             return Ok(known);
         }
         let verified = qc.clone().verify(&self.committee)?;

@@ -348,14 +348,16 @@ impl<A: Actuator> Agent<A> {
         before: DesiredState,
         aim: Aim,
     ) -> Result<(), AgentError> {
-        if aim == Aim::Desired {
-            self.tell_verified(&plan).await?;
-        }
         let (seq, state) = (plan.document().seq, aim.of(plan.document()));
         self.state.begin(plan.clone(), before, aim);
         self.file.save(&self.state)?;
         let attempt = self.state.plan().map_or(Attempt::FIRST, |mark| mark.attempt);
-        match self.actuator.set(&plan, aim, attempt).await {
+        let set = self.actuator.set(&plan, aim, attempt).await;
+        // Only now: whoever listens may take long, and a plan that was judged long ago must not be set.
+        if aim == Aim::Desired {
+            self.tell_verified(&plan).await?;
+        }
+        match set {
             Ok(()) => self.tell(Event::Applied { seq, before, state }).await?,
             Err(error) => self.tell(Event::TargetFailed { seq, error: chain(&error) }).await?,
         }

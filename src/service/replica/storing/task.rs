@@ -218,7 +218,7 @@ impl StoreTask {
         self.tell_kept(true).await;
         let leftovers = writer.drop_leftovers().await;
         self.count_swept(leftovers)?;
-        let mut lives = false;
+        let (mut lives, mut anew) = (false, false);
         loop {
             if *stop.borrow() {
                 return Ok(());
@@ -227,7 +227,7 @@ impl StoreTask {
                 record(writer, &head).await?;
             }
             match self.next().await {
-                Ok(true) => {}
+                Ok(true) => anew = false,
                 Ok(false) => {
                     // Only a connection on which something was done is known to work.
                     if !lives {
@@ -244,11 +244,12 @@ impl StoreTask {
                     continue;
                 }
                 Err(FollowError::ConsensusGone) => return Ok(()),
-                Err(FollowError::Pruned) => {
+                Err(FollowError::Pruned) if !anew => {
+                    anew = true;
                     self.begin(writer).await?;
                     continue;
                 }
-                Err(error @ (FollowError::Journal(_) | FollowError::State(..))) => {
+                Err(error @ (FollowError::Pruned | FollowError::Journal(_) | FollowError::State(..))) => {
                     return Err(Failure::of(StoreTrouble::Faulty, &error));
                 }
             }
