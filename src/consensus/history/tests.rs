@@ -385,3 +385,24 @@ fn a_base_lowers_nothing_that_was_signed_and_a_later_record_stands_above_it() {
     let (_, core, _) = History::open(disk, journal(SEGMENT_BYTES), config()).expect("sound");
     assert_eq!(core.forgotten(), Some(later), "silence outlives a restart");
 }
+
+#[test]
+fn after_a_gap_the_log_is_followed_from_a_base_whose_blocks_go_on_without_one() {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    let mut replica = run(&disk, &mut seen, 0..10).expect("the disk works");
+    let (base, restated) = given();
+    replica.history.install(base.checkpoint.clone(), &base.snapshot, &restated).expect("the disk works");
+    let height = base.checkpoint.height();
+    let follow = |history: &History<MemoryDisk>| {
+        for stored in [Height::ZERO, Height::new(5), replica.height, height] {
+            let begun =
+                history.base_for(stored).expect("the disk works").expect("the beginning is below the gap");
+            assert_eq!(begun.checkpoint.height(), height, "stored {stored}");
+            assert!(history.blocks_above(height).is_ok());
+        }
+    };
+    follow(&replica.history);
+    drop(replica.history);
+    let (history, ..) = History::open(disk, journal(SEGMENT_BYTES), config()).expect("sound");
+    follow(&history);
+}
