@@ -230,9 +230,15 @@ fn nothing_is_lost_or_stored_twice(cluster: &mut Cluster, database: &Database, n
     assert_eq!((differs, stored.len()), (None, expected.windows.len()));
 }
 
+/// A cluster whose journals keep every block: what is stored is compared with them.
+fn keeps_every_block() -> Options {
+    let policy = vec![("[[target]]\nid", "[cycle]\ncheckpoint_interval = 65536\n\n[[target]]\nid")];
+    Options { policy, ..Options::default() }
+}
+
 #[test]
 fn ordering_and_signing_outlive_every_fault_of_a_database_and_nothing_is_lost() {
-    let mut cluster = Cluster::start(&Options::default());
+    let mut cluster = Cluster::start(&keeps_every_block());
     let engine = cluster.engine();
     let mut database = Database::start(folder());
     let small = database.create_in_small_room("r3");
@@ -288,7 +294,7 @@ fn ordering_and_signing_outlive_every_fault_of_a_database_and_nothing_is_lost() 
 
 #[test]
 fn a_database_from_a_backup_or_an_empty_one_is_filled_once_and_old_days_go_while_windows_flow() {
-    let mut cluster = Cluster::start(&Options::default());
+    let mut cluster = Cluster::start(&keeps_every_block());
     let engine = cluster.engine();
     let mut database = Database::start(folder());
     let url = database.create("r3");

@@ -145,7 +145,7 @@ fn broken_documents_and_recordings_are_refused_by_name() {
             ("verify --root object --plan object", 4, &["root: ", "missing field `payload`"]),
             ("verify --root zeros --plan object", 4, &["root: "]),
             ("inspect-otlp none", 1, &["cannot read none: No such file"]),
-            ("inspect-otlp empty", 1, &["cannot read empty: unexpected end of file"]),
+            ("inspect-otlp empty", 1, &["empty: the file is empty"]),
             ("inspect-otlp cut.gz", 1, &["cut.gz: request 29: "]),
             ("inspect-otlp folder", 1, &["index.jsonl: line 2: EOF"]),
             ("inspect-otlp zeros", 1, &["zeros: it is neither a packed recording nor a folder"]),
