@@ -133,6 +133,7 @@ fn killed_ten_times_at_any_moment_a_cluster_is_still_itself() {
             let is_ready = || folder.path().join(READY).exists().then_some(());
             assert!(poll(is_ready).is_some(), "{}", text(folder.path(), "dev.err"));
         }
+        // The moment of the end is what is drawn.
         std::thread::sleep(Duration::from_millis(draw.below(2_500)));
         let ended = dev.try_wait().expect("it is a child");
         assert!(ended.is_none(), "{victim:?}: {}", text(folder.path(), "dev.err"));

@@ -90,6 +90,26 @@ fn a_vote_meets_the_other_one_inside_a_certificate() {
 }
 
 #[test]
+fn of_a_known_certificate_no_more_signatures_are_looked_at_than_a_certificate_has() {
+    let mut cluster = Cluster::new(4);
+    let block = proposal("a", QuorumCertificate::genesis(&committee(4)), None).block;
+    let known = certificate(4, &block);
+    let says = |high_qc: QuorumCertificate| Message::Timeout(timeout(2, 2, &high_qc));
+    hear(&mut cluster, 3, Message::Vote(vote(3, 1, 1, b"other")));
+    hear(&mut cluster, 2, says(known.clone()));
+    let statement = vote_statement(&committee(4), known.view, known.height, known.block);
+    let offender = (ReplicaIndex::new(3), key(3).sign(&statement));
+    for signatures in [vec![offender], vec![offender; 1_000]] {
+        hear(&mut cluster, 2, says(QuorumCertificate { signatures, ..known.clone() }));
+        assert!(proven(&cluster).is_empty());
+    }
+    let mut signatures: Vec<_> = known.signatures.iter().copied().filter(|(by, _)| by.place() != 3).collect();
+    signatures.push(offender);
+    hear(&mut cluster, 2, says(QuorumCertificate { signatures, ..known }));
+    assert_eq!(proven(&cluster), [(3, EvidenceKind::DoubleVote)]);
+}
+
+#[test]
 fn a_second_proposal_for_a_view_is_evidence() {
     let mut cluster = Cluster::new(4);
     let genesis = QuorumCertificate::genesis(&committee(4));
