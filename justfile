@@ -17,6 +17,7 @@ fmt:
 clippy:
     cargo clippy --locked --all-targets -- -D warnings
     cargo clippy --locked -p quorate-byzantine --all-targets -- -D warnings
+    cargo clippy --locked -p quorate-fuzz --all-targets -- -D warnings
     cargo clippy --locked -p quorate-sim --all-targets -- -D warnings
 
 # The pure cores compile without anything that touches the world
@@ -57,10 +58,19 @@ deny:
 queries:
     scripts/sqlx-prepare --check
 
-# All tests
+# All tests, and the fuzz targets over their corpora
 test:
     cargo build --locked -p quorate-byzantine
     cargo test --locked
+    cargo test --locked -p quorate-fuzz
+
+# Fuzzes every target, or those that are named, for so many seconds each, on the nightly compiler; not part of CI
+fuzz seconds="60" *targets:
+    scripts/fuzz run {{seconds}} {{targets}}
+
+# Writes the seeds of the fuzz corpora anew, after an encoding has changed
+fuzz-seeds:
+    cargo run --locked --quiet -p quorate-fuzz -- fuzz/corpus
 
 # The demo on ports of its own, its documents verified once more by the verifier in Python
 demo:

@@ -132,12 +132,20 @@ fn read_folder(folder: &Path) -> Result<Vec<RecordedRequest>, RecordingError> {
 }
 
 fn read_packed(path: &Path) -> Result<Vec<RecordedRequest>, RecordingError> {
-    let mut file = BufReader::new(File::open(path).map_err(in_file(path))?);
+    let file = File::open(path).map_err(in_file(path))?;
+    parse(path, BufReader::new(file))
+}
+
+/// The requests of a packed file; `path` is its name in errors.
+///
+/// # Errors
+/// [`RecordingError`] says what is wrong with it.
+pub fn parse(path: &Path, mut packed: impl BufRead) -> Result<Vec<RecordedRequest>, RecordingError> {
     let refused = |why: &str| malformed(path, why.to_owned());
-    if file.fill_buf().map_err(in_file(path))?.is_empty() {
+    if packed.fill_buf().map_err(in_file(path))?.is_empty() {
         return Err(refused("the file is empty"));
     }
-    let mut reader = BufReader::new(MultiGzDecoder::new(file));
+    let mut reader = BufReader::new(MultiGzDecoder::new(packed));
     let header = read_line(&mut reader, path)?.ok_or_else(|| refused("the file is empty"))?;
     match serde_json::from_slice(&header) {
         Ok(Header { format }) if format == FORMAT => {}

@@ -31,27 +31,56 @@ const PONG_BYTES: usize = 8 + 8;
 
 /// What travels over a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub enum Frame {
     /// Consensus's bytes.
     Data(Bytes),
     /// The first frame of each side.
     Hello(Hello),
     /// To be answered.
-    Ping { number: u64 },
-    /// The answer, with the answerer's time.
-    Pong { number: u64, time: UnixMillis },
+    Ping {
+        /// Returns in the answer.
+        number: u64,
+    },
+    /// The answer.
+    Pong {
+        /// The number of what is answered.
+        number: u64,
+        /// The answerer's time.
+        time: UnixMillis,
+    },
+}
+
+impl Frame {
+    /// Takes the first frame out of what has arrived; `None` while a part of it is missing.
+    ///
+    /// # Errors
+    /// [`FrameError`] when it begins with no frame; nothing after it can be read either.
+    pub fn take(arrived: &mut BytesMut) -> Result<Option<Self>, FrameError> {
+        take(arrived).map(|taken| match taken {
+            Taken::Frame(frame) => Some(frame),
+            Taken::Missing(_) => None,
+        })
+    }
+
+    /// Its bytes on the wire.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        control(self)
+    }
 }
 
 /// What both sides must have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub(super) struct Hello {
+pub struct Hello {
     version: u32,
     cluster: Digest,
     epoch: Epoch,
 }
 
 impl Hello {
-    pub(super) const fn of(committee: &Committee) -> Self {
+    /// What members of this committee say.
+    #[must_use]
+    pub const fn of(committee: &Committee) -> Self {
         Self { version: VERSION, cluster: committee.cluster(), epoch: committee.epoch() }
     }
 }
@@ -64,13 +93,22 @@ impl fmt::Display for Hello {
 
 /// Bytes that are no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FrameError {
+pub enum FrameError {
+    /// It is longer than any of its kind.
     #[error("its length of {bytes} bytes is over the limit of {limit} for its kind")]
-    TooLong { bytes: usize, limit: usize },
+    TooLong {
+        /// What it claims.
+        bytes: usize,
+        /// The most that is allowed.
+        limit: usize,
+    },
+    /// There is no such kind.
     #[error("its kind {0} is unknown")]
     Kind(u8),
+    /// Its body is none of its kind.
     #[error("its body is malformed")]
     Body,
+    /// It is a frame that nobody sends at this point.
     #[error("its kind does not belong there")]
     Unexpected,
 }

@@ -34,7 +34,7 @@ mod status;
 mod tests;
 mod tls;
 
-pub use frame::MAX_FRAME_BYTES;
+pub use frame::{Frame, FrameError, Hello, MAX_FRAME_BYTES};
 pub use inbox::{INCOMING_BYTES, INCOMING_FRAMES, Inbound, Inbox};
 pub use links::{LinkSender, Links, LinksConfig, LinksError, SendError};
 pub use outbox::{Class, OUTGOING_BYTES, OUTGOING_FRAMES};
