@@ -421,7 +421,7 @@ impl Running {
 
     fn seal(&mut self, seal: &Seal) -> Result<(), String> {
         let seal = borsh::to_vec(seal).map_err(|error| error.to_string())?;
-        self.history.note(seal).map_err(|error| error.to_string())?;
+        self.history.note(&seal).map_err(|error| error.to_string())?;
         self.owes_sync = true;
         Ok(())
     }

@@ -102,8 +102,8 @@ pub struct History<D> {
     bases: VecDeque<StoredBase>,
     /// Whether the journal still begins at the first block.
     is_complete: bool,
-    /// The notes that a start would give.
-    notes: Vec<Vec<u8>>,
+    /// Where the notes lie that a start would give: between two bases they may be far larger than the state.
+    notes: Vec<EntryLocation>,
     /// Snapshots that the application named and no certificate is of yet.
     named: VecDeque<Named>,
     /// The height above which the application still needs blocks; `None`: it needs none.
@@ -124,8 +124,10 @@ struct StoredBase {
 struct Named {
     height: Height,
     snapshot: Snapshot,
-    /// Restated by the application, and those that came later.
+    /// Restated by the application.
     notes: Vec<Vec<u8>>,
+    /// How many of the history's notes came before.
+    notes_before: usize,
 }
 
 impl<D: Disk> History<D> {
@@ -155,13 +157,15 @@ impl<D: Disk> History<D> {
         // Certificates may commit more than the records say; those blocks are put out by the core.
         let tip = recovery.tip_certificate().cloned();
         let core = recovery.finish();
-        let is_complete = read.first_segment == 1;
+        let (is_complete, torn) = (read.first_segment == 1, read.torn);
         let (named, keep_above) = (VecDeque::new(), None);
         let history = Self { journal, archive, bases, is_complete, notes, named, keep_above };
         let base = history.bases.back().map(|base| history.read_base(base)).transpose()?;
         let above = base.as_ref().map_or(Height::ZERO, |base| base.checkpoint.height());
         let blocks = history.committed_above(above, tip.as_ref())?;
-        let recovered = Recovered { notes: history.notes.clone(), base, blocks, torn: read.torn };
+        let notes = history.notes.iter().map(|location| history.read_note(*location));
+        let notes = notes.collect::<Result<_, _>>().map_err(ArchiveError::from)?;
+        let recovered = Recovered { notes, base, blocks, torn };
         Ok((history, core, recovered))
     }
 
@@ -183,10 +187,8 @@ impl<D: Disk> History<D> {
     ///
     /// # Errors
     /// [`JournalError`], as of [`Journal::append`].
-    pub fn note(&mut self, note: Vec<u8>) -> Result<(), JournalError> {
-        self.journal.append(NOTE, &note)?;
-        self.named.iter_mut().for_each(|named| named.notes.push(note.clone()));
-        self.notes.push(note);
+    pub fn note(&mut self, note: &[u8]) -> Result<(), JournalError> {
+        self.notes.push(self.journal.append(NOTE, note)?);
         Ok(())
     }
 
@@ -202,7 +204,7 @@ impl<D: Disk> History<D> {
     /// application restates.
     pub fn name_state(&mut self, height: Height, snapshot: Snapshot, notes: Vec<Vec<u8>>) {
         self.named.retain(|named| named.height != height);
-        self.named.push_back(Named { height, snapshot, notes });
+        self.named.push_back(Named { height, snapshot, notes, notes_before: self.notes.len() });
         if self.named.len() > MAX_NAMED_SNAPSHOTS {
             self.named.pop_front();
         }
@@ -233,7 +235,7 @@ impl<D: Disk> History<D> {
             Some(_) | None => return Ok(false),
         }
         match self.named.pop_front() {
-            Some(Named { snapshot, notes, .. }) => self.write_base(checkpoint, &snapshot, notes, restated),
+            Some(named) => self.write_base(checkpoint, &named, restated),
             None => Ok(false),
         }
     }
@@ -250,14 +252,19 @@ impl<D: Disk> History<D> {
     ) -> Result<bool, JournalError> {
         self.named.clear();
         self.archive.begin_above(checkpoint.height());
-        self.write_base(checkpoint, snapshot, self.notes.clone(), restated)
+        let named = Named {
+            height: checkpoint.height(),
+            snapshot: snapshot.clone(),
+            notes: Vec::new(),
+            notes_before: 0,
+        };
+        self.write_base(checkpoint, &named, restated)
     }
 
     fn write_base(
         &mut self,
         checkpoint: StableCheckpoint,
-        snapshot: &Snapshot,
-        notes: Vec<Vec<u8>>,
+        named: &Named,
         restated: &Restated,
     ) -> Result<bool, JournalError> {
         let committed = match self.committed_above(checkpoint.height(), restated.tip.as_ref()) {
@@ -269,13 +276,11 @@ impl<D: Disk> History<D> {
         let mut stored =
             StoredBase { segment, checkpoint: checkpoint.clone(), chunks: Vec::new(), leaves: Vec::new() };
         self.append_piece(&BasePiece::Begin(checkpoint))?;
-        for chunk in snapshot.chunks() {
+        for chunk in named.snapshot.chunks() {
             stored.chunks.push(self.append_piece(&BasePiece::Chunk(Arc::clone(chunk)))?);
             stored.leaves.push(leaf_hash(chunk));
         }
-        for note in &notes {
-            self.append_piece(&BasePiece::Note(note.clone()))?;
-        }
+        let notes = self.restate_notes(named)?;
         let committed = committed.into_iter().map(|committed| (committed.block, Some(committed.certificate)));
         let uncommitted = restated.uncommitted.iter().map(|block| (Arc::clone(block), None));
         for (block, certificate) in committed.chain(uncommitted) {
@@ -287,9 +292,38 @@ impl<D: Disk> History<D> {
         self.append_piece(&BasePiece::End)?;
         self.journal.sync()?;
         self.bases.push_back(stored);
+        for waiting in &mut self.named {
+            waiting.notes_before =
+                waiting.notes_before.saturating_sub(named.notes_before) + named.notes.len();
+        }
         self.notes = notes;
         self.remove_old()?;
         Ok(true)
+    }
+
+    /// Restates in a base the notes of a state that was named and those that came later; gives where they lie now. One
+    /// that cannot be read is an error: what this replica signed would be forgotten with the older base.
+    fn restate_notes(&mut self, named: &Named) -> Result<Vec<EntryLocation>, JournalError> {
+        let mut locations = Vec::with_capacity(named.notes.len() + self.notes.len() - named.notes_before);
+        for note in &named.notes {
+            locations.push(self.append_piece(&BasePiece::Note(note.clone()))?);
+        }
+        for place in named.notes_before..self.notes.len() {
+            let note = self.read_note(self.notes[place])?;
+            locations.push(self.append_piece(&BasePiece::Note(note))?);
+        }
+        Ok(locations)
+    }
+
+    fn read_note(&self, location: EntryLocation) -> Result<Vec<u8>, JournalError> {
+        let (kind, payload) = self.journal.read(location)?;
+        if kind == NOTE {
+            return Ok(payload);
+        }
+        match borsh::from_slice(&payload) {
+            Ok(BasePiece::Note(note)) => Ok(note),
+            Ok(_) | Err(_) => Err(Journal::<D>::damaged(location)),
+        }
     }
 
     fn append_piece(&mut self, piece: &BasePiece) -> Result<EntryLocation, JournalError> {
@@ -444,7 +478,7 @@ pub struct Kept {
     pub blocks: usize,
     /// Bases.
     pub bases: usize,
-    /// Notes in memory.
+    /// Notes that a start would give.
     pub notes: usize,
     /// The journal's segments.
     pub segments: usize,

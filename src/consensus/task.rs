@@ -254,7 +254,7 @@ impl Task {
                 // What the core put out before comes first, as it happened first.
                 self.collect()?;
                 for note in notes {
-                    self.history.note(note)?;
+                    self.history.note(&note)?;
                     self.must_sync = true;
                 }
                 let frames = then.into_iter().map(|endorsement| Leaving::Frame {

@@ -23,7 +23,7 @@ pub(super) struct Reading {
     pub(super) recovery: Recovery,
     pub(super) archive: Archive,
     pub(super) bases: VecDeque<StoredBase>,
-    pub(super) notes: Vec<Vec<u8>>,
+    pub(super) notes: Vec<EntryLocation>,
     /// Whether the first segments are gone and no whole base was read yet.
     pub(super) is_headless: bool,
     is_first: bool,
@@ -33,7 +33,7 @@ pub(super) struct Reading {
 /// A base whose end was not read yet.
 struct UnfinishedBase {
     stored: StoredBase,
-    notes: Vec<Vec<u8>>,
+    notes: Vec<EntryLocation>,
     blocks: Vec<(Arc<Block>, Option<QuorumCertificate>, EntryLocation)>,
     standing: Option<Standing>,
 }
@@ -60,7 +60,7 @@ impl Reading {
                 let piece = borsh::from_slice(entry.payload).map_err(|_| HistoryError::UnknownEntry)?;
                 return self.piece(piece, entry.location);
             }
-            NOTE if !self.is_headless => self.notes.push(entry.payload.to_vec()),
+            NOTE if !self.is_headless => self.notes.push(entry.location),
             RECORD if !self.is_headless => {
                 let record = borsh::from_slice(entry.payload).map_err(|_| HistoryError::UnknownEntry)?;
                 self.archive.note(&record, entry.location);
@@ -90,7 +90,7 @@ impl Reading {
                 base.stored.chunks.push(location);
                 base.stored.leaves.push(leaf_hash(&chunk));
             }
-            BasePiece::Note(note) => base.notes.push(note),
+            BasePiece::Note(_) => base.notes.push(location),
             BasePiece::Block { block, certificate } => base.blocks.push((block, certificate, location)),
             BasePiece::Standing(standing) => base.standing = Some(*standing),
             BasePiece::End => return self.finish_base(),

@@ -126,7 +126,7 @@ impl Replica {
                     self.apply(&committed.block, seen);
                     let note = note(self.height.number());
                     self.notes.push(note.clone());
-                    self.history.note(note).map_err(|_| Failed)?;
+                    self.history.note(&note).map_err(|_| Failed)?;
                     self.owes_sync = true;
                     self.sync()?;
                     if self.height.number().is_multiple_of(INTERVAL) {
@@ -300,7 +300,7 @@ fn a_journal_that_lost_its_first_segments_is_taken_only_with_a_whole_base() {
     let disk = MemoryDisk::default();
     let (mut history, ..) = History::open(disk.clone(), journal(300), config()).expect("a new journal");
     for height in 1..20 {
-        history.note(note(height)).expect("the disk works");
+        history.note(&note(height)).expect("the disk works");
     }
     drop(history);
     disk.delete(&disk.names()[0]);
@@ -337,7 +337,7 @@ fn a_crash_while_a_state_from_peers_is_written_leaves_the_old_beginning_or_the_n
             let (mut history, ..) =
                 History::open(disk.clone(), journal(SEGMENT_BYTES), config()).expect("a new journal");
             for height in 1..=3 {
-                history.note(note(height)).expect("the disk works");
+                history.note(&note(height)).expect("the disk works");
             }
             history.sync().expect("the disk works");
             disk.fail_after(fails_after);
@@ -405,4 +405,32 @@ fn after_a_gap_the_log_is_followed_from_a_base_whose_blocks_go_on_without_one() 
     drop(replica.history);
     let (history, ..) = History::open(disk, journal(SEGMENT_BYTES), config()).expect("sound");
     follow(&history);
+}
+
+#[test]
+fn a_note_that_came_after_two_states_were_named_stands_in_the_base_of_either() {
+    let (given, restated) = given();
+    for second_follows in [false, true] {
+        let disk = MemoryDisk::default();
+        let (mut history, ..) = History::open(disk.clone(), journal(SEGMENT_BYTES), config()).expect("new");
+        history.install(given.checkpoint.clone(), &given.snapshot, &restated).expect("the disk works");
+        let (first, second) = (given.checkpoint.height(), given.checkpoint.height().next());
+        history.note(&note(1)).expect("the disk works");
+        history.name_state(first, given.snapshot.clone(), vec![note(0), note(1)]);
+        history.note(&note(2)).expect("the disk works");
+        history.name_state(second, given.snapshot.clone(), vec![note(2)]);
+        history.note(&note(3)).expect("the disk works");
+        assert_eq!(history.stable(given.checkpoint.clone(), &restated), Ok(true));
+        history.note(&note(4)).expect("the disk works");
+        let mut expected: Vec<_> = (0..=4).map(note).collect();
+        if second_follows {
+            // As `stable` does for a certificate at that height.
+            let named = history.named.pop_front().expect("it still waits");
+            assert_eq!(history.write_base(given.checkpoint.clone(), &named, &restated), Ok(true));
+            expected.drain(..2);
+        }
+        drop(history);
+        let (_, _, recovered) = History::open(disk, journal(SEGMENT_BYTES), config()).expect("sound");
+        assert_eq!(recovered.notes, expected);
+    }
 }

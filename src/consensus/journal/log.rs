@@ -246,7 +246,7 @@ impl<D: Disk> Journal<D> {
     pub fn read(&self, location: EntryLocation) -> Result<(u8, Vec<u8>), JournalError> {
         self.check()?;
         let file = file_name(location.segment);
-        let damaged = JournalError::Damaged { file: file.clone(), offset: location.offset };
+        let damaged = Self::damaged(location);
         let Some(salt) = self.salts.get(&location.segment) else {
             return Err(damaged);
         };
@@ -260,6 +260,11 @@ impl<D: Disk> Journal<D> {
         bytes.truncate(record_bytes - SEAL_BYTES);
         bytes.drain(..RECORD_HEAD_BYTES);
         Ok((kind, bytes))
+    }
+
+    /// The error for an entry that is not what was written there.
+    pub(in crate::consensus) fn damaged(location: EntryLocation) -> JournalError {
+        JournalError::Damaged { file: file_name(location.segment), offset: location.offset }
     }
 
     /// Rule 2, from the point where the segment before is durable.
