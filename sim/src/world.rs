@@ -9,7 +9,7 @@ mod faults;
 mod judgement;
 
 use quorate::{
-    consensus::{Command, Config, Input, Rejected, Share, ViewTimes},
+    consensus::{Command, CommittedBlock, Config, Input, Rejected, Share, ViewTimes},
     cycle::{Alarm, Folded},
     knowledge::change::Change,
     types::{Committee, Digest, Epoch, Evidence, ReplicaIndex, SecretKey},
@@ -389,21 +389,7 @@ impl<'a> World<'a> {
         match effect {
             Effect::Inside => {}
             Effect::Sent { to, words } => self.post(&Letter { from: replica, to, words, mark: None }),
-            Effect::Committed(committed) => {
-                let (height, id) = (committed.block.height(), committed.block.id());
-                let words = [18, number(replica), height.number()];
-                self.trace.event(self.now_ms, &words, || {
-                    let commands = committed.block.payload().commands().len();
-                    format!("{replica} commits h{height} {id:?} with {commands} commands")
-                });
-                let root = match self.seats.get(&replica) {
-                    Some(Seat::Honest(node)) => node.root(),
-                    Some(Seat::Adversary(_)) | None => None,
-                };
-                self.invariants.applied(replica, &committed, root);
-                self.note_recovery(replica);
-                self.strike_out();
-            }
+            Effect::Committed(committed) => self.committed(replica, &committed),
             Effect::Stable(checkpoint) => {
                 let height = checkpoint.height();
                 let words = [23, number(replica), height.number()];
@@ -454,6 +440,22 @@ impl<'a> World<'a> {
             Effect::Witnessed(evidence) => self.witnessed(replica, &evidence),
             Effect::Crashed(why) => self.crashed(replica, why),
         }
+    }
+
+    fn committed(&mut self, replica: ReplicaIndex, committed: &CommittedBlock) {
+        let (height, id) = (committed.block.height(), committed.block.id());
+        let words = [18, number(replica), height.number()];
+        self.trace.event(self.now_ms, &words, || {
+            let commands = committed.block.payload().commands().len();
+            format!("{replica} commits h{height} {id:?} with {commands} commands")
+        });
+        let root = match self.seats.get(&replica) {
+            Some(Seat::Honest(node)) => node.root(),
+            Some(Seat::Adversary(_)) | None => None,
+        };
+        self.invariants.applied(replica, committed, root);
+        self.note_recovery(replica);
+        self.strike_out();
     }
 
     fn witnessed(&mut self, replica: ReplicaIndex, evidence: &Evidence) {

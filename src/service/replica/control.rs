@@ -22,6 +22,7 @@ use crate::{
     execute::feed::Feed,
     knowledge::{
         certified::Certified, change::Change, evidence::VerifiedEvidence, fold::RestoreError, head::Head,
+        plan::Plan,
     },
     monitor::task::MonitorHandle,
     service::{
@@ -370,23 +371,7 @@ impl Control {
                     let close = finding.window.close(window);
                     self.tell(ReplicaEvent::found(&self.name, *cycle, finding, close));
                 }
-                Change::PlanLogged(plan) => {
-                    let since = self.times.logged(plan.document().seq, now).unwrap_or(Millis::ZERO);
-                    self.around.metrics.plan_took(since);
-                    self.board.logged(plan);
-                    self.board.operations(self.cycle.state());
-                    let signers = self.board.names(&self.around.committee, plan.signers());
-                    self.tell(ReplicaEvent::PlanLogged {
-                        replica: self.name.clone(),
-                        cycle: plan.document().seq,
-                        target: plan.document().target.clone(),
-                        digest: plan.digest(),
-                        signers,
-                        since_close_ms: since.as_millis(),
-                    });
-                    self.feed.log_plan(Clone::clone(plan));
-                    self.around.feed.send_replace(Arc::new(self.feed.clone()));
-                }
+                Change::PlanLogged(plan) => self.plan_logged(plan, now),
                 Change::ReceiptLogged { receipt, .. } => {
                     self.tell(ReplicaEvent::receipt_logged(&self.name, receipt));
                 }
@@ -423,6 +408,24 @@ impl Control {
         if let Some(store) = &self.around.store {
             store.committed.send_replace(folded.block.height());
         }
+    }
+
+    fn plan_logged(&mut self, plan: &Certified<Plan>, now: Moment) {
+        let Plan { seq, target, .. } = plan.document();
+        let since = self.times.logged(*seq, now).unwrap_or(Millis::ZERO);
+        self.around.metrics.plan_took(since);
+        self.board.logged(plan);
+        self.board.operations(self.cycle.state());
+        self.tell(ReplicaEvent::PlanLogged {
+            replica: self.name.clone(),
+            cycle: *seq,
+            target: target.clone(),
+            digest: plan.digest(),
+            signers: self.board.names(&self.around.committee, plan.signers()),
+            since_close_ms: since.as_millis(),
+        });
+        self.feed.log_plan(plan.clone());
+        self.around.feed.send_replace(Arc::new(self.feed.clone()));
     }
 
     fn evidence_logged(&mut self, evidence: &VerifiedEvidence) {
