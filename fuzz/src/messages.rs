@@ -9,8 +9,8 @@ use borsh::BorshSerialize;
 use bytes::BytesMut;
 use quorate::{
     consensus::{
-        Block, BlockId, BlockRequest, BlockResponse, Certificates, Checkpoint, CheckpointCertificate,
-        CheckpointVote, ChunkRequest, Chunks, Command, Config, Core, Input, Message, Output,
+        Asked, Block, BlockId, BlockRequest, BlockResponse, Certificates, Checkpoint, CheckpointCertificate,
+        CheckpointVote, ChunkRequest, Chunks, Command, Config, Core, Gone, Input, Message, Output,
         PROTOCOL_HOTSTUFF2, Payload, Proposal, QuorumCertificate, Record, Recovery, SignedTimeoutView,
         Snapshot, StableCheckpoint, Timeout, TimeoutCertificate, ViewTimes, Vote,
         certify::{Certification, Collector, Endorsement, Subject, SubjectKind},
@@ -73,7 +73,9 @@ fn verify(message: Message, committee: &Committee) {
         }
         Message::BlockResponse(BlockResponse { tip, .. }) => drop(tip.verify(committee)),
         Message::CheckpointVote(vote) => drop(vote.verify(committee)),
-        Message::Checkpoint(stable) | Message::Gone(stable) => drop(stable.verify(committee)),
+        Message::Checkpoint(stable) | Message::Gone(Gone { checkpoint: stable, .. }) => {
+            drop(stable.verify(committee));
+        }
         Message::Commands(_)
         | Message::BlockRequest(_)
         | Message::ChunkRequest(_)
@@ -218,15 +220,15 @@ impl Peers {
                 Message::CheckpointVote(CheckpointVote { checkpoint, voter: from, signature })
             }
             10 => Message::Checkpoint(self.stable(script)),
-            11 => Message::Gone(self.stable(script)),
-            12 => {
-                let (height, which) = (self.certificate(script).height, script.byte() % 2);
-                Message::ChunkRequest(ChunkRequest {
-                    height,
-                    root: state(which).id().root(),
-                    first: u32::from(which),
-                })
+            11 => {
+                let asked = if script.flag() {
+                    Asked::Blocks(self.block_request(script))
+                } else {
+                    Asked::Chunks(self.chunk_request(script))
+                };
+                Message::Gone(Gone { asked, checkpoint: self.stable(script) })
             }
+            12 => Message::ChunkRequest(self.chunk_request(script)),
             13 => {
                 let (height, which) = (self.certificate(script).height, script.byte() % 2);
                 let chunk = borsh::to_vec(&(vec![script.byte() % 2], Vec::<Digest>::new()));
@@ -234,14 +236,7 @@ impl Peers {
                 let root = state(which).id().root();
                 Message::Chunks(Chunks { height, root, first: 0, chunks: chunk.into_iter().collect() })
             }
-            7 => {
-                let target = self.block(script);
-                Message::BlockRequest(BlockRequest {
-                    target: target.0,
-                    target_height: target.1,
-                    above: Height::new(script.number()),
-                })
-            }
+            7 => Message::BlockRequest(self.block_request(script)),
             8 => Message::BlockResponse(BlockResponse {
                 blocks: self.blocks.iter().rev().take(script.pick(8)).rev().map(Arc::clone).collect(),
                 tip: self.certificate(script),
@@ -258,6 +253,16 @@ impl Peers {
             }
         };
         (from, Some(message))
+    }
+
+    fn block_request(&self, script: &mut Script<'_>) -> BlockRequest {
+        let (target, target_height) = self.block(script);
+        BlockRequest { target, target_height, above: Height::new(script.number()) }
+    }
+
+    fn chunk_request(&self, script: &mut Script<'_>) -> ChunkRequest {
+        let (height, which) = (self.certificate(script).height, script.byte() % 2);
+        ChunkRequest { height, root: state(which).id().root(), first: u32::from(which) }
     }
 
     fn proposal(&mut self, script: &mut Script<'_>, view: View) -> Message {

@@ -5,8 +5,8 @@
 
 use quorate::{
     consensus::{
-        Block, BlockId, Buffered, Checkpoint, CheckpointVote, Command, CommittedBlock, Message, Proposal,
-        QuorumCertificate, StableCheckpoint, Timeout, Vote,
+        Block, BlockId, Buffered, Checkpoint, CheckpointVote, Command, CommittedBlock, Gone, Message,
+        Proposal, QuorumCertificate, StableCheckpoint, Timeout, Vote,
         certify::{Endorsement, Subject},
     },
     cycle::{Decided, Folded},
@@ -308,7 +308,7 @@ impl Invariants {
             Message::CheckpointVote(vote) => {
                 self.invariant_one_durable_checkpoint_a_height(replica, vote, disk);
             }
-            Message::Checkpoint(checkpoint) | Message::Gone(checkpoint) => {
+            Message::Checkpoint(checkpoint) | Message::Gone(Gone { checkpoint, .. }) => {
                 self.certified_state(replica, checkpoint);
             }
             Message::Certificates(_)

@@ -292,6 +292,25 @@ fn one_slow(replicas: usize) -> Case {
     Case { name: "one is slow for ever", replicas, scenarios: variants.map(scenario).collect() }
 }
 
+/// The last of seven replicas starts when the journals of the others hold only the newest blocks, but for two, which give
+/// it one block at a time: those at these places.
+#[must_use]
+pub fn joins_beside_drips(drips: [usize; 2]) -> Scenario {
+    let mut scenario = quiet(7, 60_000);
+    scenario.adversaries = drips.map(|place| (replica(place), Kind::DrippingSyncPeer)).to_vec();
+    scenario.sides.clear();
+    let honest: Vec<_> = (0..6).filter(|place| !drips.contains(place)).collect();
+    let submission = |(number, at_ms): (usize, u64)| {
+        let at = replica(honest[number % honest.len()]);
+        Submission { at_ms, at, body: Vec::new() }
+    };
+    let joins_ms = scenario.heal_ms - 1_000;
+    scenario.submissions =
+        (10..joins_ms).step_by(60).enumerate().map(|(n, at_ms)| submission((n, at_ms))).collect();
+    scenario.joins = Some((replica(6), joins_ms));
+    scenario
+}
+
 /// Replica 0 has timed out in view 3, which it alone has entered, replica 1 in view 2, replica 2 in view 1. Replica 3, whose
 /// timeouts made the certificates, is gone. So the three can meet only if replica 0 has kept the certificate of view 2, and
 /// replica 1 that of view 1.

@@ -3,7 +3,9 @@
 //! It decides nothing. Invariant: two runs with equal digests had the same events in the same order.
 
 use quorate::{
-    consensus::{CheckpointVote, Chunks, Message, Proposal, TimeoutCertificate, certify::Endorsement},
+    consensus::{
+        Asked, CheckpointVote, Chunks, Gone, Message, Proposal, TimeoutCertificate, certify::Endorsement,
+    },
     types::Signature,
 };
 use std::fmt;
@@ -80,7 +82,9 @@ fn fingerprint_of_message(message: &Message) -> [u64; 3] {
         Message::BlockResponse(response) => [7, response.blocks.len() as u64, response.tip.view.number()],
         Message::CheckpointVote(vote) => [9, vote.checkpoint.height.number(), first(vote.signature)],
         Message::Checkpoint(stable) => [10, stable.height().number(), stable.qc.view.number()],
-        Message::Gone(stable) => [11, stable.height().number(), stable.qc.view.number()],
+        Message::Gone(Gone { checkpoint, .. }) => {
+            [11, checkpoint.height().number(), checkpoint.qc.view.number()]
+        }
         Message::ChunkRequest(request) => [12, request.height.number(), u64::from(request.first)],
         Message::Chunks(chunks) => [13, chunks.height.number(), chunks.chunks.len() as u64],
         Message::Committed(digests) => [14, digests.len() as u64, 0],
@@ -137,7 +141,13 @@ fn describe_message(message: &Message) -> String {
             format!("says of h{} {:?}", checkpoint.height, checkpoint.state.root())
         }
         Message::Committed(digests) => format!("has committed {} of these commands", digests.len()),
-        Message::Gone(stable) => format!("has nothing below checkpoint h{}", stable.height()),
+        Message::Gone(Gone { asked, checkpoint }) => {
+            let what = match asked {
+                Asked::Blocks(request) => format!("blocks above h{}", request.above),
+                Asked::Chunks(request) => format!("the state at h{}", request.height),
+            };
+            format!("no longer has {what}, but checkpoint h{}", checkpoint.height())
+        }
         Message::ChunkRequest(request) => {
             format!("asks for the state at h{} from chunk {}", request.height, request.first)
         }

@@ -17,3 +17,17 @@ fn the_three_that_crash_had_each_timed_out_in_another_view() {
     assert_eq!(outcome.violation, None);
     assert!(outcome.recovered.is_some(), "they never met again");
 }
+
+#[test]
+fn f_peers_that_give_one_block_at_a_time_keep_nobody_from_beginning_at_a_checkpoint() {
+    for drips in [[0, 2], [0, 3], [1, 3], [1, 4], [2, 4]] {
+        let outcome = run(liveness::joins_beside_drips(drips));
+        assert_eq!(outcome.violation, None, "{drips:?}");
+        assert!(
+            outcome.commits > 500,
+            "a chain of {} blocks is caught up with block by block",
+            outcome.commits
+        );
+        assert_eq!(outcome.faults.get("state transferred"), Some(&1), "{drips:?}");
+    }
+}

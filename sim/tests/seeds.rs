@@ -95,6 +95,7 @@ const fn certain_offences(kind: Kind) -> &'static [EvidenceKind] {
         | Kind::HiddenLock
         | Kind::Flooder
         | Kind::LyingSyncPeer
+        | Kind::DrippingSyncPeer
         | Kind::LyingReporter
         | Kind::StaleProposer
         // Each falls silent as soon as it meets the other's signature.
@@ -111,6 +112,7 @@ const fn is_silent_about_itself(kind: Kind) -> bool {
             | Kind::VoteWithholder
             | Kind::SelectiveSender
             | Kind::LyingSyncPeer
+            | Kind::DrippingSyncPeer
             | Kind::LyingReporter
     )
 }

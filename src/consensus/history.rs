@@ -16,8 +16,11 @@ use super::{
     checkpoint::StableCheckpoint,
     core::{Config, Core, RecoveryError},
     journal::{Disk, EntryLocation, Journal, JournalConfig, JournalError, OpenError, TornTail},
-    limits::{MAX_KEPT_CHECKPOINTS, MAX_NAMED_SNAPSHOTS, MAX_SENT_CHUNKS, MAX_SENT_CHUNKS_BYTES},
-    message::{BlockRequest, BlockResponse, ChunkRequest, Chunks, Message},
+    limits::{
+        MAX_CHECKPOINTS_WHILE_SENT, MAX_KEPT_CHECKPOINTS, MAX_NAMED_SNAPSHOTS, MAX_SENT_CHUNKS,
+        MAX_SENT_CHUNKS_BYTES,
+    },
+    message::{Asked, BlockRequest, BlockResponse, ChunkRequest, Chunks, Gone, Message},
     record::Record,
     snapshot::{ProvenChunk, Snapshot},
     tree::CommittedBlock,
@@ -72,8 +75,8 @@ pub struct Recovered {
 pub enum Answer {
     /// These blocks.
     Blocks(BlockResponse),
-    /// What was asked for is gone: a checkpoint above it.
-    Gone(StableCheckpoint),
+    /// What was asked for is gone.
+    Gone(Gone),
     /// These chunks.
     Chunks(Chunks),
     /// There is nothing to say.
@@ -86,7 +89,7 @@ impl Answer {
     pub fn into_message(self) -> Option<Message> {
         match self {
             Self::Blocks(response) => Some(Message::BlockResponse(response)),
-            Self::Gone(checkpoint) => Some(Message::Gone(checkpoint)),
+            Self::Gone(gone) => Some(Message::Gone(gone)),
             Self::Chunks(chunks) => Some(Message::Chunks(chunks)),
             Self::Nothing => None,
         }
@@ -108,6 +111,8 @@ pub struct History<D> {
     named: VecDeque<Named>,
     /// The height above which the application still needs blocks; `None`: it needs none.
     keep_above: Option<Height>,
+    /// How many beginnings beyond two stayed when the newest base was written, because peers took the oldest state.
+    held: usize,
 }
 
 /// Where a base lies.
@@ -118,6 +123,8 @@ struct StoredBase {
     chunks: Vec<EntryLocation>,
     /// The leaf hashes of the chunks.
     leaves: Vec<Digest>,
+    /// Whether a peer took chunks of it since the newest base was written.
+    is_sent: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +135,12 @@ struct Named {
     notes: Vec<Vec<u8>>,
     /// How many of the history's notes came before.
     notes_before: usize,
+}
+
+impl StoredBase {
+    const fn new(segment: u64, checkpoint: StableCheckpoint) -> Self {
+        Self { segment, checkpoint, chunks: Vec::new(), leaves: Vec::new(), is_sent: false }
+    }
 }
 
 impl<D: Disk> History<D> {
@@ -159,7 +172,7 @@ impl<D: Disk> History<D> {
         let core = recovery.finish();
         let (is_complete, torn) = (read.first_segment == 1, read.torn);
         let (named, keep_above) = (VecDeque::new(), None);
-        let history = Self { journal, archive, bases, is_complete, notes, named, keep_above };
+        let history = Self { journal, archive, bases, is_complete, notes, named, keep_above, held: 0 };
         let base = history.bases.back().map(|base| history.read_base(base)).transpose()?;
         let above = base.as_ref().map_or(Height::ZERO, |base| base.checkpoint.height());
         let blocks = history.committed_above(above, tip.as_ref())?;
@@ -273,8 +286,7 @@ impl<D: Disk> History<D> {
             Err(_) => return Ok(false),
         };
         let segment = self.journal.rotate()?;
-        let mut stored =
-            StoredBase { segment, checkpoint: checkpoint.clone(), chunks: Vec::new(), leaves: Vec::new() };
+        let mut stored = StoredBase::new(segment, checkpoint.clone());
         self.append_piece(&BasePiece::Begin(checkpoint))?;
         for chunk in named.snapshot.chunks() {
             stored.chunks.push(self.append_piece(&BasePiece::Chunk(Arc::clone(chunk)))?);
@@ -331,20 +343,27 @@ impl<D: Disk> History<D> {
         self.journal.append(BASE, &payload)
     }
 
-    /// Two beginnings stay, and more while the application needs them, up to the bound.
+    /// Two beginnings stay, and more while the application needs them or a peer takes the oldest state, up to the bounds.
     fn remove_old(&mut self) -> Result<(), JournalError> {
+        self.held = 0;
         loop {
             let beginnings = self.bases.len() + usize::from(self.is_complete);
             let second = self.bases.get(usize::from(!self.is_complete));
             let Some(second) = second.filter(|_| beginnings > 2) else { break };
             let is_needed = self.keep_above.is_some_and(|above| above < second.checkpoint.height());
+            let is_sent = !self.is_complete && self.bases.front().is_some_and(|oldest| oldest.is_sent);
             if is_needed && beginnings <= MAX_KEPT_CHECKPOINTS {
+                break;
+            }
+            if is_sent && beginnings <= MAX_CHECKPOINTS_WHILE_SENT {
+                self.held = beginnings - 2;
                 break;
             }
             if !std::mem::take(&mut self.is_complete) {
                 self.bases.pop_front();
             }
         }
+        self.bases.iter_mut().for_each(|base| base.is_sent = false);
         match self.bases.front().filter(|_| !self.is_complete) {
             Some(oldest) => {
                 self.archive.forget_through(oldest.checkpoint.height());
@@ -363,7 +382,9 @@ impl<D: Disk> History<D> {
             Ok(Some(blocks)) => Ok(Answer::Blocks(blocks)),
             Ok(None) => Ok(Answer::Nothing),
             Err(ArchiveError::Pruned { .. }) => {
-                let newest = self.bases.back().map(|base| base.checkpoint.clone());
+                let asked = Asked::Blocks(*request);
+                let newest =
+                    self.bases.back().map(|base| Gone { asked, checkpoint: base.checkpoint.clone() });
                 Ok(newest.map_or(Answer::Nothing, Answer::Gone))
             }
             Err(error) => Err(error),
@@ -371,23 +392,27 @@ impl<D: Disk> History<D> {
     }
 
     /// The answer to a request for chunks: as many as an answer may have, or a newer checkpoint when that one is not
-    /// here any more.
+    /// here any more. What is taken stays while it is taken, up to a bound.
     ///
     /// # Errors
     /// [`ArchiveError`]: the journal's disk is at fault, not the asker.
-    pub fn chunks(&self, request: &ChunkRequest) -> Result<Answer, ArchiveError> {
+    pub fn chunks(&mut self, request: &ChunkRequest) -> Result<Answer, ArchiveError> {
         let ChunkRequest { height, root, first } = *request;
-        let base = self.bases.iter().find(|base| {
+        let base = self.bases.iter_mut().find(|base| {
             base.checkpoint.height() == height && base.checkpoint.checkpoint().state.root() == root
         });
         let Some(base) = base else {
+            let asked = Asked::Chunks(*request);
             let newer = self.bases.back().filter(|newest| newest.checkpoint.height() > height);
-            return Ok(newer.map_or(Answer::Nothing, |base| Answer::Gone(base.checkpoint.clone())));
+            let gone = newer.map(|base| Gone { asked, checkpoint: base.checkpoint.clone() });
+            return Ok(gone.map_or(Answer::Nothing, Answer::Gone));
         };
+        base.is_sent = true;
+        let base = &*base;
         let (mut chunks, mut bytes) = (Vec::new(), 0);
         let from = usize::try_from(first).unwrap_or(usize::MAX);
         for (place, location) in base.chunks.iter().enumerate().skip(from).take(MAX_SENT_CHUNKS) {
-            let chunk = self.read_chunk(*location)?.ok_or(ArchiveError::NotTheSnapshot(height))?;
+            let chunk = read_chunk(&self.journal, *location)?.ok_or(ArchiveError::NotTheSnapshot(height))?;
             bytes += chunk.len();
             if !chunks.is_empty() && bytes > MAX_SENT_CHUNKS_BYTES {
                 break;
@@ -442,7 +467,7 @@ impl<D: Disk> History<D> {
         let damaged = || ArchiveError::NotTheSnapshot(base.checkpoint.height());
         let mut chunks = Vec::with_capacity(base.chunks.len());
         for location in &base.chunks {
-            chunks.push(self.read_chunk(*location)?.ok_or_else(damaged)?);
+            chunks.push(read_chunk(&self.journal, *location)?.ok_or_else(damaged)?);
         }
         let snapshot = Snapshot::of_chunks(chunks).map_err(|_| damaged())?;
         if snapshot.id() != base.checkpoint.checkpoint().state {
@@ -451,23 +476,27 @@ impl<D: Disk> History<D> {
         Ok(Base { checkpoint: base.checkpoint.clone(), snapshot })
     }
 
-    fn read_chunk(&self, location: EntryLocation) -> Result<Option<Arc<[u8]>>, JournalError> {
-        let (_, payload) = self.journal.read(location)?;
-        match borsh::from_slice(&payload) {
-            Ok(BasePiece::Chunk(chunk)) => Ok(Some(chunk)),
-            Ok(_) | Err(_) => Ok(None),
-        }
-    }
-
     /// How many blocks' places, bases, notes and segments there are: all bounded while checkpoints become stable.
     #[must_use]
     pub fn kept(&self) -> Kept {
         Kept {
             blocks: self.archive.len(),
             bases: self.bases.len(),
+            held: self.held,
             notes: self.notes.len(),
             segments: self.journal.segments(),
         }
+    }
+}
+
+fn read_chunk<D: Disk>(
+    journal: &Journal<D>,
+    location: EntryLocation,
+) -> Result<Option<Arc<[u8]>>, JournalError> {
+    let (_, payload) = journal.read(location)?;
+    match borsh::from_slice(&payload) {
+        Ok(BasePiece::Chunk(chunk)) => Ok(Some(chunk)),
+        Ok(_) | Err(_) => Ok(None),
     }
 }
 
@@ -478,6 +507,8 @@ pub struct Kept {
     pub blocks: usize,
     /// Bases.
     pub bases: usize,
+    /// How many beginnings beyond two stay because peers take the oldest state.
+    pub held: usize,
     /// Notes that a start would give.
     pub notes: usize,
     /// The journal's segments.

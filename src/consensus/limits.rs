@@ -95,6 +95,11 @@ pub const MAX_NAMED_SNAPSHOTS: usize = 2;
 /// whoever follows the journal has a gap.
 pub const MAX_KEPT_CHECKPOINTS: usize = 42;
 
+/// How many checkpoints the journal keeps while peers take the state of the oldest: it stays for four checkpoints more than it
+/// would, if it was asked for since each of them. At the default interval that is longer than the largest state
+/// travels; past it whoever still takes it begins again at a newer one, so that nobody can make a journal grow.
+pub const MAX_CHECKPOINTS_WHILE_SENT: usize = 6;
+
 /// The most chunks in one answer of a state transfer.
 pub const MAX_SENT_CHUNKS: usize = 64;
 

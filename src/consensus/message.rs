@@ -37,8 +37,8 @@ pub enum Message {
     CheckpointVote(CheckpointVote),
     /// A certified checkpoint (rule K2).
     Checkpoint(StableCheckpoint),
-    /// What was asked for is gone; a certified checkpoint above it (rule K4).
-    Gone(StableCheckpoint),
+    /// What was asked for is gone (rule K4).
+    Gone(Gone),
     /// Asks for chunks of a checkpoint's snapshot (rule K4).
     ChunkRequest(ChunkRequest),
     /// Answers with proven chunks.
@@ -176,6 +176,24 @@ pub struct BlockResponse {
     pub blocks: Vec<Arc<Block>>,
     /// A certificate of the last of them.
     pub tip: QuorumCertificate,
+}
+
+/// What one replica asked another for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Asked {
+    /// Blocks.
+    Blocks(BlockRequest),
+    /// Chunks of a snapshot.
+    Chunks(ChunkRequest),
+}
+
+/// Answers that what was asked for is no longer here (rule K4).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Gone {
+    /// What was asked for, as it was asked.
+    pub asked: Asked,
+    /// The newest certified checkpoint that is here: above it.
+    pub checkpoint: StableCheckpoint,
 }
 
 /// Asks for the chunks of a certified snapshot from a place on (rule K4).

@@ -92,13 +92,16 @@
 //!   what is older than the base before it may be removed. Recovery takes a base as a record like any other: it raises
 //!   what it names, lowers nothing, and a base that was never finished says nothing. A journal without its first
 //!   segment must hold a whole base; what stands before that is not read.
-//! - **K4** Who asks for blocks below the oldest base is answered with the newest checkpoint. When f + 1 of the peers
-//!   that were asked for one certificate's blocks answer so, at least one honest peer no longer has them, and the
-//!   newest of the verified checkpoints becomes the target of a *state transfer*, if it is above the newest committed
-//!   height. A replica that has diverged wants the certified state of that height at once. Chunks are asked for from
+//! - **K4** Who asks for blocks below the oldest base is answered with the request and the newest checkpoint. It counts only for
+//!   the request that is awaited of that peer, and stands until that peer itself gives some of the blocks. When f + 1 of the
+//!   peers that were asked for one certificate's blocks have answered so, at least one honest peer no longer has them,
+//!   and the (f + 1)-th highest of the verified checkpoints, which is no higher than what an honest one named, becomes the
+//!   target of a *state transfer*, if it is above the newest committed height. A replica that has diverged wants the
+//!   certified state of that height at once. Chunks are asked for from
 //!   all peers in turn; each is proven against the certified root by itself, and who sends a false one, or none in
-//!   time, is asked last. When f + 1 peers no longer hold the target, the newest checkpoint that they name takes its
-//!   place. Nobody stops voting or fetching blocks meanwhile; who comes past the target by blocks gives it up. When
+//!   time, is asked last. A base that a peer takes stays for some checkpoints more. When f + 1 peers no longer hold the target,
+//!   one that they name takes its
+//!   place, chosen likewise. Nobody stops voting or fetching blocks meanwhile; who comes past the target by blocks gives it up. When
 //!   all chunks are here, the application and the tree begin at the checkpoint, whose QC is absorbed, and a base is
 //!   written before anything later leaves. So the heights that the application sees rise by one, each once, or jump to
 //!   an installed checkpoint; after a divergence that may be below the newest one, and the blocks above come again.
@@ -126,6 +129,7 @@ mod evidence;
 mod fetch;
 mod history;
 mod message;
+mod named;
 #[cfg(feature = "service")]
 mod overflow;
 mod pacemaker;
@@ -153,7 +157,8 @@ pub use certificate::{CertificateError, QuorumCertificate, SignedTimeoutView, Ti
 pub use checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote, StableCheckpoint};
 pub use history::{Answer, BASE, History, HistoryError, Kept, NOTE, RECORD, Recovered};
 pub use message::{
-    BlockRequest, BlockResponse, Certificates, ChunkRequest, Chunks, Message, Proposal, Timeout, Vote,
+    Asked, BlockRequest, BlockResponse, Certificates, ChunkRequest, Chunks, Gone, Message, Proposal, Timeout,
+    Vote,
 };
 pub use pacemaker::ViewTimes;
 pub use pending::Share;

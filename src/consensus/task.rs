@@ -344,7 +344,10 @@ impl Task {
                     self.install(checkpoint, snapshot, &restated)?;
                 }
                 Output::ServeFromJournal { to, request } => self.answer(to, self.history.answer(&request)),
-                Output::ServeChunks { to, request } => self.answer(to, self.history.chunks(&request)),
+                Output::ServeChunks { to, request } => {
+                    let answer = self.history.chunks(&request);
+                    self.answer(to, answer);
+                }
             }
         }
         Ok(())

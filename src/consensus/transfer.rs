@@ -3,16 +3,14 @@
 //! It verifies no certificate and sends nothing. Invariant: a chunk that is kept is the certified one of its place, so
 //! no more is kept than the certificate's signers said there is.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     certificate::Verified,
     checkpoint::StableCheckpoint,
     limits::TRANSFER_DEADLINE,
     message::{ChunkRequest, Chunks},
+    named::Named,
     snapshot::Snapshot,
 };
 use crate::types::{CommitteeSize, Height, Millis, ReplicaIndex};
@@ -44,12 +42,19 @@ struct Target {
     replaces: bool,
     chunks: Vec<Option<Arc<[u8]>>>,
     peers: BTreeMap<ReplicaIndex, Peer>,
-    /// The last request and its deadline; `None` when the next one is due.
-    awaited: Option<(ReplicaIndex, Millis)>,
+    /// The last request; `None` when the next one is due.
+    awaited: Option<Awaited>,
     asked_last: Option<ReplicaIndex>,
-    /// Who no longer holds it, and the lowest checkpoint that they named instead.
-    gone: BTreeSet<ReplicaIndex>,
-    lowest: Option<Verified<StableCheckpoint>>,
+    /// What was named by those who no longer hold it.
+    named: Named,
+}
+
+/// A request, and when the next peer is asked.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    peer: ReplicaIndex,
+    request: ChunkRequest,
+    deadline: Millis,
 }
 
 /// What is known of a peer: who failed least, and among these who was asked least, is asked next.
@@ -111,9 +116,9 @@ impl Transfer {
         let (me, size) = (self.me, self.size);
         let target = self.target.as_mut()?;
         match target.awaited {
-            Some((_, deadline)) if deadline > now => return None,
+            Some(awaited) if awaited.deadline > now => return None,
             // It did not answer in time.
-            Some((peer, _)) => target.peers.entry(peer).or_default().failures += 1,
+            Some(awaited) => target.peers.entry(awaited.peer).or_default().failures += 1,
             None => {}
         }
         let first = target.chunks.iter().position(Option::is_none)?;
@@ -122,15 +127,16 @@ impl Transfer {
         let known = |peer: &ReplicaIndex| target.peers.get(peer).copied().unwrap_or_default();
         let peer = others.filter(|peer| *peer != me).min_by_key(|peer| (known(peer), *peer))?;
         target.peers.entry(peer).or_default().asked += 1;
-        target.awaited = Some((peer, now.plus(TRANSFER_DEADLINE)));
         target.asked_last = Some(peer);
         let checkpoint = target.checkpoint.get().checkpoint();
         let first = u32::try_from(first).ok()?;
-        Some((peer, ChunkRequest { height: checkpoint.height, root: checkpoint.state.root(), first }))
+        let request = ChunkRequest { height: checkpoint.height, root: checkpoint.state.root(), first };
+        target.awaited = Some(Awaited { peer, request, deadline: now.plus(TRANSFER_DEADLINE) });
+        Some((peer, request))
     }
 
     pub(super) fn deadline(&self) -> Option<Millis> {
-        self.target.as_ref()?.awaited.map(|(_, deadline)| deadline)
+        self.target.as_ref()?.awaited.map(|awaited| awaited.deadline)
     }
 
     /// Takes an answer. Only one that brings a missing chunk is followed by the next request before the deadline.
@@ -156,31 +162,26 @@ impl Transfer {
         }
         if taken == Taken::Yes {
             target.awaited = None;
+            target.named.helped(from);
         }
         taken
     }
 
-    /// Whether this peer was asked last and its time is not over.
-    pub(super) fn awaits(&self, from: ReplicaIndex) -> bool {
+    /// Whether this is what was asked for last, of this peer.
+    pub(super) fn awaits(&self, from: ReplicaIndex, request: &ChunkRequest) -> bool {
         let awaited = self.target.as_ref().and_then(|target| target.awaited);
-        awaited.is_some_and(|(peer, _)| peer == from)
+        awaited.is_some_and(|awaited| awaited.peer == from && awaited.request == *request)
     }
 
-    /// A peer that was asked no longer holds the snapshot and names a newer checkpoint. When an honest one is among
-    /// those who do, the lowest of them is wanted instead: it is no higher than an honest peer's.
+    /// A peer that was asked no longer holds the snapshot and names a newer checkpoint. Once an honest one is among those
+    /// who do, a newer one is wanted instead, and what was named stays: it may turn out that that one is gone as well.
     pub(super) fn gone(&mut self, from: ReplicaIndex, newer: &Verified<StableCheckpoint>) {
         let Some(target) = self.target.as_mut() else { return };
-        if newer.get().height() <= target.checkpoint.get().height() {
-            return;
-        }
-        target.gone.insert(from);
-        if target.lowest.as_ref().is_none_or(|known| known.get().height() > newer.get().height()) {
-            target.lowest = Some(newer.clone());
-        }
-        if target.gone.len() >= self.size.one_honest()
-            && let Some(lowest) = target.lowest.take()
-        {
-            *target = Target::new(lowest, target.replaces);
+        target.named.name(from, newer.clone());
+        let height = target.checkpoint.get().height();
+        if let Some(newer) = target.named.sure(height, self.size.one_honest()).cloned() {
+            let named = std::mem::take(&mut target.named);
+            *target = Target { named, ..Target::new(newer, target.replaces) };
         }
     }
 
@@ -208,8 +209,7 @@ impl Target {
             peers: BTreeMap::new(),
             awaited: None,
             asked_last: None,
-            gone: BTreeSet::new(),
-            lowest: None,
+            named: Named::default(),
         }
     }
 }
@@ -342,6 +342,25 @@ mod tests {
         assert_eq!(target(&transfer), 12, "the lowest: no higher than what an honest peer holds");
         transfer.want(checkpoint(20), false);
         assert_eq!(target(&transfer), 12, "one at a time");
+    }
+
+    #[test]
+    fn what_was_named_before_counts_for_the_next_target_until_its_peer_gives_a_chunk() {
+        let mut transfer = transfer();
+        let target = |transfer: &Transfer| transfer.progress().expect("a target").height.number();
+        transfer.gone(ReplicaIndex::new(1), &checkpoint(24));
+        transfer.gone(ReplicaIndex::new(2), &checkpoint(12));
+        assert_eq!(target(&transfer), 12);
+        // Nobody but its liar has that one any more.
+        transfer.gone(ReplicaIndex::new(3), &checkpoint(20));
+        assert_eq!(target(&transfer), 20, "what replica 1 said stands");
+        let (peer, request) = transfer.next_request(Millis::ZERO).expect("a chunk is missing");
+        assert_eq!((peer, transfer.awaits(peer, &request)), (ReplicaIndex::new(1), true));
+        assert!(!transfer.awaits(peer, &ChunkRequest { first: 1, ..request }));
+        assert!(!transfer.awaits(ReplicaIndex::new(2), &request));
+        assert_eq!(transfer.take(peer, honest(&request, 1)), Taken::Yes);
+        transfer.gone(ReplicaIndex::new(2), &checkpoint(28));
+        assert_eq!(target(&transfer), 20, "replica 1 has it after all");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! An adversary that answers fetches with lies: heights that it has not, chains with holes, wrong certificates, answers
 //! without end; and that claims what nobody asked. Of states it lies too: it signs others than its own, gives false
-//! chunks, and says that blocks are gone, with old checkpoints and with forged ones.
+//! chunks, and says that blocks or states are gone, those that it was asked for or others, with old checkpoints and
+//! with forged ones.
 //!
 //! In voting for blocks it is honest. Invariant: nothing of its own making has a certificate.
 
 use quorate::{
     consensus::{
-        Block, BlockRequest, BlockResponse, Checkpoint, ChunkRequest, Chunks, Message, Payload, ProvenChunk,
-        QuorumCertificate, Snapshot, StableCheckpoint,
+        Asked, Block, BlockRequest, BlockResponse, Checkpoint, ChunkRequest, Chunks, Gone, Message, Payload,
+        ProvenChunk, QuorumCertificate, Snapshot, StableCheckpoint,
     },
     types::{Digest, InclusionProof, ReplicaIndex, View},
 };
@@ -37,6 +38,8 @@ pub(super) struct LyingSyncPeer {
     /// The newest answer that its core gave: the truth to distort.
     truth: Option<BlockResponse>,
     checkpoints: VecDeque<StableCheckpoint>,
+    /// What it was asked for before.
+    asked: Option<Asked>,
     extra: Vec<Addressed>,
 }
 
@@ -44,7 +47,7 @@ impl LyingSyncPeer {
     pub(super) fn new(signer: Signer, stream: Stream) -> Self {
         let (memory, inventor) = (Memory::default(), Inventor::default());
         let (checkpoints, extra) = (VecDeque::new(), Vec::new());
-        Self { signer, stream, memory, inventor, truth: None, checkpoints, extra }
+        Self { signer, stream, memory, inventor, truth: None, checkpoints, asked: None, extra }
     }
 
     fn distorted(&mut self, truth: BlockResponse) -> Vec<BlockResponse> {
@@ -116,6 +119,15 @@ impl LyingSyncPeer {
         Some(checkpoint)
     }
 
+    /// Says that this is gone, or what it was asked for before.
+    fn gone(&mut self, from: ReplicaIndex, asked: Asked) {
+        let before = self.asked.replace(asked).filter(|_| self.stream.chance(300));
+        if let Some(checkpoint) = self.checkpoint() {
+            let gone = Gone { asked: before.unwrap_or(asked), checkpoint };
+            self.extra.push((from, Message::Gone(gone).into()));
+        }
+    }
+
     /// Another state than the one that a peer names, in its own name.
     fn contradict(&mut self, checkpoint: &Checkpoint) {
         let other = Checkpoint { state: false_state().id(), ..*checkpoint };
@@ -138,10 +150,7 @@ impl LyingSyncPeer {
     fn lie_of_chunks(&mut self, from: ReplicaIndex, request: &ChunkRequest) {
         match self.stream.below(4) {
             0 => {}
-            1 => {
-                let gone = self.checkpoint().map(|checkpoint| (from, Message::Gone(checkpoint).into()));
-                self.extra.extend(gone);
-            }
+            1 => self.gone(from, Asked::Chunks(*request)),
             many => {
                 for _ in 0..many {
                     let lie = self.false_chunks(request);
@@ -158,7 +167,7 @@ fn false_state() -> Snapshot {
 
 impl Behaviour for LyingSyncPeer {
     fn hears(&mut self, from: ReplicaIndex, message: &Message) -> bool {
-        if let Message::Checkpoint(checkpoint) | Message::Gone(checkpoint) = message {
+        if let Message::Checkpoint(checkpoint) | Message::Gone(Gone { checkpoint, .. }) = message {
             self.remember(checkpoint);
         }
         if let Message::CheckpointVote(vote) = message {
@@ -178,8 +187,7 @@ impl Behaviour for LyingSyncPeer {
         match self.stream.below(5) {
             0 => false,
             2 if !self.checkpoints.is_empty() => {
-                let gone = self.checkpoint().map(|checkpoint| (from, Message::Gone(checkpoint).into()));
-                self.extra.extend(gone);
+                self.gone(from, Asked::Blocks(*request));
                 false
             }
             1 => {

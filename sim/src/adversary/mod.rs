@@ -6,6 +6,7 @@
 
 mod delaying_leader;
 mod double_voter;
+mod dripping_sync_peer;
 mod equivocating_leader;
 mod flooder;
 mod forger;
@@ -32,11 +33,11 @@ use quorate::{
 use std::fmt;
 
 use self::{
-    delaying_leader::DelayingLeader, double_voter::DoubleVoter, equivocating_leader::EquivocatingLeader,
-    flooder::Flooder, forger::Forger, hidden_lock::HiddenLock, lying_reporter::LyingReporter,
-    lying_sync_peer::LyingSyncPeer, mutator::Mutator, puppeteer::Puppeteer, replayer::Replayer,
-    selective_sender::SelectiveSender, signer::Signer, silent::Silent, stale_proposer::StaleProposer,
-    twin::Twin, vote_withholder::VoteWithholder,
+    delaying_leader::DelayingLeader, double_voter::DoubleVoter, dripping_sync_peer::DrippingSyncPeer,
+    equivocating_leader::EquivocatingLeader, flooder::Flooder, forger::Forger, hidden_lock::HiddenLock,
+    lying_reporter::LyingReporter, lying_sync_peer::LyingSyncPeer, mutator::Mutator, puppeteer::Puppeteer,
+    replayer::Replayer, selective_sender::SelectiveSender, signer::Signer, silent::Silent,
+    stale_proposer::StaleProposer, twin::Twin, vote_withholder::VoteWithholder,
 };
 use crate::{letter::Letter, rng::Stream};
 
@@ -83,6 +84,8 @@ pub enum Kind {
     Flooder,
     /// Lies about blocks to who fetches
     LyingSyncPeer,
+    /// Gives who fetches one block at a time
+    DrippingSyncPeer,
     /// Reports what nobody saw, twice and differently, and endorses what nobody derived
     LyingReporter,
     /// Changes single bytes of what it says
@@ -95,7 +98,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Silent,
         Self::EquivocatingLeader,
         Self::DoubleVoter,
@@ -107,6 +110,7 @@ impl Kind {
         Self::HiddenLock,
         Self::Flooder,
         Self::LyingSyncPeer,
+        Self::DrippingSyncPeer,
         Self::LyingReporter,
         Self::Mutator,
         Self::StaleProposer,
@@ -130,6 +134,7 @@ pub fn adversary(kind: Kind, config: Config, sides: &Sides, stream: Stream) -> B
         Kind::HiddenLock => Box::new(Puppeteer::new(config, HiddenLock::new(signer, stream))),
         Kind::Flooder => Box::new(Puppeteer::new(config, Flooder::new(signer, stream))),
         Kind::LyingSyncPeer => Box::new(Puppeteer::new(config, LyingSyncPeer::new(signer, stream))),
+        Kind::DrippingSyncPeer => Box::new(Puppeteer::new(config, DrippingSyncPeer::new(signer))),
         Kind::LyingReporter => Box::new(Puppeteer::new(config, LyingReporter::new(signer, stream))),
         Kind::Mutator => Box::new(Puppeteer::new(config, Mutator::new(signer, stream))),
         Kind::StaleProposer => Box::new(Puppeteer::new(config, StaleProposer::new(signer, stream))),

@@ -3,7 +3,7 @@
 //! It never restarts and answers no fetch from a journal. Invariant: it says only what an honest replica would.
 
 use quorate::{
-    consensus::{Config, Core, Input, Message, Output, Recovery},
+    consensus::{CommittedBlock, Config, Core, Input, Message, Output, Recovery},
     types::{Millis, ReplicaIndex},
 };
 
@@ -12,12 +12,13 @@ use quorate::{
 pub(super) struct Puppet {
     core: Core,
     peers: Vec<ReplicaIndex>,
+    committed: Vec<CommittedBlock>,
 }
 
 impl Puppet {
     pub(super) fn new(config: Config) -> Self {
         let peers = config.committee.replicas().filter(|peer| *peer != config.me).collect();
-        Self { core: Recovery::new(config).finish(), peers }
+        Self { core: Recovery::new(config).finish(), peers, committed: Vec::new() }
     }
 
     /// Gives it an input. What it refuses is no concern of an adversary.
@@ -29,6 +30,11 @@ impl Puppet {
         self.core.next_timeout().map(Millis::as_millis)
     }
 
+    /// The blocks that were committed since it was asked last.
+    pub(super) fn committed(&mut self) -> Vec<CommittedBlock> {
+        std::mem::take(&mut self.committed)
+    }
+
     /// What an honest replica would send now, to whom.
     pub(super) fn messages(&mut self) -> Vec<(ReplicaIndex, Message)> {
         let mut messages = Vec::new();
@@ -38,9 +44,9 @@ impl Puppet {
                 Output::Broadcast(message) => {
                     messages.extend(self.peers.iter().map(|to| (*to, message.clone())));
                 }
+                Output::Commit(committed) => self.committed.push(committed),
                 Output::Persist(_)
                 | Output::Append(_)
-                | Output::Commit(_)
                 | Output::Stable { .. }
                 | Output::Diverged { .. }
                 | Output::Install { .. }

@@ -5,7 +5,7 @@
 //! replica without a journal.
 
 use quorate::{
-    consensus::{Command, Config, Input, Message, certify::Endorsement},
+    consensus::{Command, CommittedBlock, Config, Input, Message, certify::Endorsement},
     types::ReplicaIndex,
 };
 use std::{collections::BTreeMap, fmt};
@@ -25,6 +25,9 @@ pub(super) trait Behaviour: fmt::Debug {
 
     /// Hears an endorsement. Without a control cycle of its own it endorses nothing.
     fn hears_endorsement(&mut self, _endorsement: &Endorsement) {}
+
+    /// Its core committed a block.
+    fn commits(&mut self, _committed: CommittedBlock) {}
 
     /// What it sends instead of an honest message.
     fn says(&mut self, _to: ReplicaIndex, message: Message) -> Vec<Message> {
@@ -102,7 +105,9 @@ impl<B: Behaviour> Adversary for Puppeteer<B> {
 
     fn letters(&mut self) -> Vec<Letter> {
         let mut said = Vec::new();
-        for (to, message) in self.puppet.messages() {
+        let honest = self.puppet.messages();
+        self.puppet.committed().into_iter().for_each(|committed| self.behaviour.commits(committed));
+        for (to, message) in honest {
             let instead = self.behaviour.says(to, message).into_iter();
             said.extend(instead.map(|message| (to, Words::Consensus(message))));
         }

@@ -7,6 +7,9 @@ use quorate::types::ReplicaIndex;
 use super::{Event, Seat, World, liveness_bound_ms};
 use crate::{liveness::Bounds, requests::target, telemetry::TARGETS};
 
+/// How many beginnings a journal may hold for peers that take a state, beyond two.
+const MOST_HELD: usize = 4;
+
 impl World<'_> {
     /// Notes where everybody is when all faults are over.
     pub(super) fn note_healing(&mut self) {
@@ -83,9 +86,12 @@ impl World<'_> {
             let (rests, height) =
                 (core.next_timeout().is_none() && !core.is_awake(), core.committed_height());
             self.invariants.claim(rests, || format!("{replica} does not come to rest"));
-            // Two beginnings stay; between them there may be more than an interval when votes were lost.
+            // Two beginnings stay, and some more while a peer took the oldest; between them there may be more than an
+            // interval when votes were lost.
             let bounded = node.kept().is_none_or(|kept| {
-                kept.bases <= 2 && (kept.bases < 2 || (kept.blocks as u64) < height.number())
+                kept.bases <= 2 + kept.held
+                    && kept.held <= MOST_HELD
+                    && (kept.bases < 2 || (kept.blocks as u64) < height.number())
             });
             self.invariants.claim(bounded, || format!("{replica} keeps too much: {:?}", node.kept()));
             let state = (height, node.state(), node.root());

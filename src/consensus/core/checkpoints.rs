@@ -7,7 +7,7 @@ use crate::consensus::{
     checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote, StableCheckpoint},
     checkpoints::Settled,
     limits::{CHUNK_CREDIT, MAX_SENT_CHUNKS_BYTES},
-    message::{ChunkRequest, Chunks, Message},
+    message::{Asked, ChunkRequest, Chunks, Gone, Message},
     record::Record,
     snapshot::{Snapshot, SnapshotId},
     transfer::Taken,
@@ -74,32 +74,40 @@ impl Core {
         Ok(verified)
     }
 
-    /// What this replica asked a peer for is gone (rule K4).
-    pub(super) fn handle_gone(
-        &mut self,
-        from: ReplicaIndex,
-        checkpoint: StableCheckpoint,
-    ) -> Result<(), Rejected> {
-        let (answers_fetch, answers_transfer) = (self.fetch.answered(from), self.transfer.awaits(from));
-        if !answers_fetch && !answers_transfer {
-            return Err(Rejected::Unsolicited);
-        }
-        let is_above = checkpoint.height() > self.tree.committed_height();
-        if !is_above && !answers_transfer {
-            return Ok(());
-        }
-        let verified = self.absorb_checkpoint(checkpoint)?;
-        if answers_transfer {
-            self.transfer.gone(from, &verified);
-        }
-        if answers_fetch && is_above {
-            self.fetch.did_not_help();
-            let target = self.fetch.gone(from, verified, self.committee.size().one_honest());
-            if let Some(target) = target {
-                self.transfer.want(target, false);
+    /// What this replica asked a peer for is gone (rule K4). An answer counts only for what it names, and only if just that
+    /// was asked of that peer last.
+    pub(super) fn handle_gone(&mut self, from: ReplicaIndex, gone: Gone) -> Result<(), Rejected> {
+        let Gone { asked, checkpoint } = gone;
+        let height = checkpoint.height();
+        match asked {
+            Asked::Blocks(request) => {
+                if !self.fetch.awaits(from, &request) || !self.fetch.answered(from) {
+                    return Err(Rejected::Unsolicited);
+                }
+                if height > self.tree.committed_height() {
+                    let checkpoint = self.absorb_checkpoint(checkpoint)?;
+                    self.blocks_are_gone(from, checkpoint);
+                }
+            }
+            Asked::Chunks(request) => {
+                if !self.transfer.awaits(from, &request) {
+                    return Err(Rejected::Unsolicited);
+                }
+                if height > request.height {
+                    let checkpoint = self.absorb_checkpoint(checkpoint)?;
+                    self.transfer.gone(from, &checkpoint);
+                }
             }
         }
         Ok(())
+    }
+
+    fn blocks_are_gone(&mut self, from: ReplicaIndex, checkpoint: Verified<StableCheckpoint>) {
+        self.fetch.did_not_help();
+        let (committed, one_honest) = (self.tree.committed_height(), self.committee.size().one_honest());
+        if let Some(target) = self.fetch.gone(from, checkpoint, committed, one_honest) {
+            self.transfer.want(target, false);
+        }
     }
 
     /// Asks the next peer for chunks when a request is due.

@@ -44,7 +44,7 @@ impl Core {
             Message::BlockResponse(response) => self.handle_block_response(from, response),
             Message::CheckpointVote(vote) => self.handle_checkpoint_vote(vote),
             Message::Checkpoint(checkpoint) => self.handle_checkpoint(checkpoint),
-            Message::Gone(checkpoint) => self.handle_gone(from, checkpoint),
+            Message::Gone(gone) => self.handle_gone(from, gone),
             Message::ChunkRequest(request) => {
                 self.answer_chunk_request(now, from, request);
                 Ok(())

@@ -25,12 +25,7 @@ impl Core {
             self.fetch.done();
             return;
         }
-        if let Some((to, target)) = self.fetch.next_request(self.me, now) {
-            let request = BlockRequest {
-                target: target.block,
-                target_height: target.height,
-                above: self.fetch.reached().unwrap_or_default().max(self.tree.committed_height()),
-            };
+        if let Some((to, request)) = self.fetch.next_request(self.me, self.tree.committed_height(), now) {
             self.outputs.push_back(Output::Send { to, message: Message::BlockRequest(request) });
         }
     }
@@ -107,7 +102,7 @@ impl Core {
         let chain = self.verify_chain(response).inspect_err(|_| self.fetch.did_not_help())?;
         let reached = chain.last().map(|(block, _)| block.height());
         match reached.filter(|_| chain.iter().any(|(block, _)| !self.tree.contains(block.id()))) {
-            Some(reached) => self.fetch.helped(reached),
+            Some(reached) => self.fetch.helped(from, reached),
             None => self.fetch.did_not_help(),
         }
         for (block, certificate) in chain {

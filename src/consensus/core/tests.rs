@@ -8,9 +8,9 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{Config, Core, Input, Output, Recovery, Rejected};
 use crate::consensus::{
-    Block, BlockResponse, Certificates, ChunkRequest, Chunks, Command, Message, Proposal, ProvenChunk,
-    QuorumCertificate, Record, SignedTimeoutView, Snapshot, StableCheckpoint, Timeout, TimeoutCertificate,
-    ViewTimes, Vote,
+    Asked, Block, BlockResponse, Certificates, ChunkRequest, Chunks, Command, Gone, Message, Proposal,
+    ProvenChunk, QuorumCertificate, Record, SignedTimeoutView, Snapshot, StableCheckpoint, Timeout,
+    TimeoutCertificate, ViewTimes, Vote,
     certificate::{proposal_statement, timeout_statement, vote_statement},
     limits::MAX_GOSSIP_BYTES,
     message::certificates_bytes,
@@ -112,9 +112,11 @@ impl Cluster {
                     assert_eq!(snapshot.id(), checkpoint.checkpoint().state);
                     self.installed[usize::from(from)].push(checkpoint.height());
                 }
-                Output::ServeFromJournal { to, .. } => {
+                Output::ServeFromJournal { to, request } => {
                     let stable = self.stable[usize::from(from)].last().cloned();
-                    self.wires.push_back((me, to, Message::Gone(stable.expect("all blocks are in memory"))));
+                    let checkpoint = stable.expect("all blocks are in memory");
+                    let gone = Gone { asked: Asked::Blocks(request), checkpoint };
+                    self.wires.push_back((me, to, Message::Gone(gone)));
                 }
                 Output::ServeChunks { to, request } => {
                     let chunks = self.served.as_ref().map(|snapshot| chunks_of(snapshot, request));

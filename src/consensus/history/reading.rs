@@ -76,8 +76,7 @@ impl Reading {
 
     fn piece(&mut self, piece: BasePiece, location: EntryLocation) -> Result<(), HistoryError> {
         if let BasePiece::Begin(checkpoint) = piece {
-            let (segment, chunks, leaves) = (location.segment(), Vec::new(), Vec::new());
-            let stored = StoredBase { segment, checkpoint, chunks, leaves };
+            let stored = StoredBase::new(location.segment(), checkpoint);
             let (notes, blocks) = (Vec::new(), Vec::new());
             self.base = Some(UnfinishedBase { stored, notes, blocks, standing: None });
             return Ok(());

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use super::{Answer, History, HistoryError, Kept, Recovered};
 use crate::consensus::{
-    ArchiveError, Base, Block, BlockId, BlockRequest, Command, Config, Core, Input, Message, Output, Record,
-    Restated, Snapshot, SnapshotId, Standing, ViewTimes,
+    ArchiveError, Asked, Base, Block, BlockId, BlockRequest, ChunkRequest, Command, Config, Core, Input,
+    Message, Output, Record, Restated, Snapshot, SnapshotId, Standing, ViewTimes,
     journal::tests::{
         config as journal,
         memory::{MemoryDisk, Unsynced},
     },
-    limits::MAX_KEPT_CHECKPOINTS,
+    limits::{MAX_CHECKPOINTS_WHILE_SENT, MAX_KEPT_CHECKPOINTS},
 };
 use crate::types::{Committee, Digest, Epoch, Height, Millis, ReplicaIndex, SecretKey, View};
 
@@ -217,7 +217,7 @@ fn what_is_kept_does_not_grow_with_the_number_of_blocks() {
     for number in 40..400 {
         replica.submit(number, &mut seen).expect("the disk works");
     }
-    let Kept { blocks, bases, notes, segments } = replica.history.kept();
+    let Kept { blocks, bases, held: _, notes, segments } = replica.history.kept();
     let interval = usize::try_from(INTERVAL).expect("small");
     assert!(blocks <= 3 * interval && bases == 2, "{blocks} blocks, {bases} bases");
     assert!(notes <= RESTATED + 2 * interval, "{notes} notes");
@@ -269,10 +269,11 @@ fn who_asks_for_what_is_gone_is_told_where_to_begin() {
     let newest = *seen.states.keys().next_back().expect("a checkpoint");
     let older = Height::new(newest.number() - INTERVAL);
     let request = |above: Height| BlockRequest { target: Digest::ZERO, target_height: replica.height, above };
-    let Ok(Answer::Gone(checkpoint)) = replica.history.answer(&request(Height::ZERO)) else {
+    let Ok(Answer::Gone(gone)) = replica.history.answer(&request(Height::ZERO)) else {
         panic!("the beginning is gone")
     };
-    assert_eq!(checkpoint.height(), newest);
+    assert_eq!(gone.checkpoint.height(), newest);
+    assert_eq!(gone.asked, Asked::Blocks(request(Height::ZERO)));
     assert!(matches!(replica.history.answer(&request(older)), Ok(Answer::Blocks(_))));
     for (asked, given) in [(newest, newest), (replica.height, newest), (older, older), (Height::ZERO, older)]
     {
@@ -280,6 +281,39 @@ fn who_asks_for_what_is_gone_is_told_where_to_begin() {
         assert_eq!(base.checkpoint.height(), given, "asked for {asked}");
         assert_eq!(base.snapshot.id(), seen.states[&given]);
     }
+}
+
+#[test]
+fn a_state_that_a_peer_takes_stays_while_it_takes_it_up_to_the_bound() {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    let mut replica = run(&disk, &mut seen, 0..20).expect("the disk works");
+    let taken = replica.history.base_for(Height::ZERO).expect("the disk works").expect("there is one");
+    let (height, root) = (taken.checkpoint.height(), taken.checkpoint.checkpoint().state.root());
+    let ask = |replica: &mut Replica| {
+        replica.history.chunks(&ChunkRequest { height, root, first: 0 }).expect("the disk works")
+    };
+    let mut number = 20;
+    let mut next_checkpoint = |replica: &mut Replica| {
+        let checkpoints = seen.states.len();
+        while seen.states.len() == checkpoints {
+            replica.submit(number, &mut seen).expect("the disk works");
+            number += 1;
+        }
+        replica.history.kept()
+    };
+    for held in 1..=MAX_CHECKPOINTS_WHILE_SENT - 2 {
+        assert!(matches!(ask(&mut replica), Answer::Chunks(_)), "{held} checkpoints later");
+        let kept = next_checkpoint(&mut replica);
+        assert_eq!((kept.bases, kept.held), (2 + held, held));
+    }
+    assert!(matches!(ask(&mut replica), Answer::Chunks(_)));
+    let kept = next_checkpoint(&mut replica);
+    assert_eq!((kept.bases, kept.held), (2, 0), "past the bound it goes, and nobody asked for the next ones");
+    let Answer::Gone(gone) = ask(&mut replica) else { panic!("it is gone") };
+    assert_eq!(gone.asked, Asked::Chunks(ChunkRequest { height, root, first: 0 }));
+    assert!(gone.checkpoint.height() > height);
+    next_checkpoint(&mut replica);
+    assert_eq!(replica.history.kept().bases, 2, "what nobody takes goes at once");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::{Cluster, command};
 use crate::consensus::{
-    Input, Message, Rejected, Snapshot, StableCheckpoint, limits::COMMITTED_BLOCKS_IN_MEMORY,
+    Asked, BlockRequest, ChunkRequest, Gone, Input, Message, Rejected, Snapshot, StableCheckpoint,
+    limits::COMMITTED_BLOCKS_IN_MEMORY,
 };
 use crate::types::{Height, Millis, ReplicaIndex};
 
@@ -80,12 +81,45 @@ fn one_peer_that_says_blocks_are_gone_starts_no_transfer() {
         while let Some((from, to, message)) = cluster.wires.pop_front() {
             if to.place() == LATE && from.place() == 0 {
                 cluster.give(LATE, Input::Message { from, message }).expect("it is honest");
-            } else if from.place() == LATE && matches!(message, Message::BlockRequest(_)) {
+            } else if let (LATE, Message::BlockRequest(request)) = (from.place(), message) {
                 asked += 1;
                 let from = ReplicaIndex::new(0);
-                let gone = Message::Gone(stable.clone());
+                let gone = gone(Asked::Blocks(request), &stable);
                 let taken = cluster.give(LATE, Input::Message { from, message: gone });
                 assert!(matches!(taken, Ok(()) | Err(Rejected::Unsolicited)), "{taken:?}");
+            }
+        }
+        cluster.now = cluster.now.plus(Millis::new(500));
+        cluster.give(LATE, Input::Timer).expect("a timer is no bad input");
+    }
+    assert!(asked > 6, "it asked {asked} times");
+    assert_eq!(cluster.cores[usize::from(LATE)].transfer(), None);
+}
+
+fn gone(asked: Asked, checkpoint: &StableCheckpoint) -> Message {
+    Message::Gone(Gone { asked, checkpoint: checkpoint.clone() })
+}
+
+#[test]
+fn that_something_is_gone_counts_only_for_what_was_asked_for() {
+    let (mut cluster, height) = cluster_without_the_last();
+    let stable = cluster.stable[0][0].clone();
+    cluster.cut.clear();
+    cluster.give(0, Input::PeerConnected(ReplicaIndex::new(LATE))).expect("no bad input");
+    let chunks = ChunkRequest { height, root: stable.checkpoint().state.root(), first: 0 };
+    let mut asked = 0;
+    for _ in 0..12 {
+        while let Some((from, to, message)) = cluster.wires.pop_front() {
+            if let (LATE, Message::Certificates(_)) = (to.place(), &message) {
+                cluster.give(LATE, Input::Message { from, message }).expect("it is honest");
+            } else if let (LATE, Message::BlockRequest(request)) = (from.place(), message) {
+                asked += 1;
+                let other = BlockRequest { above: request.above.next(), ..request };
+                for wrong in [Asked::Chunks(chunks), Asked::Blocks(other)] {
+                    let taken =
+                        cluster.give(LATE, Input::Message { from: to, message: gone(wrong, &stable) });
+                    assert_eq!(taken, Err(Rejected::Unsolicited), "{wrong:?}");
+                }
             }
         }
         cluster.now = cluster.now.plus(Millis::new(500));
@@ -105,10 +139,10 @@ fn a_checkpoint_that_less_than_a_quorum_signed_is_no_place_to_begin() {
     let mut refused = 0;
     for _ in 0..12 {
         while let Some((from, to, message)) = cluster.wires.pop_front() {
-            if to.place() == LATE && matches!(message, Message::Certificates(_)) {
+            if let (LATE, Message::Certificates(_)) = (to.place(), &message) {
                 cluster.give(LATE, Input::Message { from, message }).expect("it is honest");
-            } else if from.place() == LATE && matches!(message, Message::BlockRequest(_)) {
-                let gone = Message::Gone(forged.clone());
+            } else if let (LATE, Message::BlockRequest(request)) = (from.place(), message) {
+                let gone = gone(Asked::Blocks(request), &forged);
                 let taken = cluster.give(LATE, Input::Message { from: to, message: gone });
                 assert!(matches!(taken, Err(Rejected::Certificate(_))), "{taken:?}");
                 refused += 1;
