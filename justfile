@@ -68,6 +68,28 @@ test:
 fuzz seconds="60" *targets:
     scripts/fuzz run {{seconds}} {{targets}}
 
+# Kills replicas of a real cluster under load, so many times; CI does it 50 times
+kill-loop kills="1000":
+    cargo build --locked -p quorate-byzantine
+    QUORATE_KILLS={{kills}} cargo test --locked --test kill_loop -- --nocapture replicas_killed_at_any_moment
+
+# Prints a table of how long real processes take to recover: killed leaders, restarts, empty disks, Postgres away; some minutes
+recovery-times:
+    cargo test --locked --release --test kill_loop -- --ignored --nocapture recovery
+
+# All the long runs, one after the other, whatever becomes of those before; a night on two cores
+nightly:
+    #!/usr/bin/env bash
+    set -uo pipefail
+    failed=()
+    for step in sim-hours models mutants "fuzz 300" "kill-loop 1000" recovery-times; do
+        printf '\n=== %s\n' "$step"
+        # Unquoted: a step is a recipe with its arguments.
+        {{just_executable()}} $step || failed+=("$step")
+    done
+    printf 'failed: %s\n' "${failed[*]:-none}"
+    exit $((${#failed[@]} > 0))
+
 # Writes the seeds of the fuzz corpora anew, after an encoding has changed
 fuzz-seeds:
     cargo run --locked --quiet -p quorate-fuzz -- fuzz/corpus

@@ -6,6 +6,7 @@
 
 mod double_voter;
 mod forger;
+mod listener;
 mod member;
 
 use std::path::PathBuf;
@@ -25,6 +26,9 @@ struct Arguments {
     /// The configuration of the replica whose place it takes
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Where a listener writes what it hears
+    #[arg(long, value_name = "FILE", required_if_eq("behaviour", "listener"))]
+    wire: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,16 +37,19 @@ enum Behaviour {
     DoubleVoter,
     /// Reports samples that nobody posted, and endorses plans that nobody else derives
     Forger,
+    /// Votes, and writes down every frame that arrives
+    Listener,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { behaviour, config } = Arguments::parse();
+    let Arguments { behaviour, config, wire } = Arguments::parse();
     let flags = ReplicaFlags { config: Some(config), ..ReplicaFlags::default() };
     let config = ReplicaConfig::resolve(flags)?;
     let membership = Membership::read(&config)?;
     match behaviour {
         Behaviour::DoubleVoter => double_voter::run(&config, membership).await,
         Behaviour::Forger => forger::run(&config, membership).await,
+        Behaviour::Listener => listener::run(&config, membership, &wire.unwrap_or_default()).await,
     }
 }

@@ -249,10 +249,15 @@ impl Cluster {
 
     /// Starts a killed replica again with `quorate run`, as an operator would.
     pub(crate) fn restart(&mut self, place: usize) {
+        self.start_again(place);
+        self.eventually("a restarted replica to answer", || self.status(place));
+    }
+
+    /// The same, without waiting for it.
+    pub(crate) fn start_again(&mut self, place: usize) {
         let mut command = quorate();
         command.args(["-o", "jsonl", "run", "--config"]).arg(self.replica_file(place));
         self.put_in_place(place, command);
-        self.eventually("a restarted replica to answer", || self.status(place));
     }
 
     /// Starts a program in the place of a killed replica.
@@ -264,6 +269,14 @@ impl Cluster {
         command.env(END_WITH_PARENT, "1").stdin(Stdio::piped()).stdout(log("jsonl")).stderr(log("log"));
         let child = command.spawn().expect("the program starts");
         self.successors.push((place, child));
+    }
+
+    /// Waits until what was put into a place has ended by itself.
+    pub(crate) fn successor_ended(&mut self, place: usize) -> ExitStatus {
+        let at = self.successors.iter().position(|(other, _)| *other == place).expect("it was put there");
+        let (_, mut child) = self.successors.remove(at);
+        let status = poll(|| child.try_wait().expect("it is a child"));
+        self.require(status, "a successor to end")
     }
 
     /// Ends all replicas in order, so that their journals can be read.

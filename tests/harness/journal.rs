@@ -3,11 +3,15 @@
 //! The rules are restated here from the protocol's text, without its code. Invariant: a journal is only read
 //! while its replica does not run; the journal's own lock sees to that.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use quorate::{
     consensus::{
-        BASE, BlockId, NOTE, RECORD, Record,
+        BASE, Block, BlockId, NOTE, Proposal, RECORD, Record,
         certify::Subject,
         journal::{FileDisk, Identity, Journal, JournalConfig, SALT_BYTES, SEGMENT_BYTES, Salt},
     },
@@ -29,17 +33,36 @@ pub(crate) struct Signed {
     pub(crate) reports: usize,
 }
 
-/// Everything that was signed, in the order of signing.
+/// Everything that was signed, in the order of signing, and what was committed.
 #[derive(Debug, Default)]
-struct Rules {
-    votes: BTreeMap<View, BlockId>,
-    proposals: BTreeMap<View, BlockId>,
+pub(crate) struct Rules {
+    pub(crate) votes: BTreeMap<View, BlockId>,
+    /// Block and certificates, by digest.
+    pub(crate) proposals: BTreeMap<View, Digest>,
+    /// The views of highest certificates that were signed with the views that timed out.
+    pub(crate) timeouts: BTreeMap<View, View>,
+    pub(crate) endorsed: BTreeMap<Subject, Digest>,
+    /// The commands' heads.
+    pub(crate) reports: BTreeMap<WindowIndex, Vec<u8>>,
+    /// What was said of the states after these heights.
+    pub(crate) checkpoints: BTreeMap<Height, Digest>,
+    pub(crate) committed: BTreeMap<Height, BlockId>,
     last_timeout: Option<View>,
     last_checkpoint: Option<Height>,
-    views: BTreeMap<BlockId, View>,
-    endorsed: BTreeMap<Subject, Digest>,
+    blocks: BTreeMap<BlockId, Arc<Block>>,
     last_report: Option<WindowIndex>,
     signed: Signed,
+}
+
+/// Where a replica's journal lies.
+pub(crate) fn folder(replica_file: &Path) -> PathBuf {
+    config(replica_file).data_dir.join("journal")
+}
+
+/// What a replica runs with.
+pub(crate) fn config(replica_file: &Path) -> ReplicaConfig {
+    let flags = ReplicaFlags { config: Some(replica_file.to_owned()), ..ReplicaFlags::default() };
+    ReplicaConfig::resolve(flags).expect("the replica ran with this file")
 }
 
 /// Reads a replica's journal and checks that nothing in it contradicts anything else in it.
@@ -47,8 +70,15 @@ struct Rules {
 /// # Panics
 /// With the contradiction.
 pub(crate) fn check(replica_file: &Path) -> Signed {
-    let flags = ReplicaFlags { config: Some(replica_file.to_owned()), ..ReplicaFlags::default() };
-    let config = ReplicaConfig::resolve(flags).expect("the replica ran with this file");
+    read(replica_file).signed
+}
+
+/// The same; what was signed.
+///
+/// # Panics
+/// With the contradiction.
+pub(crate) fn read(replica_file: &Path) -> Rules {
+    let config = config(replica_file);
     let member = Membership::read(&config).expect("the replica ran with these keys");
     let identity = Identity { cluster: member.root.committee().cluster(), key: member.key.public().id() };
     let salt = Salt::new([7; SALT_BYTES]);
@@ -63,20 +93,28 @@ pub(crate) fn check(replica_file: &Path) -> Signed {
         other => panic!("an entry of the unknown kind {other}"),
     });
     opened.expect("the journal is sound");
-    rules.signed
+    rules
+}
+
+/// What a proposal's signature says of its view: the block, and the certificates that come with it.
+pub(crate) fn proposed(proposal: &Proposal) -> Digest {
+    let Proposal { block, entry, .. } = proposal;
+    Digest::of_value(&(block.id(), Digest::of_value(&(block.justify(), entry))))
 }
 
 impl Rules {
     fn record(&mut self, record: Record) {
         match record {
             Record::Block(block) => {
-                self.views.insert(block.id(), block.view());
+                self.blocks.insert(block.id(), block);
             }
-            Record::Proposal { block, .. } => {
+            Record::Proposal { block, proposal } => {
                 self.signed.proposals += 1;
                 // The block of the very first proposal may stand in a base.
-                if let Some(view) = self.views.get(&block) {
-                    let earlier = self.proposals.insert(*view, block);
+                if let Some(block) = self.blocks.get(&block) {
+                    let view = block.view();
+                    let said = proposed(&proposal.with_block(Arc::clone(block)));
+                    let earlier = self.proposals.insert(view, said);
                     assert_eq!(earlier, None, "two proposals in view {view}");
                 }
             }
@@ -94,22 +132,29 @@ impl Rules {
             }
             Record::Timeout(timeout) => {
                 self.signed.timeouts += 1;
+                self.timeouts.insert(timeout.view, timeout.high_qc.view);
                 let earlier = self.last_timeout.replace(timeout.view);
                 assert!(earlier < Some(timeout.view), "a timeout of {} after {earlier:?}", timeout.view);
             }
             Record::CheckpointVote(vote) => {
                 let height = vote.checkpoint.height;
+                self.checkpoints.insert(height, Digest::of_value(&vote.checkpoint));
                 let earlier = self.last_checkpoint.replace(height);
                 assert!(earlier < Some(height), "a checkpoint at {height} after one at {earlier:?}");
             }
-            Record::Committed { .. } | Record::Forgotten(_) => {}
+            Record::Committed { height, block, .. } => {
+                let earlier = self.committed.insert(height, block);
+                assert!(earlier.is_none_or(|earlier| earlier == block), "two blocks at height {height}");
+            }
+            Record::Forgotten(_) => {}
         }
     }
 
     fn note(&mut self, seal: Seal) {
         match seal {
-            Seal::Report { window, .. } => {
+            Seal::Report { window, head, .. } => {
                 self.signed.reports += 1;
+                self.reports.insert(window, head);
                 let earlier = self.last_report.replace(window);
                 assert!(earlier < Some(window), "a report on {window} after one on {earlier:?}");
             }
