@@ -143,8 +143,9 @@ pub(super) fn read_all<D: Disk>(
     let (Some(first), Some(last)) = (segments.first().copied(), segments.last().copied()) else {
         return Ok(end);
     };
-    for (expected, segment) in (first..).zip(segments) {
-        let file = file_name(segment);
+    for (place, segment) in (0..).zip(segments) {
+        // A file may bear the largest number there is.
+        let (expected, file) = (first.saturating_add(place), file_name(segment));
         if segment != expected {
             let damage = Damage::MissingSegment { segment: expected };
             return Err(OpenError::Damaged { file: file_name(expected), offset: 0, damage });
