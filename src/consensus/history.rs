@@ -25,7 +25,7 @@ use super::{
     snapshot::{ProvenChunk, Snapshot},
     tree::CommittedBlock,
 };
-use crate::types::{Digest, Height, InclusionProof, leaf_hash};
+use crate::types::{Height, ProofTree, leaf_hash};
 use reading::Reading;
 
 /// The kind of a consensus record in the journal.
@@ -113,6 +113,8 @@ pub struct History<D> {
     keep_above: Option<Height>,
     /// How many beginnings beyond two stayed when the newest base was written, because peers took the oldest state.
     held: usize,
+    /// How often old segments could not be removed since the start, and why the last time.
+    failed_removals: Option<(u64, JournalError)>,
 }
 
 /// Where a base lies.
@@ -121,8 +123,8 @@ struct StoredBase {
     segment: u64,
     checkpoint: StableCheckpoint,
     chunks: Vec<EntryLocation>,
-    /// The leaf hashes of the chunks.
-    leaves: Vec<Digest>,
+    /// For the chunks' proofs.
+    proofs: ProofTree,
     /// Whether a peer took chunks of it since the newest base was written.
     is_sent: bool,
 }
@@ -135,12 +137,6 @@ struct Named {
     notes: Vec<Vec<u8>>,
     /// How many of the history's notes came before.
     notes_before: usize,
-}
-
-impl StoredBase {
-    const fn new(segment: u64, checkpoint: StableCheckpoint) -> Self {
-        Self { segment, checkpoint, chunks: Vec::new(), leaves: Vec::new(), is_sent: false }
-    }
 }
 
 impl<D: Disk> History<D> {
@@ -171,8 +167,17 @@ impl<D: Disk> History<D> {
         let tip = recovery.tip_certificate().cloned();
         let core = recovery.finish();
         let (is_complete, torn) = (read.first_segment == 1, read.torn);
-        let (named, keep_above) = (VecDeque::new(), None);
-        let history = Self { journal, archive, bases, is_complete, notes, named, keep_above, held: 0 };
+        let history = Self {
+            journal,
+            archive,
+            bases,
+            is_complete,
+            notes,
+            named: VecDeque::new(),
+            keep_above: None,
+            held: 0,
+            failed_removals: None,
+        };
         let base = history.bases.back().map(|base| history.read_base(base)).transpose()?;
         let above = base.as_ref().map_or(Height::ZERO, |base| base.checkpoint.height());
         let blocks = history.committed_above(above, tip.as_ref())?;
@@ -286,12 +291,13 @@ impl<D: Disk> History<D> {
             Err(_) => return Ok(false),
         };
         let segment = self.journal.rotate()?;
-        let mut stored = StoredBase::new(segment, checkpoint.clone());
-        self.append_piece(&BasePiece::Begin(checkpoint))?;
-        for chunk in named.snapshot.chunks() {
-            stored.chunks.push(self.append_piece(&BasePiece::Chunk(Arc::clone(chunk)))?);
-            stored.leaves.push(leaf_hash(chunk));
+        self.append_piece(&BasePiece::Begin(checkpoint.clone()))?;
+        let snapshot = &named.snapshot;
+        let mut chunks = Vec::with_capacity(snapshot.chunks().len());
+        for chunk in snapshot.chunks() {
+            chunks.push(self.append_piece(&BasePiece::Chunk(Arc::clone(chunk)))?);
         }
+        let proofs = ProofTree::of(snapshot.chunks().iter().map(|chunk| leaf_hash(chunk)).collect());
         let notes = self.restate_notes(named)?;
         let committed = committed.into_iter().map(|committed| (committed.block, Some(committed.certificate)));
         let uncommitted = restated.uncommitted.iter().map(|block| (Arc::clone(block), None));
@@ -303,7 +309,7 @@ impl<D: Disk> History<D> {
         self.append_piece(&BasePiece::Standing(Box::new(restated.standing.clone())))?;
         self.append_piece(&BasePiece::End)?;
         self.journal.sync()?;
-        self.bases.push_back(stored);
+        self.bases.push_back(StoredBase { segment, checkpoint, chunks, proofs, is_sent: false });
         for waiting in &mut self.named {
             waiting.notes_before =
                 waiting.notes_before.saturating_sub(named.notes_before) + named.notes.len();
@@ -364,13 +370,23 @@ impl<D: Disk> History<D> {
             }
         }
         self.bases.iter_mut().for_each(|base| base.is_sent = false);
-        match self.bases.front().filter(|_| !self.is_complete) {
-            Some(oldest) => {
-                self.archive.forget_through(oldest.checkpoint.height());
-                self.journal.remove_before(oldest.segment)
+        let Some(oldest) = self.bases.front().filter(|_| !self.is_complete) else { return Ok(()) };
+        self.archive.forget_through(oldest.checkpoint.height());
+        match self.journal.remove_before(oldest.segment) {
+            // They take room and do no harm; the next base tries it again.
+            Err(error @ JournalError::NotRemoved(_)) => {
+                let before = self.failed_removals.as_ref().map_or(0, |(times, _)| *times);
+                self.failed_removals = Some((before + 1, error));
+                Ok(())
             }
-            None => Ok(()),
+            removed => removed,
         }
+    }
+
+    /// How often old segments could not be removed since the start, and why the last time. Each new base tries it again.
+    #[must_use]
+    pub const fn failed_removals(&self) -> Option<&(u64, JournalError)> {
+        self.failed_removals.as_ref()
     }
 
     /// The answer to a fetch: blocks, lowest first and within the limits of an answer, or a checkpoint above them.
@@ -417,7 +433,7 @@ impl<D: Disk> History<D> {
             if !chunks.is_empty() && bytes > MAX_SENT_CHUNKS_BYTES {
                 break;
             }
-            let Some(proof) = InclusionProof::of(&base.leaves, place) else { break };
+            let Some(proof) = base.proofs.proof(place) else { break };
             chunks.push(ProvenChunk { bytes: chunk, proof });
         }
         if chunks.is_empty() {

@@ -1,7 +1,7 @@
 //! Merkle trees as of RFC 9162: the head of a growing list, and proofs that one item stands in a list.
 //!
 //! It is not the list itself: a [`MerkleTree`] holds only the roots of the complete subtrees, at most 64 of
-//! them. Invariant: the root equals the Merkle Tree Hash of RFC 9162, section 2.1.1, over all items.
+//! them, and a [`ProofTree`] hashes only. Invariant: the root equals the Merkle Tree Hash of RFC 9162, section 2.1.1, over all items.
 
 use borsh::{BorshDeserialize, BorshSerialize, io};
 
@@ -73,27 +73,11 @@ pub fn leaf_hash(item: &[u8]) -> Digest {
 pub struct InclusionProof(Vec<Digest>);
 
 impl InclusionProof {
-    /// The proof for the item at this place of a list, by the list's leaf hashes; `None` when there is none.
+    /// The proof for the item at this place of a list, by the list's leaf hashes; `None` when there is none. Who needs
+    /// several keeps a [`ProofTree`].
     #[must_use]
     pub fn of(leaves: &[Digest], place: usize) -> Option<Self> {
-        if place >= leaves.len() {
-            return None;
-        }
-        let mut path = Vec::new();
-        let (mut leaves, mut place) = (leaves, place);
-        while leaves.len() > 1 {
-            let (left, right) = leaves.split_at(split(leaves.len()));
-            if place < left.len() {
-                path.push(root_of(right));
-                leaves = left;
-            } else {
-                path.push(root_of(left));
-                place -= left.len();
-                leaves = right;
-            }
-        }
-        path.reverse();
-        Some(Self(path))
+        ProofTree::of(leaves.to_vec()).proof(place)
     }
 
     /// Whether it proves that an item of this leaf hash stands at this place of a list of so many items with this
@@ -125,6 +109,45 @@ impl InclusionProof {
     }
 }
 
+/// All nodes of a list's tree, for proofs: one takes as many steps as the tree has levels, not as the list has items.
+#[derive(Clone, Debug)]
+pub struct ProofTree {
+    /// The leaf hashes, then the nodes above them, up to the root. A last node without one beside it stands in the next
+    /// level as it is.
+    levels: Vec<Vec<Digest>>,
+}
+
+impl ProofTree {
+    /// The tree over these leaf hashes.
+    #[must_use]
+    pub fn of(leaves: Vec<Digest>) -> Self {
+        let mut levels = Vec::new();
+        let mut level = leaves;
+        while level.len() > 1 {
+            let pairs = level.chunks(2).filter_map(|pair| {
+                let nodes = pair.iter().copied();
+                nodes.reduce(|left, right| node(&left, &right))
+            });
+            let above = pairs.collect();
+            levels.push(std::mem::replace(&mut level, above));
+        }
+        levels.push(level);
+        Self { levels }
+    }
+
+    /// The proof for the item at this place; `None` when there is none.
+    #[must_use]
+    pub fn proof(&self, place: usize) -> Option<InclusionProof> {
+        let mut place = Some(place).filter(|place| *place < self.levels[0].len())?;
+        let mut path = Vec::with_capacity(self.levels.len());
+        for level in &self.levels {
+            path.extend(level.get(place ^ 1));
+            place /= 2;
+        }
+        Some(InclusionProof(path))
+    }
+}
+
 impl BorshDeserialize for InclusionProof {
     fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
         let claimed = u32::deserialize_reader(reader)?;
@@ -134,17 +157,6 @@ impl BorshDeserialize for InclusionProof {
         }
         (0..claimed).map(|_| Digest::deserialize_reader(reader)).collect::<io::Result<_>>().map(Self)
     }
-}
-
-fn root_of(leaves: &[Digest]) -> Digest {
-    let mut tree = MerkleTree::default();
-    leaves.iter().for_each(|leaf| tree.append_leaf(*leaf));
-    tree.root()
-}
-
-/// The size of the left subtree: the largest power of two below the number of leaves, which is at least two.
-const fn split(leaves: usize) -> usize {
-    1 << (leaves - 1).ilog2()
 }
 
 fn node(left: &Digest, right: &Digest) -> Digest {

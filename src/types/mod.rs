@@ -23,7 +23,7 @@ pub use dsse::{Envelope, EnvelopeError, MAX_DOCUMENT_BYTES, MAX_ENVELOPE_BYTES, 
 pub use evidence::{Evidence, MAX_CERTIFICATES_BYTES, SignedStatement};
 pub use ids::{Cycle, Epoch, HeadNumber, Height, InvalidName, ReplicaIndex, Shard, SourceId, TargetId, View};
 pub use keys::{KeyError, KeyId, PublicKey, SecretKey, Signature, SignatureError};
-pub use merkle::{InclusionProof, MerkleTree, leaf_hash};
+pub use merkle::{InclusionProof, MerkleTree, ProofTree, leaf_hash};
 pub use quantity::{Quantity, QuantityError};
 pub use quorum::{CommitteeSize, CommitteeSizeError};
 pub use statement::{Domain, Statement, StatementKind, statement_bytes};

@@ -12,10 +12,11 @@ use crate::{
         base::{BasePiece, ReadBase, Standing},
         block::Block,
         certificate::QuorumCertificate,
+        checkpoint::StableCheckpoint,
         core::{Config, Recovery},
         journal::{Entry, EntryLocation},
     },
-    types::leaf_hash,
+    types::{Digest, ProofTree, leaf_hash},
 };
 
 /// What was read so far.
@@ -32,7 +33,10 @@ pub(super) struct Reading {
 
 /// A base whose end was not read yet.
 struct UnfinishedBase {
-    stored: StoredBase,
+    segment: u64,
+    checkpoint: StableCheckpoint,
+    chunks: Vec<EntryLocation>,
+    leaves: Vec<Digest>,
     notes: Vec<EntryLocation>,
     blocks: Vec<(Arc<Block>, Option<QuorumCertificate>, EntryLocation)>,
     standing: Option<Standing>,
@@ -76,9 +80,15 @@ impl Reading {
 
     fn piece(&mut self, piece: BasePiece, location: EntryLocation) -> Result<(), HistoryError> {
         if let BasePiece::Begin(checkpoint) = piece {
-            let stored = StoredBase::new(location.segment(), checkpoint);
-            let (notes, blocks) = (Vec::new(), Vec::new());
-            self.base = Some(UnfinishedBase { stored, notes, blocks, standing: None });
+            self.base = Some(UnfinishedBase {
+                segment: location.segment(),
+                checkpoint,
+                chunks: Vec::new(),
+                leaves: Vec::new(),
+                notes: Vec::new(),
+                blocks: Vec::new(),
+                standing: None,
+            });
             return Ok(());
         }
         // Its beginning may have been removed.
@@ -86,8 +96,8 @@ impl Reading {
         match piece {
             BasePiece::Begin(_) => {}
             BasePiece::Chunk(chunk) => {
-                base.stored.chunks.push(location);
-                base.stored.leaves.push(leaf_hash(&chunk));
+                base.chunks.push(location);
+                base.leaves.push(leaf_hash(&chunk));
             }
             BasePiece::Note(_) => base.notes.push(location),
             BasePiece::Block { block, certificate } => base.blocks.push((block, certificate, location)),
@@ -98,19 +108,18 @@ impl Reading {
     }
 
     fn finish_base(&mut self) -> Result<(), HistoryError> {
-        let Some(UnfinishedBase { stored, notes, blocks, standing }) = self.base.take() else {
-            return Ok(());
-        };
+        let Some(base) = self.base.take() else { return Ok(()) };
+        let UnfinishedBase { segment, checkpoint, chunks, leaves, notes, blocks, standing } = base;
         let standing = standing.ok_or(HistoryError::UnknownEntry)?;
-        self.archive.begin_above(stored.checkpoint.height());
+        self.archive.begin_above(checkpoint.height());
         let mut restated = Vec::with_capacity(blocks.len());
         for (block, certificate, location) in blocks {
             self.archive.restate(&block, certificate.is_some(), location);
             restated.push((block, certificate));
         }
-        let checkpoint = stored.checkpoint.clone();
-        self.recovery.base(ReadBase { checkpoint, blocks: restated, standing })?;
-        self.bases.push_back(stored);
+        self.recovery.base(ReadBase { checkpoint: checkpoint.clone(), blocks: restated, standing })?;
+        let proofs = ProofTree::of(leaves);
+        self.bases.push_back(StoredBase { segment, checkpoint, chunks, proofs, is_sent: false });
         self.notes = notes;
         self.is_headless = false;
         Ok(())

@@ -320,7 +320,7 @@ fn a_state_that_a_peer_takes_stays_while_it_takes_it_up_to_the_bound() {
 fn a_journal_that_lost_its_first_segments_is_taken_only_with_a_whole_base() {
     let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
     drop(run(&disk, &mut seen, 0..30).expect("the disk works"));
-    let names = disk.names();
+    let names = disk.segments();
     let mut is_whole = true;
     for name in &names[..names.len() - 1] {
         disk.delete(name);
@@ -337,9 +337,29 @@ fn a_journal_that_lost_its_first_segments_is_taken_only_with_a_whole_base() {
         history.note(&note(height)).expect("the disk works");
     }
     drop(history);
-    disk.delete(&disk.names()[0]);
+    disk.delete(&disk.segments()[0]);
     let opened = History::open(disk, journal(300), config());
     assert!(matches!(opened, Err(HistoryError::NoBeginning)));
+}
+
+#[test]
+fn a_replica_whose_old_segments_cannot_be_removed_goes_on_and_removes_them_later() {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    disk.keep_all(true);
+    let mut replica = run(&disk, &mut seen, 0..30).expect("the disk works but for removals");
+    let (times, error) = replica.history.failed_removals().expect("there was something to remove");
+    assert!(*times > 3, "each base tries it again: {times}");
+    assert!(error.to_string().contains("0000000000000001.journal"), "{error}");
+    let kept = replica.history.kept();
+    assert_eq!(kept.bases, 2);
+    disk.keep_all(false);
+    for number in 30..40 {
+        replica.submit(number, &mut seen).expect("the disk works");
+    }
+    assert!(replica.history.kept().segments < kept.segments, "{:?} after {kept:?}", replica.history.kept());
+    assert!(!disk.names().contains(&"0000000000000001.journal".to_owned()));
+    drop(replica);
+    assert!(Replica::open(&disk, &mut seen).is_ok());
 }
 
 /// A checkpoint with its state that another replica gave, and what one that has signed nothing restates.

@@ -14,6 +14,9 @@ use super::{
     recovery::{OpenError, Recovery, file_name, read_all},
 };
 
+/// The empty file whose name says that records were durable here (rule 10).
+pub const BEGUN_FILE: &str = "begun";
+
 /// What a journal needs to know to be opened.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalConfig {
@@ -65,6 +68,9 @@ pub enum JournalError {
     /// A write or sync failed, now or earlier: the process must end and open the journal anew.
     #[error("the journal failed and takes nothing more: {0}")]
     Failed(DiskError),
+    /// An old segment could not be removed; the journal works on, and the next call tries it again.
+    #[error("an old segment cannot be removed from the journal, which keeps its room on the disk: {0}")]
+    NotRemoved(DiskError),
     /// An old entry could not be read; the journal works on.
     #[error("an entry cannot be read from the journal: {0}")]
     Unreadable(DiskError),
@@ -95,6 +101,10 @@ pub struct Journal<D> {
     /// The last durable record's number.
     durable: u64,
     seal: Seal,
+    /// Whether [`BEGUN_FILE`] is there (rule 10).
+    has_begun: bool,
+    /// Whether the oldest segment's file is gone already, though perhaps not durably.
+    oldest_is_gone: bool,
     failed: Option<DiskError>,
 }
 
@@ -118,6 +128,10 @@ impl<D: Disk> Journal<D> {
             end.salts.last_key_value().map_or((0, config.salt), |(segment, salt)| (*segment, *salt));
         recovery.first_segment = end.salts.first_key_value().map_or(1, |(first, _)| *first);
         recovery.segments = end.salts.len() as u64;
+        let has_begun = disk.list()?.iter().any(|name| name == BEGUN_FILE);
+        if recovery.entries == 0 && (has_begun || recovery.first_segment > 1) {
+            return Err(OpenError::Lost);
+        }
         let mut journal = Self {
             disk,
             config,
@@ -129,6 +143,8 @@ impl<D: Disk> Journal<D> {
             sequence: end.sequence,
             durable: end.sequence,
             seal: end.seal,
+            has_begun,
+            oldest_is_gone: false,
             failed: None,
         };
         match (end.unborn, &end.torn) {
@@ -146,6 +162,9 @@ impl<D: Disk> Journal<D> {
             // Rule 7.
             journal.disk.sync(&journal.file)?;
             journal.disk.sync_folder()?;
+        }
+        if recovery.entries > 0 {
+            journal.mark_begun()?;
         }
         Ok((journal, recovery))
     }
@@ -190,7 +209,8 @@ impl<D: Disk> Journal<D> {
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.check()?;
         if self.durable < self.sequence {
-            self.disk.sync(&self.file).map_err(|error| self.fail(error))?;
+            let synced = self.disk.sync(&self.file).and_then(|()| self.mark_begun());
+            synced.map_err(|error| self.fail(error))?;
             self.durable = self.sequence;
         }
         Ok(())
@@ -215,19 +235,25 @@ impl<D: Disk> Journal<D> {
         Ok(self.segment)
     }
 
-    /// Removes all segments before this one, oldest first; the current one stays in any case (rule 9). Their entries
-    /// can no longer be read.
+    /// Removes all segments before this one, oldest first; the last one with records stays in any case, and those are
+    /// synced before (rule 9). What is removed can no longer be read.
     ///
     /// # Errors
-    /// [`JournalError::Failed`] now and ever after.
+    /// [`JournalError::Failed`] as of [`Self::sync`]; [`JournalError::NotRemoved`] when it got only so far; the next call goes on from there.
     pub fn remove_before(&mut self, segment: u64) -> Result<(), JournalError> {
-        self.check()?;
+        self.sync()?;
+        let is_empty = self.offset <= SEGMENT_HEADER_BYTES as u64;
+        let last = self.segment.saturating_sub(u64::from(is_empty));
         while let Some((oldest, _)) = self.salts.first_key_value()
-            && *oldest < segment.min(self.segment)
+            && *oldest < segment.min(last)
         {
             let oldest = *oldest;
-            let removed = self.disk.remove(&file_name(oldest)).and_then(|()| self.disk.sync_folder());
-            removed.map_err(|error| self.fail(error))?;
+            if !self.oldest_is_gone {
+                self.disk.remove(&file_name(oldest)).map_err(JournalError::NotRemoved)?;
+                self.oldest_is_gone = true;
+            }
+            self.disk.sync_folder().map_err(JournalError::NotRemoved)?;
+            self.oldest_is_gone = false;
             self.salts.remove(&oldest);
         }
         Ok(())
@@ -265,6 +291,16 @@ impl<D: Disk> Journal<D> {
     /// The error for an entry that is not what was written there.
     pub(in crate::consensus) fn damaged(location: EntryLocation) -> JournalError {
         JournalError::Damaged { file: file_name(location.segment), offset: location.offset }
+    }
+
+    /// Rule 10: records are durable.
+    fn mark_begun(&mut self) -> Result<(), DiskError> {
+        if !self.has_begun {
+            self.disk.create(BEGUN_FILE)?;
+            self.disk.sync_folder()?;
+            self.has_begun = true;
+        }
+        Ok(())
     }
 
     /// Rule 2, from the point where the segment before is durable.

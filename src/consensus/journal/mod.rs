@@ -30,7 +30,11 @@
 //! 9. *The beginning.* A segment may be ended early, so that what follows begins a new one. Segments are removed
 //!    from the oldest on, and the folder is synced after each: those that are left are always consecutive. So a
 //!    journal may begin at any segment, and says at which: whether all that is needed is in it, who uses it must
-//!    know. The last segment is never removed.
+//!    know. The last segment with records is never removed. A removal that fails loses nothing: it is reported, the next call
+//!    tries it again, and nothing newer is removed before it is durable.
+//! 10. *Begun.* After the first sync of records, and before it is reported as done, the file [`BEGUN_FILE`] is made
+//!     durable. So a folder without records is new only without that file and without a segment above the first: else
+//!     all records are lost, and the journal refuses.
 //!
 //! The limit of rule 6: damage to the very last batch before the end cannot be told from a torn write. A
 //! replica learns of it from its peers and its Postgres, which prove more than the journal holds.
@@ -48,5 +52,5 @@ pub use disk::{Disk, DiskError};
 #[cfg(feature = "service")]
 pub use files::{FileDisk, FileDiskError, LOCK_FILE};
 pub use format::{Identity, MAX_ENTRY_BYTES, SALT_BYTES, SEGMENT_BYTES, Salt};
-pub use log::{Entry, EntryLocation, Journal, JournalConfig, JournalError};
+pub use log::{BEGUN_FILE, Entry, EntryLocation, Journal, JournalConfig, JournalError};
 pub use recovery::{Damage, OpenError, Recovery, TornTail};

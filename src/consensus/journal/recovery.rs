@@ -82,6 +82,13 @@ pub enum OpenError {
         /// What is wrong there.
         damage: Damage,
     },
+    /// The folder was used, and no record is in it: this replica's key must not sign again.
+    #[error(
+        "the folder was used and holds no record any more. Votes may be missing, so this replica must not sign with \
+         its key again: restore the folder only from a copy made after this replica stopped, or start with an empty \
+         folder under a new key in the next epoch"
+    )]
+    Lost,
 }
 
 /// What is wrong at a place.

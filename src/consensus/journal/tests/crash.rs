@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     consensus::journal::{
-        Damage, DiskError, Identity, Journal, JournalConfig, JournalError, MAX_ENTRY_BYTES, OpenError,
-        SEGMENT_BYTES, Salt,
+        BEGUN_FILE, Damage, DiskError, Identity, Journal, JournalConfig, JournalError, MAX_ENTRY_BYTES,
+        OpenError, SEGMENT_BYTES, Salt,
     },
     types::Digest,
 };
@@ -34,7 +34,7 @@ fn written(entries: usize, batch: usize, config: JournalConfig) -> (MemoryDisk, 
 #[test]
 fn entries_come_back_in_order_over_many_segments() {
     let (disk, entries) = written(100, 3, config(1000));
-    let segments = disk.names().len();
+    let segments = disk.segments().len();
     assert!(segments > 5, "{segments} segments");
     let (mut journal, found, recovery) = open(disk.clone(), config(1000)).expect("the journal is sound");
     assert_eq!(found, entries);
@@ -76,7 +76,7 @@ fn an_entry_is_read_back_from_where_it_lies() {
 fn what_was_synced_survives_every_torn_write() {
     for (entries, segment_bytes) in [(11, SEGMENT_BYTES), (11, 700), (1, SEGMENT_BYTES), (3, 200)] {
         let (disk, all) = written(entries, 4, config(segment_bytes));
-        let last = disk.names().pop().expect("there is a segment");
+        let last = disk.segments().pop().expect("there is a segment");
         let unsynced = disk.unsynced(&last);
         let prefixes = (0..=unsynced).map(Unsynced::Prefix);
         let zeroed = (0..unsynced).flat_map(|from| {
@@ -139,7 +139,7 @@ fn a_crash_between_any_two_operations_loses_nothing_that_was_synced() {
 fn a_flipped_bit_is_refused_or_shortens_the_last_batch_only() {
     for segment_bytes in [700, SEGMENT_BYTES] {
         let (disk, all) = written(12, 4, config(segment_bytes));
-        let names = disk.names();
+        let names = disk.segments();
         for name in &names {
             let bytes = disk.bytes(name);
             for bit in 0..bytes.len() * 8 {
@@ -163,7 +163,7 @@ fn a_flipped_bit_is_refused_or_shortens_the_last_batch_only() {
 #[test]
 fn a_shortened_file_is_refused_or_gives_an_equal_beginning() {
     let (disk, all) = written(12, 4, config(700));
-    let names = disk.names();
+    let names = disk.segments();
     for name in &names {
         let bytes = disk.bytes(name);
         for length in 0..bytes.len() {
@@ -241,8 +241,9 @@ fn appended_and_removed(disk: &MemoryDisk) -> (usize, usize) {
             began.push((segment, index));
             if let [.., (segment, from), _] = began.as_slice() {
                 kept = *from;
-                if journal.remove_before(*segment).is_err() {
-                    break;
+                match journal.remove_before(*segment) {
+                    Ok(()) | Err(JournalError::NotRemoved(_)) => {}
+                    Err(_) => break,
                 }
             }
         }
@@ -294,6 +295,79 @@ fn removal_keeps_the_current_segment_and_the_entries_that_are_left() {
     assert_eq!(recovery.first_segment, segments as u64);
     assert_eq!(found.last(), Some(&(9, b"kept".to_vec())));
     assert_eq!(found[..found.len() - 1], entries[entries.len() + 1 - found.len()..]);
+}
+
+#[test]
+fn a_removal_that_fails_is_tried_again_and_the_journal_works_on() {
+    // The file cannot be removed, or its removal cannot be made durable.
+    for fails_after in [0, 1] {
+        let (disk, _) = written(30, 1, config(500));
+        let (mut journal, ..) = open(disk.clone(), config(500)).expect("the journal is sound");
+        let segments = journal.segments();
+        disk.fail_after(fails_after);
+        let failed = journal.remove_before(4);
+        assert!(matches!(failed, Err(JournalError::NotRemoved(_))), "{failed:?}");
+        assert_eq!(journal.segments(), segments, "none is taken for removed");
+        journal.append(9, b"after").expect("the disk works");
+        journal.sync().expect("the disk works");
+        let interrupted = disk.copy();
+        interrupted.crash(Unsynced::Prefix(0));
+        let (_, found, _) = open(interrupted, config(500)).expect("there is no gap");
+        assert_eq!(found.last(), Some(&(9, b"after".to_vec())));
+        journal.remove_before(4).expect("the disk works again");
+        assert_eq!(journal.segments(), segments - 3);
+        drop(journal);
+        disk.crash(Unsynced::Prefix(0));
+        let (_, _, recovery) = open(disk, config(500)).expect("the journal is sound");
+        assert_eq!(recovery.first_segment, 4);
+    }
+}
+
+#[test]
+fn a_folder_that_was_used_and_holds_no_record_is_not_taken_for_a_first_start() {
+    let (disk, entries) = written(3, 3, config(SEGMENT_BYTES));
+    let whole = disk.bytes(FIRST);
+    let mut flipped = whole.clone();
+    flipped[150] ^= 1;
+    for (what, bytes) in [
+        ("nothing", None),
+        ("an empty file", Some(Vec::new())),
+        ("a header", Some(whole[..148].to_vec())),
+        ("a damaged first record", Some(flipped)),
+    ] {
+        let disk = disk.copy();
+        match bytes {
+            Some(bytes) => disk.put(FIRST, bytes),
+            None => disk.delete(FIRST),
+        }
+        let before = disk.segments().iter().map(|name| disk.bytes(name)).collect::<Vec<_>>();
+        let refused = open(disk.clone(), config(SEGMENT_BYTES)).expect_err(what);
+        assert_eq!(refused, OpenError::Lost, "{what}");
+        assert!(refused.to_string().contains("new key"), "{refused}");
+        let after = disk.segments().iter().map(|name| disk.bytes(name)).collect::<Vec<_>>();
+        assert_eq!(before, after, "{what}: the folder stays as it is");
+    }
+    // A journal of an older program has no such mark, and gets one.
+    disk.delete(BEGUN_FILE);
+    let (_, found, _) = open(disk.clone(), config(SEGMENT_BYTES)).expect("the journal is sound");
+    assert_eq!(found, entries);
+    disk.crash(Unsynced::Prefix(0));
+    assert!(disk.names().contains(&BEGUN_FILE.to_owned()));
+}
+
+#[test]
+fn a_lone_late_segment_without_records_is_refused_and_no_removal_leaves_one() {
+    let (disk, _) = written(30, 1, config(500));
+    let (mut journal, ..) = open(disk.clone(), config(500)).expect("the journal is sound");
+    let newest = journal.rotate().expect("the disk works");
+    journal.remove_before(newest).expect("the disk works");
+    assert_eq!(journal.segments(), 2, "the last one with records stays");
+    drop(journal);
+    let (_, found, _) = open(disk.copy(), config(500)).expect("the journal is sound");
+    assert!(!found.is_empty());
+    disk.delete(&disk.segments()[0]);
+    disk.delete(BEGUN_FILE);
+    assert_eq!(open(disk, config(500)).expect_err("older ones are gone"), OpenError::Lost);
 }
 
 #[test]

@@ -20,6 +20,8 @@ struct State {
     removed: BTreeMap<String, File>,
     /// Operations until one fails; `None`: none does.
     fails_after: Option<usize>,
+    /// Whether no file can be removed.
+    keeps_all: bool,
     /// Operations so far.
     operations: usize,
 }
@@ -67,6 +69,11 @@ impl MemoryDisk {
         self.0.borrow_mut().fails_after = Some(operations);
     }
 
+    /// From now on no file can be removed, or it can again.
+    pub(crate) fn keep_all(&self, keeps_all: bool) {
+        self.0.borrow_mut().keeps_all = keeps_all;
+    }
+
     /// How many operations there were.
     pub(crate) fn operations(&self) -> usize {
         self.0.borrow().operations
@@ -79,6 +86,11 @@ impl MemoryDisk {
 
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.borrow().files.keys().cloned().collect()
+    }
+
+    /// The names of the journal's segments, in order.
+    pub(crate) fn segments(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| name.ends_with(".journal")).collect()
     }
 
     pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
@@ -104,6 +116,7 @@ impl MemoryDisk {
             durable_names: state.durable_names.clone(),
             removed: state.removed.clone(),
             fails_after: None,
+            keeps_all: false,
             operations: state.operations,
         })))
     }
@@ -183,7 +196,7 @@ impl Disk for MemoryDisk {
 
     fn remove(&mut self, name: &str) -> Result<(), DiskError> {
         self.change(name, |state| {
-            let removed = state.files.remove(name)?;
+            let removed = if state.keeps_all { None } else { state.files.remove(name) }?;
             if state.durable_names.contains(name) {
                 state.removed.insert(name.to_owned(), removed);
             }
