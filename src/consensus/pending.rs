@@ -74,6 +74,8 @@ pub(super) struct Pending {
     queues: BTreeMap<ReplicaIndex, Queue>,
     /// Whose turn is first in the next block, so that no submitter is served last for ever.
     turn: usize,
+    /// The same for the next gossip.
+    gossip_turn: usize,
     committed: DigestMap<(), COMMITTED_SHARDS>,
     committed_order: VecDeque<Digest>,
     /// Which peers say of a waiting command that it is committed.
@@ -154,69 +156,108 @@ impl Pending {
 
     /// The next block's commands: submitters in turn, each one's oldest first, without those in `ordered`.
     pub(super) fn next_payload(&mut self, ordered: &BTreeSet<Digest>) -> Payload {
-        let mut rows: Vec<_> = self
-            .queues
-            .values()
-            .map(|queue| queue.commands.iter().filter(|digest| !ordered.contains(*digest)))
-            .collect();
-        if rows.is_empty() {
-            return Payload::default();
-        }
-        let first = self.turn % rows.len();
-        rows.rotate_left(first);
-        self.turn = self.turn.wrapping_add(1);
-        let mut chosen = Vec::new();
+        let first = next_turn(&mut self.turn);
         let mut bodies = BTreeSet::new();
         let mut bytes = 0;
-        'block: loop {
-            let before = chosen.len();
-            for row in &mut rows {
-                let Some((_, _, command)) = row.next().and_then(|digest| self.commands.get(digest)) else {
-                    continue;
-                };
-                // Equal bodies are carried once per block, so they count once.
-                let body = if bodies.insert(command.body()) { command.body().len() } else { 0 };
-                bytes += command.head().len() + body;
-                if chosen.len() == MAX_BLOCK_COMMANDS || bytes > MAX_BLOCK_BYTES {
-                    break 'block;
-                }
-                chosen.push(command.clone());
+        let chosen = self.in_turns(None, first, MAX_BLOCK_COMMANDS, |command| {
+            if ordered.contains(&command.digest()) {
+                return Choice::Pass;
             }
-            if chosen.len() == before {
-                break;
+            // Equal bodies are carried once per block, so they count once.
+            let body = if bodies.contains(command.body()) { 0 } else { command.body().len() };
+            let with_this = bytes + command.head().len() + body;
+            if with_this > MAX_BLOCK_BYTES {
+                return Choice::NoRoom;
             }
-        }
-        Payload::new(chosen)
+            bodies.insert(command.body());
+            bytes = with_this;
+            Choice::Take
+        });
+        Payload::new(chosen.into_iter().cloned().collect())
     }
 
-    /// The oldest waiting commands of one submitter or of all, as gossip for a peer that may not have them.
-    pub(super) fn oldest(&self, submitter: Option<ReplicaIndex>) -> Vec<Command> {
+    /// The oldest waiting commands of one submitter, or of all in turn, as gossip for a peer that may not have them.
+    pub(super) fn oldest(&mut self, submitter: Option<ReplicaIndex>) -> Vec<Command> {
+        let first = next_turn(&mut self.gossip_turn);
         let mut bytes = 0;
-        self.queues
-            .iter()
-            .filter(|(whose, _)| submitter.is_none_or(|only| only == **whose))
-            .flat_map(|(_, queue)| &queue.commands)
-            .filter_map(|digest| self.commands.get(digest))
-            .take(MAX_GOSSIP_COMMANDS)
-            .take_while(|(_, _, command)| {
-                let fits = bytes == 0 || bytes + command.size_bytes() <= MAX_GOSSIP_BYTES;
-                bytes += command.size_bytes();
-                fits
-            })
-            .map(|(_, _, command)| command.clone())
-            .collect()
+        let chosen = self.in_turns(submitter, first, MAX_GOSSIP_COMMANDS, |command| {
+            let with_this = bytes + command.size_bytes();
+            if bytes > 0 && with_this > MAX_GOSSIP_BYTES {
+                return Choice::NoRoom;
+            }
+            bytes = with_this;
+            Choice::Take
+        });
+        chosen.into_iter().cloned().collect()
     }
+
+    /// Chooses from one submitter or from all in turn, each one's oldest first, so that no one keeps the others out, whatever it has
+    /// waiting. A submitter whose next command finds no room is done: what it has waiting stays in order.
+    fn in_turns<'a>(
+        &'a self,
+        submitter: Option<ReplicaIndex>,
+        first: usize,
+        most: usize,
+        mut choose: impl FnMut(&'a Command) -> Choice,
+    ) -> Vec<&'a Command> {
+        let known = |digest| self.commands.get(digest).map(|(_, _, command)| command);
+        let queues = self.queues.iter().filter(|(whose, _)| submitter.is_none_or(|only| only == **whose));
+        let mut rows: Vec<_> = queues.map(|(_, queue)| queue.commands.iter().filter_map(known)).collect();
+        let mut chosen = Vec::new();
+        if !rows.is_empty() {
+            let places = rows.len();
+            rows.rotate_left(first % places);
+        }
+        while !rows.is_empty() && chosen.len() < most {
+            rows.retain_mut(|row| {
+                if chosen.len() == most {
+                    return false;
+                }
+                for command in row {
+                    match choose(command) {
+                        Choice::Take => {
+                            chosen.push(command);
+                            return true;
+                        }
+                        Choice::Pass => {}
+                        Choice::NoRoom => return false,
+                    }
+                }
+                false
+            });
+        }
+        chosen
+    }
+}
+
+/// What becomes of a waiting command that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// It is chosen.
+    Take,
+    /// It is not needed; the submitter's next one is looked at.
+    Pass,
+    /// It finds no room, and no later one of its submitter is looked at.
+    NoRoom,
+}
+
+fn next_turn(turn: &mut usize) -> usize {
+    let first = *turn;
+    *turn = turn.wrapping_add(1);
+    first
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::{Admission, Pending, Share};
     use crate::{
         consensus::{
             block::Command,
             limits::{
-                MAX_COMMAND_BYTES, MAX_ORDINARY_BYTES, MAX_ORDINARY_COMMANDS, MAX_PENDING_COMMANDS,
-                MAX_URGENT_COMMANDS,
+                MAX_COMMAND_BYTES, MAX_GOSSIP_BYTES, MAX_GOSSIP_COMMANDS, MAX_ORDINARY_BYTES,
+                MAX_ORDINARY_COMMANDS, MAX_PENDING_COMMANDS, MAX_URGENT_COMMANDS,
             },
         },
         types::ReplicaIndex,
@@ -259,6 +300,63 @@ mod tests {
         assert_eq!(pending.insert(ME, Share::Ordinary, command("one more", 0)), Admission::Waits);
         assert_eq!(pending.insert(ME, Share::Ordinary, command("too many", 0)), Admission::Full);
         assert_eq!(pending.len(), others + 1);
+    }
+
+    /// Commands of a submitter, of some bytes each.
+    fn submit(pending: &mut Pending, submitter: u16, commands: usize, bytes: usize) {
+        for number in 0..commands {
+            // Equal bodies would count once in a block.
+            let body = vec![u8::try_from(number % 251).expect("a small remainder"); bytes];
+            let command =
+                Command::new(format!("{submitter}: {number}").into_bytes(), body).expect("small enough");
+            let admission = pending.insert(ReplicaIndex::new(submitter), Share::Own, command);
+            assert_eq!(admission, Admission::Waits);
+        }
+    }
+
+    /// How many of the commands are of each of four submitters.
+    fn by_submitter(commands: &[Command]) -> [usize; 4] {
+        let of =
+            |submitter: u8| commands.iter().filter(|command| command.head()[0] == b'0' + submitter).count();
+        [0, 1, 2, 3].map(of)
+    }
+
+    #[test]
+    fn gossip_holds_the_oldest_of_every_submitter_however_many_one_has() {
+        let mut pending = Pending::default();
+        submit(&mut pending, 0, 2 * MAX_GOSSIP_COMMANDS, 0);
+        submit(&mut pending, 3, 5, 0);
+        let all = pending.oldest(None);
+        assert_eq!(by_submitter(&all), [MAX_GOSSIP_COMMANDS - 5, 0, 0, 5]);
+        assert_eq!(by_submitter(&pending.oldest(Some(ReplicaIndex::new(3)))), [0, 0, 0, 5]);
+
+        // One whose commands find no room beside anything else leaves the others theirs, in some of the turns.
+        let mut pending = Pending::default();
+        submit(&mut pending, 0, 3, MAX_GOSSIP_BYTES);
+        submit(&mut pending, 1, 20, 1_000);
+        submit(&mut pending, 2, 20, 1_000);
+        let turns: Vec<_> = (0..3).map(|_| by_submitter(&pending.oldest(None))).collect();
+        assert_eq!(turns, [[1, 0, 0, 0], [0, 20, 20, 0], [0, 20, 20, 0]]);
+    }
+
+    #[test]
+    fn a_submitter_of_the_largest_commands_leaves_the_others_room_in_every_block() {
+        let mut pending = Pending::default();
+        submit(&mut pending, 0, 8, MAX_COMMAND_BYTES - 100);
+        for submitter in 1..4 {
+            submit(&mut pending, submitter, 200, 1_000);
+        }
+        let mut ordered = BTreeSet::new();
+        for block in 0..4 {
+            let payload = pending.next_payload(&ordered);
+            let [large, others @ ..] = by_submitter(payload.commands());
+            assert!(large >= 1, "block {block}");
+            if block == 0 {
+                assert_eq!(others, [200; 3], "all that the others have, beside one of the large ones");
+            }
+            ordered.extend(payload.commands().iter().map(Command::digest));
+        }
+        assert_eq!(ordered.len(), 600 + 7, "two of the large ones a block once the others have none");
     }
 
     #[test]
