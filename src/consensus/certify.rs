@@ -6,7 +6,8 @@
 //!
 //! - **E1** A replica endorses one digest per subject; the journal holds it before the signature leaves.
 //! - **E2** An endorsement counts iff its digest is the own one and its signature verifies over the own bytes.
-//! - **E3** One per peer and subject; early ones wait, the newest few per peer.
+//! - **E3** One per peer and subject; early ones wait, of each peer those that are due next: numbers far ahead push none of
+//!   them out. A head that is derived ends the wait of older ones of its shard.
 //! - **E4** A quorum of equal endorsements is the certificate, made once.
 //! - **E5** A verified member's endorsement of another digest is reported once per peer and subject; the rest goes on.
 //! - **E6** Of old plans, and of those that were derived before this replica's state began as a checkpoint gave it,
@@ -150,6 +151,9 @@ pub enum EndorsementError {
     /// It names something longer than any name.
     #[error("{0} sent an endorsement with a name of more than {MAX_SUBJECT_NAME_BYTES} bytes")]
     NameTooLong(ReplicaIndex),
+    /// It names a target or shard that the cluster does not have.
+    #[error("{0} sent an endorsement about a target or shard that this cluster does not have")]
+    UnknownSubject(ReplicaIndex),
     /// The pledge does not verify, or the signature over the own bytes although the digest is the same.
     #[error("the endorsement of {0} does not verify")]
     BadSignature(ReplicaIndex),
@@ -254,6 +258,12 @@ impl Collector {
     fn take_early(&mut self, subject: &Subject) -> Vec<Certification> {
         let waiting: Vec<Endorsement> =
             self.early.values_mut().filter_map(|of_peer| of_peer.remove(subject)).collect();
+        if subject.kind == SubjectKind::Head {
+            let is_older = |early: &Subject| {
+                early.kind == subject.kind && early.of == subject.of && early.number < subject.number
+            };
+            self.early.values_mut().for_each(|of_peer| of_peer.retain(|early, _| !is_older(early)));
+        }
         let mut said = Vec::new();
         for early in waiting {
             // A bad signature that came early is dropped like one that comes late; its peer is known by it.
@@ -317,9 +327,9 @@ impl Collector {
         early.insert(endorsement.subject.clone(), endorsement);
         let of_kind = early.keys().filter(|waiting| waiting.kind == kind);
         if of_kind.clone().count() > MAX_EARLY_PER_KIND
-            && let Some(oldest) = of_kind.min().cloned()
+            && let Some(furthest) = of_kind.max().cloned()
         {
-            early.remove(&oldest);
+            early.remove(&furthest);
         }
         Ok(Vec::new())
     }
@@ -572,6 +582,22 @@ mod tests {
         assert!(collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]).is_some());
         assert!(collector.endorse(&subject(), TYPE, b"plan".to_vec(), &keys()[0]).is_some());
         assert!(collector.endorse(&subject(), TYPE, b"other".to_vec(), &keys()[0]).is_none());
+    }
+
+    #[test]
+    fn endorsements_of_numbers_far_ahead_push_out_none_that_is_due_next() {
+        let mut collector = Collector::new(committee(), ReplicaIndex::new(0));
+        let of = |number: u64, body: &[u8]| {
+            let subject = Subject { number, ..subject() };
+            let (committee, signer) = (committee(), ReplicaIndex::new(1));
+            Endorsement::sign(subject, TYPE, body, &committee, (signer, &keys()[1]))
+        };
+        let next = subject().number + 1;
+        for number in std::iter::once(next).chain(next + 1_000..next + 1_300) {
+            assert!(collector.receive(ReplicaIndex::new(1), of(number, b"plan")).expect("taken").is_empty());
+        }
+        let said = collector.receive(ReplicaIndex::new(1), of(next, b"forged")).expect("taken");
+        assert!(matches!(said.as_slice(), [Certification::Proven(_)]), "the first one waits still: {said:?}");
     }
 
     /// What a collector of replica 0 that knows the subject says of these endorsements of replica 1, in order.

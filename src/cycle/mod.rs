@@ -230,8 +230,16 @@ impl Cycle {
     /// Takes a peer's endorsement.
     ///
     /// # Errors
-    /// [`EndorsementError`] when it is not the peer's own; nothing changes then.
+    /// [`EndorsementError`] when it is not the peer's own, or about no target or shard; nothing changes then.
     pub fn receive(&mut self, from: ReplicaIndex, endorsement: Endorsement) -> Result<(), EndorsementError> {
+        let Subject { kind, of, .. } = &endorsement.subject;
+        let is_known = match kind {
+            SubjectKind::Plan => self.state.has_target(of),
+            SubjectKind::Head => self.state.has_shard(of),
+        };
+        if !is_known {
+            return Err(EndorsementError::UnknownSubject(from));
+        }
         let said = self.collector.receive(from, endorsement)?;
         self.take(said);
         Ok(())
@@ -257,7 +265,7 @@ impl Cycle {
     pub fn resubmit(&mut self) {
         self.outputs.extend(self.seals.newest_report_command().map(Output::Submit));
         let evidence = self.accused.values().flat_map(BTreeMap::values);
-        let unknown = evidence.filter(|evidence| self.state.evidence().check(evidence).is_ok());
+        let unknown = evidence.filter(|evidence| self.state.evidence().check(&evidence.claim()).is_ok());
         self.outputs.extend(unknown.map(|verified| {
             let evidence = verified.evidence().clone();
             Output::Submit(Command::Evidence(evidence).encode())
@@ -283,10 +291,7 @@ impl Cycle {
 
     /// Has evidence ordered, unless it proves nothing that is not known.
     pub fn accuse(&mut self, evidence: Evidence) {
-        let Ok(verified) = VerifiedEvidence::verify(evidence, &self.committee) else { return };
-        if self.state.evidence().check(&verified).is_err() {
-            return;
-        }
+        let Ok(verified) = self.state.judge(evidence) else { return };
         let accused = self.accused.entry((verified.offender(), verified.kind())).or_default();
         if accused.len() < MAX_PROOFS && !accused.contains_key(verified.slot()) {
             let command = Command::Evidence(verified.evidence().clone()).encode();
@@ -326,7 +331,8 @@ impl Cycle {
 
     fn fold(&mut self, head: &[u8], body: &[u8], changes: &mut Vec<Change>) {
         let applied = self.state.apply(head, body);
-        if let Some(evidence) = self.reports.hear(head, &applied.changes, &self.committee) {
+        let closed = self.state.newest_closed();
+        if let Some(evidence) = self.reports.hear(head, &applied.changes, closed, &self.committee) {
             self.accuse(evidence);
         }
         let newest = applied.newest_closed().cloned();

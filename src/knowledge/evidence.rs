@@ -198,32 +198,19 @@ impl VerifiedEvidence {
     /// # Errors
     /// [`EvidenceError`] says what is missing to a proof.
     pub fn verify(evidence: Evidence, committee: &Committee) -> Result<Self, EvidenceError> {
-        let offender = evidence.offender();
-        let (kind, slot) = match &evidence {
-            Evidence::Contradiction { statements: [first, second], .. } => {
-                if first.bytes >= second.bytes {
-                    let equal = first.bytes == second.bytes;
-                    return Err(if equal {
-                        EvidenceError::NoContradiction
-                    } else {
-                        EvidenceError::OutOfOrder
-                    });
-                }
-                let first = Claim::read(first, offender, committee)?;
-                let second = Claim::read(second, offender, committee)?;
-                // The bytes differ, so what is equal here is signed twice with different words.
-                if first != second {
-                    return Err(EvidenceError::NoContradiction);
-                }
-                (first.kind, first.slot)
-            }
-            Evidence::InvalidCertificate { proposal, certificates, .. } => {
-                limit("the certificates", certificates.len(), MAX_CERTIFICATES_BYTES)?;
-                let view = proposed_on_invalid(proposal, certificates, offender, committee)?;
-                (EvidenceKind::InvalidCertificate, Slot::View(view))
-            }
-        };
+        let EvidenceClaim { offender, kind, slot } = EvidenceClaim::of(&evidence, committee)?;
         let key = committee.key(offender).ok_or(EvidenceError::Stranger(offender))?;
+        let check = |signed: &SignedStatement| {
+            let verified = key.verify(&signed.bytes, &signed.signature);
+            verified.map_err(|_| EvidenceError::BadSignature(offender))
+        };
+        match &evidence {
+            Evidence::Contradiction { statements, .. } => statements.iter().try_for_each(check)?,
+            Evidence::InvalidCertificate { proposal, certificates, .. } => {
+                check(proposal)?;
+                check_invalid(certificates, committee)?;
+            }
+        }
         Ok(Self {
             digest: Digest::of_value(&evidence),
             cluster: committee.cluster(),
@@ -233,6 +220,12 @@ impl VerifiedEvidence {
             kind,
             slot,
         })
+    }
+
+    /// What it proves.
+    #[must_use]
+    pub fn claim(&self) -> EvidenceClaim {
+        EvidenceClaim { offender: self.offender(), kind: self.kind, slot: self.slot.clone() }
     }
 
     /// The evidence.
@@ -414,75 +407,104 @@ mod place {
     }
 }
 
-/// What a statement is one of, when its signature verifies.
-#[derive(Debug, PartialEq, Eq)]
-struct Claim {
-    kind: EvidenceKind,
-    slot: Slot,
+/// What evidence says that it proves, read from its form alone: no signature and no certificate was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvidenceClaim {
+    /// Whose key is said to have signed.
+    pub offender: ReplicaIndex,
+    /// What it is said to have done.
+    pub kind: EvidenceKind,
+    /// What the offence is said to be about.
+    pub slot: Slot,
 }
 
-impl Claim {
-    fn read(
-        signed: &SignedStatement,
-        offender: ReplicaIndex,
-        committee: &Committee,
-    ) -> Result<Self, EvidenceError> {
-        let statement = signed_by(signed, offender, committee)?;
-        let (kind, protocol) = match statement.kind {
-            StatementKind::Vote => (EvidenceKind::DoubleVote, HOTSTUFF2),
-            StatementKind::Proposal => (EvidenceKind::DoubleProposal, HOTSTUFF2),
-            StatementKind::Timeout => (EvidenceKind::DoubleTimeout, HOTSTUFF2),
-            StatementKind::Checkpoint => (EvidenceKind::DoubleCheckpoint, HOTSTUFF2),
-            StatementKind::Report => (EvidenceKind::DoubleReport, NO_PROTOCOL),
-            StatementKind::Endorsement => (EvidenceKind::DoubleEndorsement, NO_PROTOCOL),
-            // A replica says the time as often as it likes.
-            StatementKind::Tick => return Err(EvidenceError::NoContradiction),
-        };
-        if statement.domain != committee.domain(protocol) {
-            return Err(EvidenceError::Elsewhere);
-        }
-        let body = statement.body;
-        let slot = match kind {
-            EvidenceKind::DoubleVote => Slot::View(read::<Vote>(body)?.view),
-            EvidenceKind::DoubleProposal | EvidenceKind::InvalidCertificate => {
-                Slot::View(read::<Proposal>(body)?.view)
-            }
-            EvidenceKind::DoubleTimeout => Slot::View(read::<Timeout>(body)?.view),
-            EvidenceKind::DoubleReport => {
-                let header: ReportHeader = read(body)?;
-                if header.replica != offender {
+impl EvidenceClaim {
+    /// Reads the claim: cheap, and right if the evidence verifies.
+    ///
+    /// # Errors
+    /// [`EvidenceError`] when it is not of the form that any evidence has.
+    pub fn of(evidence: &Evidence, committee: &Committee) -> Result<Self, EvidenceError> {
+        let offender = evidence.offender();
+        let (kind, slot) = match evidence {
+            Evidence::Contradiction { statements: [first, second], .. } => {
+                if first.bytes >= second.bytes {
+                    let equal = first.bytes == second.bytes;
+                    return Err(if equal {
+                        EvidenceError::NoContradiction
+                    } else {
+                        EvidenceError::OutOfOrder
+                    });
+                }
+                let claimed = said(first, offender, committee)?;
+                // The bytes differ, so what is equal here is signed twice with different words.
+                if claimed != said(second, offender, committee)? {
                     return Err(EvidenceError::NoContradiction);
                 }
-                Slot::Window(header.window)
+                claimed
             }
-            EvidenceKind::DoubleEndorsement => read::<Endorsement>(body)?.slot(),
-            EvidenceKind::DoubleCheckpoint => Slot::Height(read::<Checkpoint>(body)?.height),
+            Evidence::InvalidCertificate { proposal, certificates, .. } => {
+                limit("the certificates", certificates.len(), MAX_CERTIFICATES_BYTES)?;
+                let view = proposed_on(proposal, certificates, committee)?;
+                (EvidenceKind::InvalidCertificate, Slot::View(view))
+            }
         };
-        Ok(Self { kind, slot })
+        Ok(Self { offender, kind, slot })
     }
 }
 
-/// The statement, once size, signature and form are as they must be.
-fn signed_by<'a>(
-    signed: &'a SignedStatement,
+/// What a statement is one of, by its bytes.
+fn said(
+    signed: &SignedStatement,
     offender: ReplicaIndex,
     committee: &Committee,
-) -> Result<Statement<'a>, EvidenceError> {
-    limit("a statement", signed.bytes.len(), MAX_STATEMENT_BYTES)?;
-    let statement = Statement::read(&signed.bytes).ok_or(EvidenceError::NoStatement)?;
-    let key = committee.key(offender).ok_or(EvidenceError::Stranger(offender))?;
-    key.verify(&signed.bytes, &signed.signature).map_err(|_| EvidenceError::BadSignature(offender))?;
-    Ok(statement)
+) -> Result<(EvidenceKind, Slot), EvidenceError> {
+    let statement = statement_in(signed)?;
+    let (kind, protocol) = match statement.kind {
+        StatementKind::Vote => (EvidenceKind::DoubleVote, HOTSTUFF2),
+        StatementKind::Proposal => (EvidenceKind::DoubleProposal, HOTSTUFF2),
+        StatementKind::Timeout => (EvidenceKind::DoubleTimeout, HOTSTUFF2),
+        StatementKind::Checkpoint => (EvidenceKind::DoubleCheckpoint, HOTSTUFF2),
+        StatementKind::Report => (EvidenceKind::DoubleReport, NO_PROTOCOL),
+        StatementKind::Endorsement => (EvidenceKind::DoubleEndorsement, NO_PROTOCOL),
+        // A replica says the time as often as it likes.
+        StatementKind::Tick => return Err(EvidenceError::NoContradiction),
+    };
+    if statement.domain != committee.domain(protocol) {
+        return Err(EvidenceError::Elsewhere);
+    }
+    let body = statement.body;
+    let slot = match kind {
+        EvidenceKind::DoubleVote => Slot::View(read::<Vote>(body)?.view),
+        EvidenceKind::DoubleProposal | EvidenceKind::InvalidCertificate => {
+            Slot::View(read::<Proposal>(body)?.view)
+        }
+        EvidenceKind::DoubleTimeout => Slot::View(read::<Timeout>(body)?.view),
+        EvidenceKind::DoubleReport => {
+            let header: ReportHeader = read(body)?;
+            if header.replica != offender {
+                return Err(EvidenceError::NoContradiction);
+            }
+            Slot::Window(header.window)
+        }
+        EvidenceKind::DoubleEndorsement => read::<Endorsement>(body)?.slot(),
+        EvidenceKind::DoubleCheckpoint => Slot::Height(read::<Checkpoint>(body)?.height),
+    };
+    Ok((kind, slot))
 }
 
-/// The view of a proposal that was signed together with certificates of which one does not verify.
-fn proposed_on_invalid(
+/// The statement, once size and form are as they must be.
+fn statement_in(signed: &SignedStatement) -> Result<Statement<'_>, EvidenceError> {
+    limit("a statement", signed.bytes.len(), MAX_STATEMENT_BYTES)?;
+    Statement::read(&signed.bytes).ok_or(EvidenceError::NoStatement)
+}
+
+/// The view of a proposal whose statement covers these certificates.
+fn proposed_on(
     signed: &SignedStatement,
     certificates: &[u8],
-    offender: ReplicaIndex,
     committee: &Committee,
 ) -> Result<View, EvidenceError> {
-    let statement = signed_by(signed, offender, committee)?;
+    let statement = statement_in(signed)?;
     if statement.kind != StatementKind::Proposal || statement.domain != committee.domain(HOTSTUFF2) {
         return Err(EvidenceError::Elsewhere);
     }
@@ -490,11 +512,16 @@ fn proposed_on_invalid(
     if Digest::of(certificates) != proposal.certificates {
         return Err(EvidenceError::OtherCertificates);
     }
+    Ok(proposal.view)
+}
+
+/// Whether one of a proposal's certificates does not verify.
+fn check_invalid(certificates: &[u8], committee: &Committee) -> Result<(), EvidenceError> {
     let (justify, entry): (Quorum, Option<TimeoutQuorum>) = read(certificates)?;
     if justify.verifies(committee) && entry.is_none_or(|entry| entry.verifies(committee)) {
         return Err(EvidenceError::CertificatesVerify);
     }
-    Ok(proposal.view)
+    Ok(())
 }
 
 #[derive(BorshDeserialize)]

@@ -6,7 +6,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
 
 use crate::{
-    knowledge::evidence::{EvidenceKind, Slot, VerifiedEvidence},
+    knowledge::evidence::{EvidenceClaim, EvidenceKind, Slot, VerifiedEvidence},
     types::{Committee, Digest, Evidence, ReplicaIndex, UnixMillis},
 };
 
@@ -50,6 +50,9 @@ pub enum EvidenceRefusal {
     /// It is no evidence.
     #[error("{0}")]
     NotVerified(String),
+    /// It is about the plan of a target, or the head of a shard, that the cluster does not have.
+    #[error("it is about a target or shard that this cluster does not have: {0}")]
+    UnknownSubject(Slot),
     /// The same offence is proven already.
     #[error("the same offence is proven already")]
     Duplicate,
@@ -64,6 +67,7 @@ impl EvidenceRefusal {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::NotVerified(_) => "not_verified",
+            Self::UnknownSubject(_) => "unknown_subject",
             Self::Duplicate => "duplicate",
             Self::Enough => "enough",
         }
@@ -71,29 +75,23 @@ impl EvidenceRefusal {
 }
 
 impl EvidenceLog {
-    /// Whether this evidence would be logged (rules V2, V3).
+    /// Whether evidence that claims this would be logged, if it verifies (rules V2, V3).
     ///
     /// # Errors
-    /// [`EvidenceRefusal`] when it proves nothing new.
-    pub fn check(&self, evidence: &VerifiedEvidence) -> Result<(), EvidenceRefusal> {
-        match self.proofs.get(&(evidence.offender(), evidence.kind())) {
-            Some(proofs) if proofs.contains_key(evidence.slot()) => Err(EvidenceRefusal::Duplicate),
+    /// [`EvidenceRefusal`] when it would prove nothing new.
+    pub fn check(&self, claim: &EvidenceClaim) -> Result<(), EvidenceRefusal> {
+        match self.proofs.get(&(claim.offender, claim.kind)) {
+            Some(proofs) if proofs.contains_key(&claim.slot) => Err(EvidenceRefusal::Duplicate),
             Some(proofs) if proofs.len() >= MAX_PROOFS => Err(EvidenceRefusal::Enough),
             Some(_) | None => Ok(()),
         }
     }
 
     /// Logs evidence that is new.
-    pub(super) fn log(
-        &mut self,
-        evidence: &VerifiedEvidence,
-        at: Option<UnixMillis>,
-    ) -> Result<(), EvidenceRefusal> {
-        self.check(evidence)?;
+    pub(super) fn log(&mut self, evidence: &VerifiedEvidence, at: Option<UnixMillis>) {
         let proof = Proof { evidence: evidence.evidence().clone(), digest: evidence.digest(), at };
         let proofs = self.proofs.entry((evidence.offender(), evidence.kind())).or_default();
         proofs.insert(evidence.slot().clone(), proof);
-        Ok(())
     }
 
     /// Whether everything in it is proven, and no more than is kept.

@@ -140,6 +140,8 @@
 //!   replica.
 //! - **V3** Of each replica and kind the first 4 are logged; more prove nothing more. Nothing follows from them but that
 //!   the replica is named.
+//! - **V4** It is refused when it is about the plan of a target that is not in the genesis, or the head of no shard. V2 to V4
+//!   are looked at before any signature is.
 //!
 //! # What does not depend on the order of the log
 //!

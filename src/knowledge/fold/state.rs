@@ -25,7 +25,7 @@ use crate::{
         certified::Certified,
         change::{Change, ClosedWindow, PlanRefusal, ReceiptRefusal, ReportRefusal},
         command::Command,
-        evidence::VerifiedEvidence,
+        evidence::{EvidenceClaim, EvidenceError, Slot, VerifiedEvidence},
         genesis::{Genesis, GenesisError},
         head::{Head, SHARD_TARGETS},
         merge::CountedReports,
@@ -37,7 +37,8 @@ use crate::{
         snapshot::{Finality, Snapshot},
     },
     types::{
-        Committee, Cycle, Digest, EnvelopeError, Evidence, ReplicaIndex, TargetId, UnixMillis, WindowIndex,
+        Committee, Cycle, Digest, EnvelopeError, Evidence, ReplicaIndex, Shard, TargetId, UnixMillis,
+        WindowIndex,
     },
 };
 
@@ -462,13 +463,46 @@ impl State {
 
     fn take_evidence(&mut self, evidence: Evidence) -> Change {
         let offender = evidence.offender();
-        let logged = VerifiedEvidence::verify(evidence, &self.committee)
-            .map_err(|error| EvidenceRefusal::NotVerified(error.to_string())) // V1
-            .and_then(|verified| self.evidence.log(&verified, self.agreed.now()).map(|()| verified)); // V2, V3
-        match logged {
-            Ok(verified) => Change::EvidenceLogged(Box::new(verified)),
+        match self.judge(evidence) {
+            Ok(verified) => {
+                self.evidence.log(&verified, self.agreed.now());
+                Change::EvidenceLogged(Box::new(verified))
+            }
             Err(why) => Change::EvidenceRefused { offender, why },
         }
+    }
+
+    /// Verifies evidence that would be logged. What is refused by its claim alone costs no signature.
+    ///
+    /// # Errors
+    /// [`EvidenceRefusal`] by the rules V1 to V4.
+    pub fn judge(&self, evidence: Evidence) -> Result<VerifiedEvidence, EvidenceRefusal> {
+        let not_verified = |error: EvidenceError| EvidenceRefusal::NotVerified(error.to_string());
+        let claim = EvidenceClaim::of(&evidence, &self.committee).map_err(not_verified)?;
+        self.evidence.check(&claim)?; // V2, V3
+        let is_known = match &claim.slot {
+            Slot::Plan { target, .. } => self.has_target(target),
+            Slot::Head { shard, .. } => self.has_shard(shard),
+            Slot::View(_) | Slot::Window(_) | Slot::Height(_) => true,
+        };
+        if !is_known {
+            return Err(EvidenceRefusal::UnknownSubject(claim.slot)); // V4
+        }
+        VerifiedEvidence::verify(evidence, &self.committee).map_err(not_verified) // V1
+    }
+
+    /// Whether the genesis has a target of this name.
+    #[must_use]
+    pub fn has_target(&self, name: &str) -> bool {
+        TargetId::new(name).is_ok_and(|target| self.genesis.place(&target).is_some())
+    }
+
+    /// Whether this is the name of one of its targets' shards (H1).
+    #[must_use]
+    pub fn has_shard(&self, name: &str) -> bool {
+        let shards = self.genesis.targets.len().div_ceil(SHARD_TARGETS);
+        let shard = name.parse::<u16>().ok().filter(|shard| usize::from(*shard) < shards);
+        shard.is_some_and(|shard| Shard::new(shard).to_string() == name)
     }
 
     fn derive_head(&mut self, shard: usize, now: UnixMillis) -> Option<Head> {

@@ -31,6 +31,7 @@ use crate::{
     },
 };
 
+mod evidence;
 mod operators;
 mod properties;
 mod restore;

@@ -31,6 +31,11 @@ enum Step {
         operator: usize,
         counter: u64,
     },
+    Evidence {
+        offender: usize,
+        view: u64,
+        of_plan: bool,
+    },
 }
 
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -43,6 +48,8 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         1 => (1..20_u64).prop_map(|counter| Step::Receipt { counter }),
         2 => (0..5_u8, 0..3_usize, 1..60_u64)
             .prop_map(|(what, operator, counter)| Step::Operator { what, operator, counter }),
+        1 => (0..4_usize, 1..8_u64, any::<bool>())
+            .prop_map(|(offender, view, of_plan)| Step::Evidence { offender, view, of_plan }),
     ];
     proptest::collection::vec(step, 0..most)
 }
@@ -83,6 +90,14 @@ impl Replicas {
                 };
                 self.ask(*operator, *counter, request)
             }
+            Step::Evidence { offender, view, of_plan } => {
+                let evidence = if *of_plan {
+                    self.double_endorsement(*offender, 0, *view, "pool")
+                } else {
+                    self.double_vote(*offender, *view)
+                };
+                self.apply(Command::Evidence(evidence))
+            }
         }
     }
 
@@ -118,6 +133,8 @@ fn lived() -> Replicas {
     replicas.log(&logged);
     replicas.answer(&receipt(&logged, 3));
     replicas.ask(0, 5, stop(&["dag"]));
+    replicas.apply(Command::Evidence(replicas.double_vote(3, 5)));
+    replicas.apply(Command::Evidence(replicas.double_endorsement(1, 0, 4, "pool")));
     replicas.report(0, 104, 1052, &summary(&[("queue", 7)]));
     replicas.report(1, 105, 1062, &summary(&[("queue", 7)]));
     replicas
@@ -169,6 +186,8 @@ fn a_state_with_something_in_each_part_is_read_back_as_it_was() {
     assert_eq!(again.newest(), replicas.newest());
     assert!(again.newest().is_some(), "what agents are served is there");
     assert_eq!(again.state.newest_closed(), Some(WindowIndex::new(103)));
+    assert_eq!(again.state.evidence(), replicas.state.evidence());
+    assert_eq!(again.state.evidence().iter().count(), 2);
 }
 
 #[test]
