@@ -11,7 +11,7 @@ use quorate::{
         Command as Ordered, Config, Core, Input, Message, Output, Record, Recovery, Snapshot, ViewTimes,
         certify::{Subject, SubjectKind},
         task,
-        transport::{Frame, Hello},
+        transport::{Frame, Greeting, Hello, Process},
     },
     cycle::Seal,
     execute::agent::AgentState,
@@ -75,7 +75,11 @@ fn links() -> Vec<Seed> {
     let first = run.messages.first().map(|(_, bytes)| bytes.clone()).unwrap_or_default();
     let pong = Frame::Pong { number: 7, time: UnixMillis::new(BEGIN) };
     let sent = [
-        Frame::Hello(Hello::of(WORLD.committee())),
+        Frame::Hello(Greeting {
+            hello: Hello::of(WORLD.committee()),
+            process: Process::numbered(1),
+            met: Some(Process::numbered(2)),
+        }),
         Frame::Ping { number: 7 },
         pong,
         Frame::Data(Bytes::from(first)),

@@ -69,6 +69,9 @@
 //! - **R2** A verified statement of this replica's own, for a view above the last one that its journal records,
 //!   proves the journal lost or old: the replica signs nothing any more, also after a restart, and says so. The
 //!   same holds for an own checkpoint statement above the last recorded height.
+//! - **R3** When f + 1 peers say that another process with this replica's key connected to them after this one had, an
+//!   honest one has met both, and they are alive at once: two journals for one key. The replica signs nothing any more
+//!   until it is started again; what the other one signed meanwhile is R2's to find.
 //!
 //! Fetch
 //! - **F1** Blocks are asked for only below a verified QC. An answer is a chain that begins at a block that is

@@ -72,6 +72,7 @@ pub enum StartError {
 pub struct Opened {
     core: Core,
     history: History<FileDisk>,
+    one_honest: usize,
 }
 
 /// Opens the journal in the folder and reads a replica's consensus back from it.
@@ -83,10 +84,11 @@ pub fn open(config: super::Config, folder: &Path, salt: Salt) -> Result<(Opened,
     let key = config.key.public().id();
     let identity = Identity { cluster: config.committee.cluster(), key };
     let journal = JournalConfig { identity, salt, segment_bytes: SEGMENT_BYTES };
+    let one_honest = config.committee.size().one_honest();
     let opened = History::open(disk, journal, config);
     let (history, core, recovered) =
         opened.map_err(|error| StartError::Journal { folder: folder.to_owned(), error })?;
-    Ok((Opened { core, history }, recovered))
+    Ok((Opened { core, history, one_honest }, recovered))
 }
 
 impl Opened {
@@ -118,6 +120,7 @@ pub async fn run(
         core: opened.core,
         history: opened.history,
         links,
+        one_honest: opened.one_honest,
         began: Instant::now(),
         backlog: VecDeque::new(),
         endorsements: BTreeMap::new(),
@@ -173,6 +176,8 @@ struct Task {
     core: Core,
     history: History<FileDisk>,
     links: LinkSender,
+    /// Among so many replicas one is honest.
+    one_honest: usize,
     began: Instant,
     backlog: VecDeque<Event>,
     /// How many endorsements of each peer wait for the application.
@@ -462,6 +467,15 @@ impl Task {
         Some(event)
     }
 
+    fn tell_failed_removals(&mut self) {
+        if let Some((times, error)) = self.history.failed_removals()
+            && *times > self.status.failed_removals
+        {
+            tracing::warn!(times, %error, "the next checkpoint tries again to remove what is old");
+            self.status.failed_removals = *times;
+        }
+    }
+
     fn keep_house(&mut self, status: &watch::Sender<ConsensusStatus>) {
         let peers = self.links.status().peers;
         self.connects.resize(peers.len(), 0);
@@ -471,6 +485,18 @@ impl Task {
                 self.input(None, Input::PeerConnected(peer.peer));
                 self.leaving.push(Leaving::Event(Event::PeerConnected(peer.peer)));
             }
+        }
+        let tellers: Vec<_> =
+            peers.iter().filter(|peer| peer.says_key_in_use).map(|peer| peer.peer).collect();
+        if tellers.len() >= self.one_honest && tellers.len() > self.status.key_in_use.len() {
+            if self.status.key_in_use.is_empty() {
+                tracing::error!(
+                    ?tellers,
+                    "another process has this replica's key: nothing is signed any more"
+                );
+                self.input(None, Input::KeyInUse);
+            }
+            self.status.key_in_use = tellers;
         }
         let now = self.now();
         self.overflow.try_again(|command| self.core.handle(now, Input::Submit(command)).is_ok());
@@ -482,6 +508,7 @@ impl Task {
         self.status.transfer = self.core.transfer();
         self.status.checkpoint = self.core.stable_checkpoint().map(|stable| *stable.checkpoint());
         self.status.backlog = self.backlog.len();
+        self.tell_failed_removals();
         if *status.borrow() != self.status {
             status.send_replace(self.status.clone());
         }

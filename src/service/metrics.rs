@@ -282,6 +282,12 @@ impl Sources {
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
         };
         counter("journal_syncs", "Syncs of the journal", consensus.syncs)?;
+        let failed = consensus.failed_removals;
+        counter(
+            "journal_removals_failed",
+            "Times that old segments of the journal could not be removed",
+            failed,
+        )?;
         counter("commands_without_room", "Submitted commands that found no room", consensus.without_room)?;
         counter("consensus_rejected", "Messages and commands that consensus refused", consensus.rejected)?;
         counter("points_accepted", "Data points that count", self.monitor.accepted_points())?;

@@ -296,6 +296,8 @@ pub enum NotReadyReason {
     NoQuorum,
     /// Its journal is refused: it does not vote.
     JournalRefused,
+    /// Another process has its key: it does not vote until it is started again.
+    KeyInUse,
     /// A quorum certified another state than its own: it endorses nothing and takes the certified one.
     Diverged,
     /// The store does not store: the status says in which state it is.
@@ -339,6 +341,8 @@ pub enum AlarmKind {
     OwnContradiction,
     /// A quorum certified another state than this replica's own.
     Diverged,
+    /// Two processes connect with the replica's key.
+    KeyInUse,
 }
 
 impl AlarmKind {
@@ -351,6 +355,7 @@ impl AlarmKind {
             Self::BadSignature => "bad_signature",
             Self::OwnContradiction => "own_contradiction",
             Self::Diverged => "diverged",
+            Self::KeyInUse => "key_in_use",
         }
     }
 }

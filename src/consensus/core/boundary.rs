@@ -60,6 +60,8 @@ pub enum Input {
         /// The state.
         snapshot: SnapshotId,
     },
+    /// So many peers that one is honest have met another process with this replica's key after this one (rule R3).
+    KeyInUse,
     /// The time that [`Core::next_timeout`](super::Core::next_timeout) named has come.
     Timer,
 }

@@ -19,7 +19,7 @@ impl Core {
     /// Rule K1.
     pub(super) fn handle_state(&mut self, height: Height, state: SnapshotId) {
         let Some(checkpoint) = self.checkpoints.state_at(height, state) else { return };
-        if self.forgotten.is_none()
+        if !self.is_silent()
             && let Some(vote) = self.safety.sign_checkpoint(checkpoint)
         {
             self.outputs.push_back(Output::Persist(Record::CheckpointVote(vote.clone())));

@@ -94,6 +94,8 @@ pub struct Core {
     chunk_answers: BTreeMap<ReplicaIndex, Millis>,
     /// Proof that this replica signed more than its journal knows: it signs nothing any more.
     forgotten: Option<View>,
+    /// Whether another process signs with this replica's key: it signs nothing until it is started again.
+    key_in_use: bool,
     /// Whether no input has come since the start: the timers have never been looked at.
     fresh: bool,
     outputs: VecDeque<Output>,
@@ -120,6 +122,7 @@ impl Core {
             block_answers: BTreeMap::new(),
             chunk_answers: BTreeMap::new(),
             forgotten: None,
+            key_in_use: false,
             fresh: true,
             outputs: VecDeque::new(),
             committee,
@@ -143,6 +146,10 @@ impl Core {
             }
             Input::StateAt { height, snapshot } => {
                 self.handle_state(height, snapshot);
+                Ok(())
+            }
+            Input::KeyInUse => {
+                self.key_in_use = true;
                 Ok(())
             }
             Input::Timer => {
@@ -229,6 +236,12 @@ impl Core {
         self.forgotten
     }
 
+    /// Whether this replica signs nothing (rules R2, R3).
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        self.forgotten.is_some() || self.key_in_use
+    }
+
     /// How far a state transfer has come, while there is one.
     #[must_use]
     pub fn transfer(&self) -> Option<TransferProgress> {
@@ -274,7 +287,7 @@ impl Core {
     fn try_propose(&mut self) -> bool {
         let view = self.view();
         if self.pacemaker.leader(view) != self.me
-            || self.forgotten.is_some()
+            || self.is_silent()
             || !self.safety.may_propose(view)
             || !self.is_awake()
         {
@@ -313,7 +326,7 @@ impl Core {
 
     /// Votes for the current view's proposal once its parent is here (rules V1, V2, V3).
     fn try_vote(&mut self) -> bool {
-        let Some(candidate) = self.candidate.as_ref().filter(|_| self.forgotten.is_none()) else {
+        let Some(candidate) = self.candidate.as_ref().filter(|_| !self.is_silent()) else {
             return false;
         };
         let block = Arc::clone(&candidate.block);
@@ -364,7 +377,7 @@ impl Core {
 
     /// Gives the current view up; says whether that is new (rule P3).
     fn time_out(&mut self) -> bool {
-        if self.forgotten.is_some() {
+        if self.is_silent() {
             return false;
         }
         let entry = self.pacemaker.entry_tc().map(|tc| tc.get().clone());

@@ -303,6 +303,35 @@ fn a_replica_that_sees_its_own_vote_and_has_no_record_of_it_signs_nothing_any_mo
 }
 
 #[test]
+fn a_replica_whose_key_another_process_has_signs_nothing_until_it_is_started_again() {
+    let mut cluster = Cluster::new(4);
+    cluster.give(0, Input::Submit(command("before"))).expect("room");
+    cluster.settle();
+    let written = cluster.journals[0].len();
+    cluster.give(0, Input::KeyInUse).expect("no bad input");
+    for number in 1..6_u16 {
+        cluster.give(number % 4, Input::Submit(command(&number.to_string()))).expect("room");
+        cluster.settle();
+        while cluster.cores[1].is_awake() {
+            cluster.run_timers();
+        }
+    }
+    let signed = |record: &Record| match record {
+        Record::Vote { .. } | Record::Timeout(_) | Record::Proposal { .. } | Record::CheckpointVote(_) => {
+            true
+        }
+        Record::Block(_) | Record::Committed { .. } | Record::Forgotten(_) => false,
+    };
+    assert!(!cluster.journals[0][written..].iter().any(signed), "it signs nothing");
+    assert!(cluster.commits[1].len() > 5 && cluster.commits[0].len() > 5, "the others go on, and it follows");
+    assert!(cluster.commits[1].starts_with(&cluster.commits[0]));
+    cluster.restart(0);
+    cluster.give(0, Input::Submit(command("after"))).expect("room");
+    cluster.settle();
+    assert!(cluster.journals[0][written..].iter().any(signed), "nobody has the key any more");
+}
+
+#[test]
 fn a_replica_that_restarts_says_nothing_new_about_views_it_has_spoken_on() {
     let mut cluster = Cluster::new(4);
     cluster.cut = vec![2, 3];
@@ -604,6 +633,48 @@ fn commands_of_a_proposal_that_got_no_vote_are_known_to_all_in_the_end() {
         | Message::Committed(_) => false,
     });
     assert!(told, "else this replica stays awake alone");
+}
+
+#[test]
+fn a_replica_with_both_certificates_of_a_view_rests_without_waiting_for_anybody() {
+    let committee = committee(4);
+    let view = View::new(1);
+    let block = Arc::new(Block::new(
+        view,
+        ReplicaIndex::new(1),
+        QuorumCertificate::genesis(&committee),
+        crate::consensus::Payload::default(),
+    ));
+    let signature = key(1).sign(&proposal_bytes(&committee, &block));
+    let high_qc = certificate(4, &block);
+    // All voted in view 1, and three of them gave it up as well before they heard of each other's votes.
+    let timeouts = [0, 1, 3].map(|sender| SignedTimeoutView {
+        signer: ReplicaIndex::new(sender),
+        high_qc_view: View::ZERO,
+        signature: key(sender).sign(&timeout_statement(&committee, view, View::ZERO)),
+    });
+    let genesis = QuorumCertificate::genesis(&committee);
+    let tc = TimeoutCertificate { view, timeouts: timeouts.to_vec(), high_qc: genesis.clone() };
+    let both = [
+        Message::Certificates(Certificates { high_qc: genesis, high_tc: Some(tc) }),
+        Message::Certificates(Certificates { high_qc, high_tc: None }),
+    ];
+    for order in [[0, 1], [1, 0]] {
+        let mut core = Recovery::new(config(4, 0)).finish();
+        let proposal = Proposal { block: Arc::clone(&block), entry: None, signature };
+        let messages =
+            [Message::Proposal(proposal)].into_iter().chain(order.map(|which| both[which].clone()));
+        for message in messages {
+            let from = ReplicaIndex::new(1);
+            core.handle(Millis::ZERO, Input::Message { from, message }).expect("valid");
+        }
+        assert_eq!(core.view(), view.next());
+        assert!(
+            !core.is_awake(),
+            "its peers have the certificate of the view before as well, and rest: {order:?}"
+        );
+        assert_eq!(core.next_timeout(), None, "{order:?}");
+    }
 }
 
 #[test]

@@ -132,8 +132,13 @@ pub struct ConsensusStatus {
     pub fetching: Option<Height>,
     /// A view in which this replica signed what its journal does not hold: it signs nothing any more.
     pub forgotten: Option<View>,
+    /// The peers that met another process with this replica's key after this one, once they are so many that one is
+    /// honest: it signs nothing until it is started again. Else empty.
+    pub key_in_use: Vec<ReplicaIndex>,
     /// Syncs of the journal since the start.
     pub syncs: u64,
+    /// How often old segments of the journal could not be removed, since the start.
+    pub failed_removals: u64,
     /// The newest checkpoint whose certified state is this replica's own.
     pub checkpoint: Option<Checkpoint>,
     /// How far a state transfer has come, while there is one.

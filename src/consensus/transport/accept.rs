@@ -104,14 +104,15 @@ impl Connection {
             .ok_or(LinkError::Closed)?;
         let mut arriving = FrameReader::default();
         let greeted = match arriving.next(&mut stream).await? {
-            Frame::Hello(theirs) if theirs == shared.hello => Ok(()),
-            Frame::Hello(theirs) => Err(LinkError::Hello { ours: shared.hello, theirs }),
+            Frame::Hello(theirs) if theirs.hello == shared.hello => Ok(theirs.process),
+            Frame::Hello(theirs) => Err(LinkError::Hello { ours: shared.hello, theirs: theirs.hello }),
             Frame::Data(_) | Frame::Ping { .. } | Frame::Pong { .. } => Err(FrameError::Unexpected.into()),
         };
+        let met = greeted.as_ref().ok().and_then(|process| shared.peer(from)?.meet(*process));
         // The answer comes in any case: the other side then knows what differs.
-        stream.write_all(&control(&Frame::Hello(shared.hello))).await?;
+        stream.write_all(&control(&Frame::Hello(shared.greeting(met)))).await?;
         stream.flush().await?;
-        Ok((Self { from, stream, arriving }, greeted))
+        Ok((Self { from, stream, arriving }, greeted.map(|_| ())))
     }
 
     /// Serves as the newest connection of the peer, until it ends or a newer one comes; says why it ended.

@@ -15,7 +15,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{
     BUFFER_BYTES, HANDSHAKE_TIMEOUT,
     error::LinkError,
-    frame::{Frame, FrameError, FrameReader, HEADER_BYTES, control, data_header},
+    frame::{Frame, FrameError, FrameReader, HEADER_BYTES, Process, control, data_header},
     links::{Peer, Shared, lock},
     status::Pings,
     tls,
@@ -50,7 +50,8 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, target: Target, mut clos
         };
         let error = match connected {
             Ok(mut connection) => {
-                peer.connected((shared.now)());
+                let other = connection.met.filter(|met| *met != shared.process);
+                peer.connected((shared.now)(), other.is_some());
                 let began = Instant::now();
                 let ended = connection.serve(&shared, peer, &mut closing).await;
                 // A peer that keeps closing what it has just accepted is not dialled without pause.
@@ -87,6 +88,8 @@ fn jittered(delay: Duration) -> Duration {
 }
 
 struct Connection {
+    /// The process with this replica's key that the peer says it met last before.
+    met: Option<Process>,
     stream: BufWriter<TlsStream<TcpStream>>,
     arriving: FrameReader,
     silence: Duration,
@@ -110,21 +113,23 @@ impl Connection {
         tcp.set_nodelay(true)?;
         let tls = target.connector.connect(tls::server_name(), tcp).await.map_err(LinkError::Handshake)?;
         let mut stream = BufWriter::with_capacity(BUFFER_BYTES, tls);
-        stream.write_all(&control(&Frame::Hello(shared.hello))).await?;
+        stream.write_all(&control(&Frame::Hello(shared.greeting(None)))).await?;
         stream.flush().await?;
         let mut arriving = FrameReader::default();
-        match arriving.next(&mut stream).await? {
-            Frame::Hello(theirs) if theirs == shared.hello => {}
-            Frame::Hello(theirs) => return Err(LinkError::Hello { ours: shared.hello, theirs }),
+        let met = match arriving.next(&mut stream).await? {
+            Frame::Hello(theirs) if theirs.hello == shared.hello => theirs.met,
+            Frame::Hello(theirs) => {
+                return Err(LinkError::Hello { ours: shared.hello, theirs: theirs.hello });
+            }
             Frame::Data(_) | Frame::Ping { .. } | Frame::Pong { .. } => {
                 return Err(FrameError::Unexpected.into());
             }
-        }
+        };
         let mut ticks = interval(shared.times.ping);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let pings = Pings::default();
         let silence = shared.times.silence;
-        Ok(Self { stream, arriving, silence, ticks, pings, ping: None, next_ping: 1 })
+        Ok(Self { met, stream, arriving, silence, ticks, pings, ping: None, next_ping: 1 })
     }
 
     /// Sends what is queued until the connection ends; says why it did.

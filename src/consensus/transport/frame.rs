@@ -18,14 +18,17 @@ pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 pub(super) const HEADER_BYTES: usize = 5;
 
 /// The version of this link protocol.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const DATA: u8 = 0;
 const HELLO: u8 = 1;
 const PING: u8 = 2;
 const PONG: u8 = 3;
 
-const HELLO_BYTES: usize = 4 + 32 + 8;
+const HELLO_BYTES: usize = 4 + 32 + 8 + PROCESS_BYTES + 1 + PROCESS_BYTES;
+
+/// Enough that two processes never have the same number by chance.
+const PROCESS_BYTES: usize = 16;
 const PING_BYTES: usize = 8;
 const PONG_BYTES: usize = 8 + 8;
 
@@ -35,7 +38,7 @@ pub enum Frame {
     /// Consensus's bytes.
     Data(Bytes),
     /// The first frame of each side.
-    Hello(Hello),
+    Hello(Greeting),
     /// To be answered.
     Ping {
         /// Returns in the answer.
@@ -83,6 +86,35 @@ impl Hello {
     pub const fn of(committee: &Committee) -> Self {
         Self { version: VERSION, cluster: committee.cluster(), epoch: committee.epoch() }
     }
+}
+
+/// A process, by a number that it draws when its links start. It proves nothing: it only tells two apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Process([u8; PROCESS_BYTES]);
+
+impl Process {
+    /// Draws a number.
+    pub(super) fn draw() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; PROCESS_BYTES];
+        getrandom::fill(&mut bytes).map(|()| Self(bytes))
+    }
+
+    /// The process with this number in each byte.
+    #[must_use]
+    pub const fn numbered(number: u8) -> Self {
+        Self([number; PROCESS_BYTES])
+    }
+}
+
+/// What each side says first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Greeting {
+    /// What both sides must have in common.
+    pub hello: Hello,
+    /// Which process says so.
+    pub process: Process,
+    /// In an answer: the process with the other side's key that was met last before.
+    pub met: Option<Process>,
 }
 
 impl fmt::Display for Hello {
@@ -202,8 +234,10 @@ mod tests {
 
     fn frames() -> Vec<Frame> {
         let hello = Hello { version: 1, cluster: Digest::of(b"c"), epoch: Epoch::new(7) };
+        let (process, met) = (Process::numbered(1), Some(Process::numbered(2)));
         vec![
-            Frame::Hello(hello),
+            Frame::Hello(Greeting { hello, process, met }),
+            Frame::Hello(Greeting { hello, process, met: None }),
             Frame::Data(Bytes::from_static(b"vote")),
             Frame::Ping { number: 3 },
             Frame::Data(Bytes::new()),
@@ -235,7 +269,7 @@ mod tests {
         let too_long = FrameError::TooLong { bytes: MAX_FRAME_BYTES + 1, limit: MAX_FRAME_BYTES };
         for (bytes, error) in [
             ([&over[..], &[DATA]].concat(), too_long),
-            (vec![45, 0, 0, 0, HELLO], FrameError::TooLong { bytes: 45, limit: 44 }),
+            (vec![78, 0, 0, 0, HELLO], FrameError::TooLong { bytes: 78, limit: 77 }),
             (vec![0, 0, 0, 0, 9], FrameError::Kind(9)),
             (vec![3, 0, 0, 0, PING, 1, 2, 3], FrameError::Body),
             (vec![0xff, 0xff, 0xff, 0xff, PONG], FrameError::TooLong { bytes: 0xffff_ffff, limit: 16 }),

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::{
@@ -19,7 +19,7 @@ use tokio_rustls::rustls;
 use super::{
     LOG_INTERVAL, Times, accept, dial,
     error::LinkError,
-    frame::{Hello, MAX_FRAME_BYTES},
+    frame::{Greeting, Hello, MAX_FRAME_BYTES, Process},
     inbox::{Inbox, Mailroom},
     outbox::{Class, Outbox},
     status::{LinkStatus, LinksStatus},
@@ -61,6 +61,9 @@ pub enum LinksError {
         /// How many there were.
         got: usize,
     },
+    /// No randomness for the number by which peers tell this process from others.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
     /// The TLS library refuses the configuration.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -98,6 +101,8 @@ pub struct LinkSender(Arc<Shared>);
 pub(super) struct Shared {
     pub(super) committee: Committee,
     pub(super) hello: Hello,
+    /// This process.
+    pub(super) process: Process,
     pub(super) now: fn() -> UnixMillis,
     pub(super) times: Times,
     pub(super) mailroom: Arc<Mailroom>,
@@ -116,7 +121,12 @@ pub(super) struct Peer {
     pub(super) receiving: watch::Sender<u64>,
     /// The failure that the log was told last, and when; `None` since a connection stands.
     told: Mutex<Option<(String, Instant)>>,
+    /// The processes with its key that connected, the newest last.
+    met: Mutex<VecDeque<Process>>,
 }
+
+/// How many processes with one key are told apart: two suffice to see that there are two.
+const MET_PROCESSES: usize = 4;
 
 impl Links {
     /// Starts dialling all peers and accepting their connections. Must be called within a tokio runtime.
@@ -142,6 +152,7 @@ impl Links {
         let (inbox, mailroom) = Inbox::new(size);
         let shared = Arc::new(Shared {
             hello: Hello::of(&committee),
+            process: Process::draw().map_err(|error| LinksError::Random(error.to_string()))?,
             now,
             times,
             mailroom,
@@ -229,6 +240,11 @@ impl Shared {
         self.peers.get(&place)
     }
 
+    /// What this process says first; in an answer with what was met last.
+    pub(super) const fn greeting(&self, met: Option<Process>) -> Greeting {
+        Greeting { hello: self.hello, process: self.process, met }
+    }
+
     pub(super) fn refuse(&self, error: &LinkError) {
         let mut refused = lock(&self.refused);
         refused.0 += 1;
@@ -244,6 +260,7 @@ impl Peer {
             status: Mutex::new(LinkStatus::new(place)),
             receiving: watch::Sender::new(0),
             told: Mutex::default(),
+            met: Mutex::default(),
         }
     }
 
@@ -255,10 +272,39 @@ impl Peer {
         self.waiting.notify_one();
     }
 
-    /// Marks the connection to the peer as standing.
-    pub(super) fn connected(&self, since: UnixMillis) {
+    /// Takes note of a process of the peer that connects (rule 3); gives the one that was met last before.
+    pub(super) fn meet(&self, process: Process) -> Option<Process> {
+        let (before, is_back) = {
+            let mut met = lock(&self.met);
+            let before = met.back().copied();
+            let place = met.iter().position(|known| *known == process);
+            let is_back = place.is_some() && before != Some(process);
+            place.map(|place| met.remove(place));
+            met.push_back(process);
+            if met.len() > MET_PROCESSES {
+                met.pop_front();
+            }
+            (before, is_back)
+        };
+        if is_back {
+            let (place, times) = {
+                let mut status = lock(&self.status);
+                status.returned_processes += 1;
+                (status.peer, status.returned_processes)
+            };
+            if times == 1 {
+                tracing::warn!(peer = %place, "link: two processes connect with this peer's key in turn");
+            }
+        }
+        before
+    }
+
+    /// Marks the connection to the peer as standing. It may say that it met another process with this replica's key
+    /// last, which counts when this one had connected before.
+    pub(super) fn connected(&self, since: UnixMillis, met_another: bool) {
         let place = {
             let mut status = lock(&self.status);
+            status.says_key_in_use |= met_another && status.connects > 0;
             (status.sending_since, status.connects) = (Some(since), status.connects + 1);
             status.peer
         };

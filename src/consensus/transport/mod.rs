@@ -11,7 +11,10 @@
 //!    connection of a peer replaces the older.
 //! 2. *Who is there.* Each side shows its Ed25519 key (RFC 7250) and signs the handshake. The dialler accepts
 //!    only the key of the place it dials, the other side only keys of the committee. Nothing is resumed.
-//! 3. *Hello.* Both sides then say protocol version, cluster and epoch; on a difference both close.
+//! 3. *Hello.* Both sides then say protocol version, cluster and epoch; on a difference both close. Each also says which
+//!    process it is, by a random number, and whoever accepts says which process with the dialler's key it met last before.
+//!    A process that comes back after another one with its key came shows that two hold the key at once: a restart never
+//!    comes back. Both sides see it; the dialler has only the other's word for it.
 //! 4. *Frames* have a length and a kind, see `frame`. A claimed length is checked and then believed only as far
 //!    as bytes arrive. A malformed frame closes the connection and is counted.
 //! 5. *Outgoing.* Per peer and [`Class`] a queue bounded in frames and bytes. When it is full, the oldest frame
@@ -34,7 +37,7 @@ mod status;
 mod tests;
 mod tls;
 
-pub use frame::{Frame, FrameError, Hello, MAX_FRAME_BYTES};
+pub use frame::{Frame, FrameError, Greeting, Hello, MAX_FRAME_BYTES, Process};
 pub use inbox::{INCOMING_BYTES, INCOMING_FRAMES, Inbound, Inbox};
 pub use links::{LinkSender, Links, LinksConfig, LinksError, SendError};
 pub use outbox::{Class, OUTGOING_BYTES, OUTGOING_FRAMES};

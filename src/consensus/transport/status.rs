@@ -54,6 +54,10 @@ pub struct LinkStatus {
     pub last_error: Option<String>,
     /// How long a ping takes there and back.
     pub round_trip: Option<Duration>,
+    /// How often a process of the peer connected again after another one with the same key had: two hold its key.
+    pub returned_processes: u64,
+    /// Whether the peer has said that another process with this replica's own key connected to it after this one had.
+    pub says_key_in_use: bool,
     /// How many milliseconds the peer's clock is ahead of this replica's; negative when it is behind. Right to
     /// half a round trip.
     pub clock_ahead_ms: Option<i64>,
@@ -79,6 +83,8 @@ impl LinkStatus {
             bad_frames: 0,
             last_error: None,
             round_trip: None,
+            returned_processes: 0,
+            says_key_in_use: false,
             clock_ahead_ms: None,
         }
     }

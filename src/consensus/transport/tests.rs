@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 use super::{
     Class, INCOMING_FRAMES, Inbound, Inbox, LinkSender, Links, LinksConfig, LinksError, MAX_FRAME_BYTES,
     OUTGOING_FRAMES, SendError, Times,
-    frame::{Frame, FrameReader, Hello, control},
+    frame::{Frame, FrameReader, Greeting, Hello, Process, control},
     tls,
 };
 use crate::types::{Committee, Digest, Epoch, PublicKey, ReplicaIndex, SecretKey, UnixMillis};
@@ -38,6 +38,12 @@ fn secret(number: u16) -> SecretKey {
 fn committee(cluster: &str, epoch: u64, replicas: u16) -> Committee {
     let keys: Vec<PublicKey> = (0..replicas).map(|number| secret(number).public()).collect();
     Committee::new(Digest::of(cluster.as_bytes()), Epoch::new(epoch), keys).expect("the keys differ")
+}
+
+/// What a process of a committee of two says first.
+fn hello(process: u8) -> Frame {
+    let (hello, process) = (Hello::of(&committee("c", 1, 2)), Process::numbered(process));
+    Frame::Hello(Greeting { hello, process, met: None })
 }
 
 /// Listeners on free ports, and their addresses.
@@ -195,7 +201,7 @@ async fn a_stranger_is_refused_in_the_handshake() {
     let stranger = SecretKey::from_seed(&[99; 32]);
     let mut stream = connect(&cluster.addresses[0], &stranger, 0).await;
     // The stranger may have sent its hello before the refusal reaches it.
-    let _sent = stream.write_all(&control(&Frame::Hello(Hello::of(&committee("c", 1, 2))))).await;
+    let _sent = stream.write_all(&control(&hello(9))).await;
     closed(&mut stream).await;
     let sender = cluster.at(0).sender();
     until(|| sender.status().refused == 1).await;
@@ -254,6 +260,11 @@ async fn a_peer_that_returns_is_met_again_and_gets_what_waited() {
     let status = sender.status();
     assert_eq!(status.peers[0].connects, 2);
     assert!(status.peers[0].last_error.is_some());
+    assert_eq!(
+        (status.peers[0].returned_processes, status.peers[0].says_key_in_use),
+        (0, false),
+        "a restart"
+    );
     let back = cluster.at(1).sender();
     back.send(place(0), Bytes::from_static(b"back"), Class::Urgent).expect("there is a peer");
     assert_eq!(cluster.at(0).recv().await.frame, "back");
@@ -264,7 +275,7 @@ async fn a_peer_that_returns_is_met_again_and_gets_what_waited() {
 async fn a_frame_that_is_refused_closes_the_connection_and_is_counted() {
     let mut cluster = Cluster::of(2).await;
     cluster.replicas[1] = None;
-    let hello = control(&Frame::Hello(Hello::of(&committee("c", 1, 2))));
+    let hello = control(&hello(9));
     let too_long = u32::try_from(MAX_FRAME_BYTES + 1).expect("it fits").to_le_bytes();
     let bad = [
         [too_long.as_slice(), &[0]].concat(),
@@ -293,13 +304,14 @@ async fn a_frame_that_is_refused_closes_the_connection_and_is_counted() {
 async fn a_newer_connection_of_a_peer_replaces_the_older() {
     let mut cluster = Cluster::of(2).await;
     cluster.replicas[1] = None;
-    let hello = control(&Frame::Hello(Hello::of(&committee("c", 1, 2))));
+    let hello = control(&hello(9));
     let mut streams = Vec::new();
     for _ in 0..2 {
         let mut stream = connect(&cluster.addresses[0], &secret(1), 0).await;
         stream.write_all(&hello).await.expect("it is read");
         let answer = soon(FrameReader::default().next(&mut stream)).await.expect("a hello comes");
-        assert_eq!(answer, Frame::Hello(Hello::of(&committee("c", 1, 2))));
+        let Frame::Hello(answer) = answer else { panic!("{answer:?}") };
+        assert_eq!(answer.hello, Hello::of(&committee("c", 1, 2)));
         // An answered ping says that the connection is being served.
         stream.write_all(&control(&Frame::Ping { number: 5 })).await.expect("it is read");
         let answer = soon(FrameReader::default().next(&mut stream)).await.expect("a pong comes");
@@ -310,6 +322,42 @@ async fn a_newer_connection_of_a_peer_replaces_the_older() {
     streams[1].write_all(&control(&Frame::Data(Bytes::from_static(b"x")))).await.expect("it is read");
     assert_eq!(cluster.at(0).recv().await.from, place(1));
     assert!(cluster.at(0).sender().status().peers[0].receiving_since.is_some());
+}
+
+#[tokio::test]
+async fn a_process_that_comes_back_after_another_one_shows_that_two_hold_the_key() {
+    let mut cluster = Cluster::of(2).await;
+    cluster.replicas[1] = None;
+    let sender = cluster.at(0).sender();
+    // Links that break and a restart are nothing; the second time that 7 comes after 8, both are alive.
+    let mut before = None;
+    for (process, returned) in [(7, 0), (7, 0), (8, 0), (8, 0), (7, 1), (7, 1), (8, 2)] {
+        let mut stream = connect(&cluster.addresses[0], &secret(1), 0).await;
+        stream.write_all(&control(&hello(process))).await.expect("it is read");
+        let answer = soon(FrameReader::default().next(&mut stream)).await.expect("a hello comes");
+        let Frame::Hello(answer) = answer else { panic!("{answer:?}") };
+        if before.is_some() {
+            assert_eq!(answer.met, before, "who came last");
+        }
+        before = Some(Process::numbered(process));
+        assert_eq!(sender.status().peers[0].returned_processes, returned, "process {process}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_with_the_same_key_is_told_of_to_both() {
+    let mut cluster = Cluster::of(2).await;
+    let (peer, first) = (cluster.at(0).sender(), cluster.at(1).sender());
+    until(|| first.status().peers[0].connects > 0).await;
+    // A copy that nobody dials; it dials as the first one does.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let copy = Replica::start(committee("c", 1, 2), 1, listener, cluster.addresses.clone());
+    let second = copy.sender();
+    for sender in [&first, &second] {
+        until(|| sender.status().peers[0].says_key_in_use).await;
+    }
+    until(|| peer.status().peers[0].returned_processes > 0).await;
+    assert!(!peer.status().peers[0].says_key_in_use, "its own key is its own");
 }
 
 #[tokio::test]
@@ -370,7 +418,7 @@ async fn a_peer_that_falls_silent_is_noticed_and_dialled_anew() {
                 soon(listeners[1].as_ref().expect("it is there").accept()).await.expect("the replica dials");
             let mut stream = soon(acceptor.accept(tcp)).await.expect("it has its key");
             soon(FrameReader::default().next(&mut stream)).await.expect("a hello comes");
-            let hello = control(&Frame::Hello(Hello::of(&super::tests::committee("c", 1, 2))));
+            let hello = control(&hello(9));
             stream.write_all(&hello).await.expect("it is read");
             silent.push(stream);
             until(|| sender.status().peers[0].connects == connects).await;
@@ -388,7 +436,7 @@ async fn an_accepted_connection_without_a_sign_of_life_is_closed() {
     let config = LinksConfig { committee, me: place(0), secret: secret(0), listener, peers, now };
     let (links, _inbox) = Links::start_with(config, SHORT).expect("the configuration is right");
     let mut stream = connect(&addresses[0], &secret(1), 0).await;
-    let hello = control(&Frame::Hello(Hello::of(&super::tests::committee("c", 1, 2))));
+    let hello = control(&hello(9));
     stream.write_all(&hello).await.expect("it is read");
     let sender = links.sender();
     until(|| sender.status().peers[0].receiving_since.is_some()).await;

@@ -3,6 +3,8 @@
 //! It decides one thing: whether this replica's clock is too far from the others' for its reports to help.
 //! Invariant: a reason against being ready stands on the board exactly while it holds.
 
+use std::collections::BTreeMap;
+
 use super::{event::describe, storing::StoreProgress};
 use crate::{
     consensus::{
@@ -32,28 +34,41 @@ pub(super) struct Board {
     snapshot: StatusSnapshot,
     parameters: Parameters,
     clock_off_ms: Option<i64>,
-    forgotten: bool,
+    /// Whether it has forgotten what it signed, or another process signs with its key.
+    is_silent: bool,
+    /// The identifier of this replica's key.
+    key: KeyId,
+    /// How often processes of each peer had come back when last looked.
+    returned: BTreeMap<ReplicaIndex, u64>,
     /// The height of the certified state that is not this replica's own, until it is.
     diverged: Option<Height>,
 }
 
 impl Board {
-    pub(super) const fn new(snapshot: StatusSnapshot, parameters: Parameters) -> Self {
-        Self { snapshot, parameters, clock_off_ms: None, forgotten: false, diverged: None }
+    pub(super) const fn new(snapshot: StatusSnapshot, parameters: Parameters, key: KeyId) -> Self {
+        Self {
+            snapshot,
+            parameters,
+            clock_off_ms: None,
+            is_silent: false,
+            key,
+            returned: BTreeMap::new(),
+            diverged: None,
+        }
     }
 
     pub(super) const fn snapshot(&self) -> &StatusSnapshot {
         &self.snapshot
     }
 
-    /// Whether this replica's reports would harm: its clock is off, or it has forgotten what it signed.
+    /// Whether this replica's reports would harm: its clock is off, or it must sign nothing.
     pub(super) const fn must_not_report(&self) -> bool {
-        self.clock_off_ms.is_some() || self.forgotten
+        self.clock_off_ms.is_some() || self.is_silent
     }
 
-    /// Whether the journal was lost or is an older copy: then nothing is signed.
-    pub(super) const fn has_forgotten(&self) -> bool {
-        self.forgotten
+    /// Whether the journal was lost or is an older copy, or another process has the key: then nothing is signed.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// Whether a quorum certified another state than this replica's own: then nothing is derived from it.
@@ -91,7 +106,9 @@ impl Board {
         links: &LinksStatus,
         store: Option<StoreProgress>,
         state: &State,
+        now: UnixMillis,
     ) {
+        self.look_for_shared_keys(links, now);
         let snapshot = &mut self.snapshot;
         snapshot.view = consensus.view;
         snapshot.height = consensus.height;
@@ -132,8 +149,21 @@ impl Board {
             };
         }
         self.clock_off_ms = clock_off(links, snapshot.quorum, self.parameters);
-        self.forgotten = consensus.forgotten.is_some();
+        self.is_silent = consensus.forgotten.is_some() || !consensus.key_in_use.is_empty();
         self.snapshot.not_ready = self.reasons(consensus);
+    }
+
+    /// Names peers whose key two processes have.
+    fn look_for_shared_keys(&mut self, links: &LinksStatus, now: UnixMillis) {
+        for link in &links.peers {
+            let seen = self.returned.entry(link.peer).or_default();
+            if link.returned_processes > *seen {
+                *seen = link.returned_processes;
+                let detail = "two processes connect with its key in turn: one of them is a copy, or the key was stolen";
+                let by = link.peer.to_string();
+                self.snapshot.raise(AlarmKind::KeyInUse, &by, detail.to_owned(), now);
+            }
+        }
     }
 
     fn reasons(&self, consensus: &ConsensusStatus) -> Vec<NotReady> {
@@ -150,6 +180,17 @@ impl Board {
                  older copy; nothing is signed, and the key must be rotated in at the next epoch"
             );
             reason(NotReadyReason::JournalRefused, detail);
+        }
+        if !consensus.key_in_use.is_empty() {
+            let tellers: Vec<_> = consensus.key_in_use.iter().map(ToString::to_string).collect();
+            let detail = format!(
+                "another process has this replica's key {}: {} were connected to by it after this one; nothing is signed \
+                 until a restart. End the other process, and start this one with the data folder that signed last; if no \
+                 other is yours, the key is stolen and must be rotated at the next epoch",
+                self.key,
+                tellers.join(", ")
+            );
+            reason(NotReadyReason::KeyInUse, detail);
         }
         if let Some(height) = self.diverged {
             let detail = format!(

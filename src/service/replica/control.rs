@@ -32,7 +32,7 @@ use crate::{
         status::StatusSnapshot,
         telemetry::CycleTracer,
     },
-    types::{Committee, Height, Millis, ReplicaIndex, UnixMillis},
+    types::{Committee, Height, KeyId, Millis, PublicKey, ReplicaIndex, UnixMillis},
 };
 
 /// The shortest and the longest time between two looks at the clock.
@@ -104,8 +104,9 @@ impl Control {
         let parameters = cycle.state().genesis().parameters;
         let name = around.me.to_string();
         let first = around.status.borrow().clone();
+        let key = around.committee.key(around.me).map_or(KeyId::ZERO, PublicKey::id);
         Self {
-            board: Board::new(first, parameters),
+            board: Board::new(first, parameters, key),
             reporting: Reporting::new(parameters),
             times: CycleTimes::new(around.committee.cluster(), parameters.window, around.tracer.clone()),
             name,
@@ -252,6 +253,7 @@ impl Control {
             &self.around.links.status(),
             self.around.store.as_ref().map(|store| store.progress.borrow().clone()),
             self.cycle.state(),
+            now,
         );
         let parameters = self.cycle.state().genesis().parameters;
         while let Some(window) = self.reporting.due(now) {
@@ -453,7 +455,7 @@ impl Control {
     fn publish(&mut self) {
         self.cycle.hold(
             match (
-                self.board.has_forgotten() || self.board.has_diverged(),
+                self.board.is_silent() || self.board.has_diverged(),
                 self.board.snapshot().store.holds_plans,
             ) {
                 (true, _) => Hold::Everything,
