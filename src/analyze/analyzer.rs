@@ -1,5 +1,5 @@
 //! [`Analyzer`]: the detectors of all policies and what they find in each closed window. It decides what a
-//! window is worth (rules W1 to W5); what a value means is left to the detectors.
+//! window is worth (rules W1 to W6); what a value means is left to the detectors.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -8,7 +8,7 @@ use crate::knowledge::{
     change::ClosedWindow,
     finding::{Finding, Interval, Symptom},
     genesis::Genesis,
-    policy::{Condition, Policy},
+    policy::{Condition, Policy, Statistic},
     snapshot::{Finality, Reading},
 };
 use crate::types::{Millis, Quantity, UnixMillis, WindowIndex};
@@ -26,6 +26,19 @@ pub struct Analyzer {
 struct Watch {
     policy: String,
     detector: Detector,
+    events: Events,
+}
+
+/// What is remembered of a policy's indicator (W6).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+enum Events {
+    /// It counts none: what it shows now is all that it says.
+    NotCounted,
+    /// It counts events.
+    Counted {
+        /// The newest finding of new ones.
+        newest: Option<Finding>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -69,8 +82,13 @@ impl Analyzer {
     #[must_use]
     pub fn fits(&self, genesis: &Genesis) -> bool {
         let mut fresh = self.clone();
-        fresh.watches.iter_mut().for_each(|watch| watch.detector.begin_anew());
-        fresh == Self::new(genesis)
+        fresh.watches.iter_mut().for_each(Watch::begin_anew);
+        fresh == Self::new(genesis) && self.watches.iter().all(Watch::remembers_its_own)
+    }
+
+    /// The newest finding of each policy that counts events, in the policies' order (W6).
+    pub fn remembered(&self) -> impl Iterator<Item = &Finding> {
+        self.watches.iter().filter_map(Watch::remembered)
     }
 
     /// Looks at the next closed window, at agreed time `now`.
@@ -125,7 +143,38 @@ impl Watch {
                 Detector::Absence(Absence::new(after_milli_intervals))
             }
         };
-        Self { policy: policy.name.clone(), detector }
+        let events = match policy.indicator.statistic {
+            Statistic::Increase => Events::Counted { newest: None },
+            Statistic::Last
+            | Statistic::Min
+            | Statistic::Max
+            | Statistic::Mean
+            | Statistic::P50
+            | Statistic::P90
+            | Statistic::P99 => Events::NotCounted,
+        };
+        Self { policy: policy.name.clone(), detector, events }
+    }
+
+    fn begin_anew(&mut self) {
+        self.detector.begin_anew();
+        match &mut self.events {
+            Events::Counted { newest } => *newest = None,
+            Events::NotCounted => {}
+        }
+    }
+
+    const fn remembered(&self) -> Option<&Finding> {
+        match &self.events {
+            Events::Counted { newest } => newest.as_ref(),
+            Events::NotCounted => None,
+        }
+    }
+
+    fn remembers_its_own(&self) -> bool {
+        self.remembered().is_none_or(|finding| {
+            finding.policy.as_ref() == Some(&self.policy) && finding.symptom == Symptom::Threshold
+        })
     }
 
     /// Looks at a confirmed window's reading and learns from it.
@@ -138,7 +187,16 @@ impl Watch {
                 ..about_the_loop(Symptom::Unconfirmed, moment)
             });
         }
-        self.detector.look(moment, reading).map(|sighting| self.finding(moment, sighting))
+        let sighting = self.detector.look(moment, reading);
+        let finding = sighting.map(|sighting| self.finding(moment, sighting));
+        // W6. A held value repeats events that were found before.
+        if let (Events::Counted { newest }, Reading::Fresh(_), Some(found)) =
+            (&mut self.events, reading, &finding)
+            && found.symptom == Symptom::Threshold
+        {
+            *newest = Some(found.clone());
+        }
+        finding
     }
 
     /// Looks at an unconfirmed window's reading without learning from it (W3).

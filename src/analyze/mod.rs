@@ -21,6 +21,8 @@
 //!   policy. So is every reading that the window does not have at all.
 //! - **W5** After a window of which a detector learns nothing, and after a gap, a symptom that has not yet
 //!   lasted for its hold time begins anew: the hold time must be seen whole. One that has, goes on.
+//! - **W6** Of a policy whose indicator counts events (an increase), the newest `Threshold` finding of new samples is
+//!   remembered: what has happened stays true when it happens no longer. What it is still worth is planning's to say.
 //!
 //! For thresholds, where a value *shows* the symptom if it is at or past `enter`, or, while the symptom lasts,
 //! if it has not come back to `leave`:

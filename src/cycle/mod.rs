@@ -398,7 +398,9 @@ impl Cycle {
 
     /// Derives the plans of the newest closed window, and endorses them.
     fn decide(&mut self, closed: &ClosedWindow, findings: Vec<Finding>) {
-        let planned = plan(&self.state.snapshot(closed), &findings);
+        let earlier = self.analyzer.remembered().filter(|finding| finding.window != closed.window);
+        let known: Vec<Finding> = findings.iter().chain(earlier).cloned().collect();
+        let planned = plan(&self.state.snapshot(closed), &known);
         let mut plans = Vec::with_capacity(planned.plans.len());
         for plan in planned.plans {
             let body = plan.to_bytes();

@@ -1,5 +1,7 @@
 //! Four control cycles behind one log that the test orders by hand.
 
+mod retries;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use base64::Engine as _;
@@ -101,9 +103,13 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Self {
+        Self::of(&genesis())
+    }
+
+    fn of(genesis: &Genesis) -> Self {
         let committee = Arc::new(committee());
         let tip = QuorumCertificate::genesis(&committee);
-        let cycles = (0..4).map(|place| cycle(&committee, place)).collect();
+        let cycles = (0..4).map(|place| cycle_of(genesis, &committee, place)).collect();
         Self { committee, cycles, said: (0..4).map(|_| Said::default()).collect(), tip }
     }
 
@@ -177,8 +183,12 @@ impl Cluster {
 }
 
 fn cycle(committee: &Arc<Committee>, place: u16) -> Cycle {
+    cycle_of(&genesis(), committee, place)
+}
+
+fn cycle_of(genesis: &Genesis, committee: &Arc<Committee>, place: u16) -> Cycle {
     Cycle::new(CycleConfig {
-        genesis: genesis(),
+        genesis: genesis.clone(),
         committee: Arc::clone(committee),
         operators: verified_root().operators().clone(),
         me: ReplicaIndex::new(place),

@@ -154,7 +154,7 @@ pub struct Action {
     pub risk: Risk,
     /// What the agent does with an applied plan when heads grow stale.
     pub on_stale: OnStale,
-    /// How long after the application the indicator must be past `leave` for the plan to have helped.
+    /// How long after the application the indicator must be back at `leave` for the plan to have helped.
     pub verify_within: Millis,
 }
 

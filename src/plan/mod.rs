@@ -13,7 +13,9 @@
 //! - **P3** A policy without an action only finds. One above low risk stays in shadow: it would need sources
 //!   of two owners, and no source is bound to an owner.
 //! - **P4** A policy rests for its cooldown after its own last plan, a target for its cooldown after any plan
-//!   for it, and a target gets only so many plans in 60 minutes of agreed time. Logged plans count.
+//!   for it, and a target gets only so many plans in 60 minutes of agreed time. Logged plans count. What stands when
+//!   the rest ends is acted on in the next confirmed window: symptoms are found again in each window in which they last
+//!   (W2 in [`crate::analyze`]), and failures by P10.
 //! - **P5** The desired state is absolute, computed from the present state; slots move by at most the
 //!   target's largest step and stay within its bounds. A target that lies outside its bounds already is left
 //!   to operators: any plan for it would need a rollback that breaks them.
@@ -22,6 +24,10 @@
 //!   was decided on, and takes back exactly what it changed.
 //! - **P8** A plan that the checker refuses is not planned, and the report says which invariants it breaks.
 //! - **P9** Nothing is planned for a target that operators have stopped; the report names them.
+//! - **P10** A policy that retries acts on its newest remembered finding too (W6 in [`crate::analyze`]), in every window
+//!   after its own, while the target's retried span ends before that window's close and the window is not out of the
+//!   target's reach: tasks that failed are there until they are told to run again, whether or not more of them fail. So a
+//!   failure in a rest, under a stop, or of which the plan was not applied, is retried by the first plan that may be.
 //!
 //! The report has one line for each policy, in the genesis' order, whether it acted or not.
 

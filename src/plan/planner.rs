@@ -1,4 +1,4 @@
-//! The planner: turns findings into plans (rules P1 to P9). It does not judge whether a plan is allowed: what
+//! The planner: turns findings into plans (rules P1 to P10). It does not judge whether a plan is allowed: what
 //! it clamps and holds back, the checker judges again from the plan's own words. Invariant: at most one plan
 //! for each target.
 
@@ -29,16 +29,15 @@ pub struct Planned {
     pub report: PlanningReport,
 }
 
-/// Plans for one cycle. The findings are those that analysis made in the snapshot's window, all of them: they
-/// are part of the evidence that each plan names.
+/// Plans for one cycle. The findings are those that analysis made in the snapshot's window, all of them, and those that it
+/// remembers of earlier ones. The former, and of the latter those that a retry is owed for (P10), are part of the evidence
+/// that each plan names.
 #[must_use]
 pub fn plan(snapshot: &Snapshot<'_>, findings: &[Finding]) -> Planned {
-    let mut cycle = Cycle {
-        snapshot,
-        findings,
-        evidence: Digest::of_value(&(snapshot, findings)),
-        taken: BTreeMap::new(),
-    };
+    let counts = |finding: &&Finding| finding.window == snapshot.window || is_owed(finding, snapshot);
+    let findings: Vec<Finding> = findings.iter().filter(counts).cloned().collect();
+    let evidence = Digest::of_value(&(snapshot, &findings));
+    let mut cycle = Cycle { snapshot, findings, evidence, taken: BTreeMap::new() };
     let mut planned = Planned::default();
     for (index, policy) in snapshot.genesis.policies.iter().enumerate() {
         let decision = match cycle.decide(index, policy) {
@@ -62,7 +61,8 @@ pub fn plan(snapshot: &Snapshot<'_>, findings: &[Finding]) -> Planned {
 
 struct Cycle<'a> {
     snapshot: &'a Snapshot<'a>,
-    findings: &'a [Finding],
+    /// Those of this window, and earlier ones that a retry is owed for.
+    findings: Vec<Finding>,
     evidence: Digest,
     /// Targets that have a plan, and by which policy.
     taken: BTreeMap<TargetId, String>,
@@ -100,12 +100,20 @@ impl Cycle<'_> {
         Ok((plan, clamped))
     }
 
-    /// P2: why the policy may act, or why not.
+    /// P2 and P10: why the policy may act, or why not.
     fn reason(&self, index: usize, policy: &Policy) -> Result<Reason, Decision> {
-        let own = |finding: &&Finding| {
-            finding.window == self.snapshot.window && finding.policy.as_deref() == Some(policy.name.as_str())
+        let (own, earlier): (Vec<&Finding>, Vec<&Finding>) = self
+            .findings
+            .iter()
+            .filter(|finding| finding.policy.as_deref() == Some(policy.name.as_str()))
+            .partition(|finding| finding.window == self.snapshot.window);
+        let is_proven = |finding: &&&Finding| match finding.symptom {
+            Symptom::Threshold | Symptom::Absence => true,
+            Symptom::Disputed | Symptom::Unconfirmed | Symptom::Gap => false,
         };
-        let Some(finding) = self.findings.iter().find(own) else {
+        // What is owed does not wait for what cannot be told of this window.
+        let chosen = own.iter().find(is_proven).or_else(|| earlier.first()).or_else(|| own.first());
+        let Some(finding) = chosen else {
             return Err(Decision::Quiet { why: self.quiet(index, policy) });
         };
         let reason = match finding.symptom {
@@ -202,6 +210,24 @@ impl Cycle<'_> {
             reason,
         })
     }
+}
+
+/// P10: whether it tells of failures in an earlier window that no retry has covered and one still may.
+fn is_owed(finding: &Finding, snapshot: &Snapshot<'_>) -> bool {
+    let genesis = snapshot.genesis;
+    let policy = genesis.policies.iter().find(|policy| finding.policy.as_ref() == Some(&policy.name));
+    let Some(action) = policy.and_then(|policy| policy.action.as_ref()) else { return false };
+    let target = genesis.targets.iter().find(|target| target.id == action.target);
+    let state = snapshot.targets.get(&action.target).map(|target| target.state);
+    let (Change::Retry, Some(TargetKind::Tasks { within, .. }), Some(DesiredState::Retried { until, .. })) =
+        (action.change, target.map(|target| target.kind), state)
+    else {
+        return false;
+    };
+    let close = finding.window.close(genesis.parameters.window);
+    let is_earlier = finding.window < snapshot.window;
+    let can_act = finding.symptom == Symptom::Threshold;
+    is_earlier && can_act && close > until && snapshot.now.since(close) < within
 }
 
 /// P5: the absolute state that the change leads to, and whether the limits made the change smaller.

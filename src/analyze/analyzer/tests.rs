@@ -293,6 +293,38 @@ fn an_absence_says_how_long_the_silence_may_be() {
 }
 
 #[test]
+fn the_newest_new_events_are_remembered_and_nothing_else_is() {
+    let mut genesis = genesis(&[threshold(Side::Above, 1, 0, 0), threshold(Side::Above, 1, 0, 0)]);
+    genesis.policies[1].indicator.statistic = Statistic::Increase;
+    let mut analyzer = Analyzer::new(&genesis);
+    let held = Reading::Held { value: interval(2, 2, 2), since: agreed(103) };
+    let unconfirmed = Finality::Unconfirmed;
+    let steps = [
+        ("nothing yet", Finality::Confirmed, exactly(0), None),
+        ("events", Finality::Confirmed, exactly(3), Some(101)),
+        ("no more of them", Finality::Confirmed, exactly(0), Some(101)),
+        ("newer ones", Finality::Confirmed, exactly(2), Some(103)),
+        ("the same, repeated", Finality::Confirmed, held, Some(103)),
+        ("perhaps some", Finality::Confirmed, between(0, 1, 1), Some(103)),
+        ("unconfirmed ones", unconfirmed, exactly(5), Some(103)),
+        ("nobody knows", Finality::Confirmed, Reading::Unknown, Some(103)),
+        ("silence", Finality::Confirmed, silent(Some(103), 10_000), Some(103)),
+    ];
+    for ((what, finality, reading, expected), index) in steps.into_iter().zip(100..) {
+        let _ = analyzer.advance(&closed(index, finality, vec![reading, reading]), agreed(index));
+        let remembered: Vec<_> = analyzer
+            .remembered()
+            .map(|finding| (finding.policy.clone(), finding.symptom, finding.window.index()))
+            .collect();
+        let expected = expected.map(|window| (Some("p1".to_owned()), Symptom::Threshold, window));
+        assert_eq!(remembered, Vec::from_iter(expected), "{what}");
+    }
+    assert!(analyzer.fits(&genesis));
+    genesis.policies[1].indicator.statistic = Statistic::Last;
+    assert!(!analyzer.fits(&genesis));
+}
+
+#[test]
 fn the_state_survives_its_encoding() {
     let conditions = [threshold(Side::Above, 20, 5, 30), Condition::Absence { after_milli_intervals: 1500 }];
     let mut analyzer = Analyzer::new(&genesis(&conditions));

@@ -47,11 +47,11 @@ impl Pending {
     }
 }
 
-/// The symptom ends strictly past `leave`: on the healthy side of it.
+/// The symptom ends at `leave`, as for the detector and as the plan's own `verify` says: a count of failures ends at zero.
 fn threshold(side: Side, leave: Quantity, value: &Interval) -> Effect {
     let (all_healthy, none_healthy) = match side {
-        Side::Above => (value.high < leave, value.low >= leave),
-        Side::Below => (value.low > leave, value.high <= leave),
+        Side::Above => (value.high <= leave, value.low > leave),
+        Side::Below => (value.low >= leave, value.high < leave),
     };
     match (all_healthy, none_healthy) {
         (true, _) => Effect::Better,

@@ -129,8 +129,8 @@
 //! - **E2** It is inconclusive unless the window is confirmed and a logged receipt says that the plan is
 //!   applied (or that the target already was as desired), and no later one that it was taken back. A refusal takes
 //!   nothing back: another agent, or a later look, refused what is in force.
-//! - **E3** Then its policy's reading decides. Threshold: better when the whole interval is past `leave`,
-//!   worse when none of it is. Absence: better with samples, fresh or held, worse with none. All else is
+//! - **E3** Then its policy's reading decides. Threshold: better when the whole interval is at `leave` or on its
+//!   healthy side, worse when none of it is. Absence: better with samples, fresh or held, worse with none. All else is
 //!   inconclusive.
 //!
 //! # Evidence

@@ -913,10 +913,11 @@ fn e2_e3_an_effect_is_judged_from_merged_readings_of_an_applied_plan() {
     // Values that the four replicas report, what the agents say, the judgement; leave is 50.
     let (applied, noop, reverted) = (Outcome::Applied {}, Outcome::Noop {}, Outcome::Reverted {});
     let refused = Outcome::Refused { why: Refusal::Precondition };
-    let cases: [(_, _, &[&Outcome], _); 11] = [
+    let cases: [(_, _, &[&Outcome], _); 12] = [
         ("past leave", [49, 49, 49, 49], &[&applied], Effect::Better),
         ("one liar", [49, 49, 49, 900], &[&applied], Effect::Better),
-        ("at leave", [50, 50, 50, 50], &[&applied], Effect::Worse),
+        ("at leave, where the symptom ends", [50, 50, 50, 50], &[&applied], Effect::Better),
+        ("above leave", [51, 51, 51, 51], &[&applied], Effect::Worse),
         ("on both sides", [40, 49, 60, 60], &[&applied], Effect::Inconclusive),
         ("not applied", [49, 49, 49, 49], &[], Effect::Inconclusive),
         ("refused", [49, 49, 49, 49], &[&refused], Effect::Inconclusive),

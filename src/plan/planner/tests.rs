@@ -233,6 +233,80 @@ fn a_retry_reaches_from_the_last_one_up_to_now() {
     }
 }
 
+/// Each row: what is remembered of 30 s ago, how the target is, and what becomes of it. The retry reaches back 600 s.
+#[test]
+fn a_retry_is_owed_for_a_remembered_failure_until_one_has_covered_it() {
+    let genesis = genesis(vec![target("pool", TASKS)], vec![policy("failures", "pool", Change::Retry)]);
+    let length = genesis.parameters.window;
+    let now = |windows: u64| WindowIndex::new(180 + windows).close(length).plus(Millis::from_secs(3));
+    let close = WindowIndex::new(180).close(length);
+    let retried = |until| DesiredState::Retried { after: UnixMillis::ZERO, until };
+    let rested = |until: UnixMillis| Some(DesiredState::Retried { after: until, until: now(3) });
+    let before = UnixMillis::new(close.as_millis() - 1);
+    let none: Alter = Box::new(|_| {});
+    let rows: Vec<(&str, Symptom, DesiredState, u64, Alter, Option<DesiredState>)> = vec![
+        ("uncovered", Symptom::Threshold, retried(before), 3, none, rested(before)),
+        ("covered", Symptom::Threshold, retried(close), 3, Box::new(|_| {}), None),
+        ("out of reach", Symptom::Threshold, retried(before), 61, Box::new(|_| {}), None),
+        ("only disputed", Symptom::Disputed, retried(before), 3, Box::new(|_| {}), None),
+        (
+            "in a window that is not confirmed",
+            Symptom::Threshold,
+            retried(before),
+            3,
+            Box::new(|snapshot| snapshot.finality = Finality::Unconfirmed),
+            None,
+        ),
+        (
+            "in the rest",
+            Symptom::Threshold,
+            retried(before),
+            3,
+            Box::new(planned_before(&[(20, "failures")])),
+            None,
+        ),
+        (
+            "under a stop",
+            Symptom::Threshold,
+            retried(before),
+            3,
+            Box::new(|snapshot| drop(snapshot.stopped.insert(id("pool"), vec!["ana".to_owned()]))),
+            None,
+        ),
+    ];
+    for (what, symptom, state, windows, alter, expected) in rows {
+        let mut snapshot = snapshot(&genesis);
+        (snapshot.window, snapshot.now) = (WindowIndex::new(180 + windows), now(windows));
+        in_state(state)(&mut snapshot);
+        alter(&mut snapshot);
+        let planned = plan(&snapshot, &[finding("failures", symptom)]);
+        let desired = planned.plans.first().map(|plan| plan.desired);
+        assert_eq!(desired, expected, "{what}: {:?}", decisions(planned));
+    }
+    // What is owed does not wait until the reports agree on this window.
+    let mut snapshot = snapshot(&genesis);
+    (snapshot.window, snapshot.now) = (WindowIndex::new(183), now(3));
+    let disputed = Finding { window: snapshot.window, ..finding("failures", Symptom::Disputed) };
+    let planned = plan(&snapshot, &[disputed.clone(), finding("failures", Symptom::Threshold)]);
+    assert_eq!(planned.plans.len(), 1);
+    assert_eq!(decisions(plan(&snapshot, &[disputed])), [held(Hold::Disputed)]);
+}
+
+#[test]
+fn a_pool_is_not_changed_for_what_is_over() {
+    let genesis = backlog();
+    let mut snapshot = snapshot(&genesis);
+    snapshot.window = WindowIndex::new(181);
+    let without = plan(&snapshot, &[]);
+    let planned = plan(&snapshot, &[finding("backlog", Symptom::Threshold)]);
+    assert_eq!(planned, without);
+    // Nor does it leave a trace in another policy's plan.
+    let own = |policy| Finding { window: snapshot.window, ..finding(policy, Symptom::Threshold) };
+    let alone = plan(&snapshot, &[own("backlog")]);
+    assert_eq!(plan(&snapshot, &[own("backlog"), finding("backlog", Symptom::Threshold)]), alone);
+    assert_eq!(alone.plans.len(), 1);
+}
+
 /// The policy rests for 300 s, the target for 60 s, and the target gets 3 plans an hour.
 #[test]
 fn policies_and_targets_rest() {
@@ -457,5 +531,79 @@ proptest! {
         let lines = planned.report.policies.iter().map(|line| &line.decision).filter(fired).count();
         prop_assert_eq!(lines, planned.plans.len());
         prop_assert_eq!(plan(&snapshot, &findings), planned);
+    }
+}
+
+/// What happens around one window: whether tasks fail in it, whether it is confirmed, whether the target is stopped, and
+/// whether the agent carries a plan out.
+type AnyWindow = (bool, bool, bool, bool);
+
+fn any_window() -> impl Strategy<Value = AnyWindow> {
+    let likely = prop::bool::weighted;
+    (likely(0.2), likely(0.9), likely(0.1), likely(0.8))
+}
+
+proptest! {
+    /// The loop around a target whose failures are retried, against an account of all windows: a plan comes exactly when
+    /// one may come and some failure is not covered.
+    #[test]
+    fn a_failure_is_retried_as_soon_as_a_plan_may_be_and_no_plan_comes_without_one(
+        windows in proptest::collection::vec(any_window(), 1..400),
+        plans_per_hour in 1u32..7,
+        cooldown in 0u64..200,
+    ) {
+        let mut genesis = genesis(vec![target("pool", TASKS)], vec![policy("failures", "pool", Change::Retry)]);
+        genesis.targets[0].plans_per_hour = plans_per_hour;
+        genesis.policies[0].action.as_mut().expect("it acts").cooldown = Millis::from_secs(cooldown);
+        let length = genesis.parameters.window;
+        let reach = Millis::from_secs(600);
+        let rest = Millis::from_secs(cooldown.max(60));
+        let mut state = DesiredState::Retried { after: UnixMillis::ZERO, until: UnixMillis::ZERO };
+        let (mut failures, mut logged) = (Vec::<WindowIndex>::new(), Vec::<UnixMillis>::new());
+        for ((fails, is_confirmed, is_stopped, is_applied), index) in windows.into_iter().zip(10_000..) {
+            let window = WindowIndex::new(index);
+            let now = window.close(length).plus(Millis::from_secs(3));
+            let mut snapshot = snapshot(&genesis);
+            (snapshot.window, snapshot.now) = (window, now);
+            if !is_confirmed {
+                snapshot.finality = Finality::Unconfirmed;
+            }
+            if is_stopped {
+                snapshot.stopped.insert(id("pool"), vec!["ana".to_owned()]);
+            }
+            let known = snapshot.targets.get_mut(&id("pool")).expect("it is there");
+            known.state = state;
+            known.recent_plans = logged.iter().map(|at| (*at, "failures".to_owned())).collect();
+            // Analysis remembers the newest, and only of confirmed windows.
+            let at = |window| Finding { window, ..finding("failures", Symptom::Threshold) };
+            let earlier = failures.last().copied().map(at);
+            if fails && is_confirmed {
+                failures.push(window);
+            }
+            let findings: Vec<Finding> = (fails && is_confirmed).then(|| at(window)).into_iter().chain(earlier).collect();
+            let planned = plan(&snapshot, &findings);
+
+            let DesiredState::Retried { until, .. } = state else { panic!("it is a retry") };
+            let is_uncovered = |failed: &&WindowIndex| {
+                let close = failed.close(length);
+                close > until && now.since(close) < reach
+            };
+            let uncovered: Vec<&WindowIndex> = failures.iter().filter(is_uncovered).collect();
+            let has_rested = logged.last().is_none_or(|last| now.since(*last) >= rest);
+            let this_hour = logged.iter().filter(|at| now.since(**at) < Millis::from_secs(3600)).count();
+            let has_room = this_hour < plans_per_hour as usize;
+            let may = is_confirmed && !is_stopped && has_rested && has_room;
+            prop_assert_eq!(planned.plans.len(), usize::from(may && !uncovered.is_empty()), "{:?}", planned.report);
+            let Some(plan) = planned.plans.first() else { continue };
+            let DesiredState::Retried { after, until: covered } = plan.desired else { panic!("it is a retry") };
+            for failed in uncovered {
+                let close = failed.close(length);
+                prop_assert!(after < close && close <= covered);
+            }
+            logged.push(now);
+            if is_applied {
+                state = plan.desired;
+            }
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The form of these bytes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why bytes are no state of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
