@@ -5,8 +5,9 @@
 QUORATE is the program; FOLDER keeps the venv between runs, and logs and documents of the last one. A burst of
 tasks meets a pool of three slots; four replicas see the backlog in Airflow's own metrics and certify a plan; the
 agent gives the pool more slots; the backlog drains; once it is quiet the pool gets its three slots back. Then a
-source breaks and comes back: a second plan lets the tasks run again that failed meanwhile. Every step is checked by
-reading Airflow's API, and everything that was started is stopped.
+source breaks and comes back: another plan lets the tasks run again that failed meanwhile. One more that fails right
+after it, while the policy rests, is retried when the rest is over. Every step is checked by reading Airflow's API, and
+everything that was started is stopped.
 """
 
 import base64
@@ -188,27 +189,45 @@ class Run:
         """Runs that fail while their source is broken; returns lines of the summary."""
         say(f"the second incident: {FAILING_RUNS} runs fail, because their source is broken")
         receipts = len(self.events("airflow_flaky_ingest_failed_tasks", "receipt_sent"))
+        broken = lambda word: self.lab.call("PATCH", "/api/v2/variables/source_is_broken?update_mask=value",
+                                            {"key": "source_is_broken", "value": word})
+        start = lambda run: self.lab.call("POST", f"{INGEST}/dagRuns", {"logical_date": None, "dag_run_id": run})
         self.lab.call("POST", "/api/v2/variables", {"key": "source_is_broken", "value": "yes"})
         self.began = time.monotonic()
         for number in range(FAILING_RUNS):
-            self.lab.call("POST", f"{INGEST}/dagRuns", {"logical_date": None, "dag_run_id": f"broken__{number}"})
+            start(f"broken__{number}")
         tasks = f"{INGEST}/dagRuns/~/taskInstances?limit=1&state="
         count = lambda state: self.lab.call("GET", tasks + state)["total_entries"]
         self.until("all runs failed", lambda: count("failed") == FAILING_RUNS)
         failed = self.since()
         say("the source works again; waiting until a plan lets the failed tasks run again")
-        self.lab.call("PATCH", "/api/v2/variables/source_is_broken?update_mask=value",
-                      {"key": "source_is_broken", "value": "no"})
+        broken("no")
         self.until("no task is failed any more", lambda: count("failed") == 0)
         cleared = self.since()
         self.until_receipts("airflow_flaky_ingest_failed_tasks", receipts + 1)
         plan = self.verify(TASKS_TARGET)
         self.until("all runs succeeded", lambda: count("success") == 2 * FAILING_RUNS)
+        succeeded = self.since()
+
+        say("one more run fails, while the policy rests; nothing fails after it")
+        broken("yes")
+        start("broken__late")
+        self.until("the late run failed", lambda: count("failed") == 1)
+        late = self.since()
+        broken("no")
+        self.until("no task is failed any more", lambda: count("failed") == 0)
+        again = self.since()
+        self.until_receipts("airflow_flaky_ingest_failed_tasks", receipts + 2)
+        second = self.verify(TASKS_TARGET)
+        self.until("the late run succeeded", lambda: count("success") == 2 * FAILING_RUNS + 2)
         return [
             "seconds after the runs began:",
             f"{failed:5.0f}  {FAILING_RUNS} tasks have failed",
             f"{cleared:5.0f}  none is failed any more by plan {plan['seq']}, of at most {plan['limits']['most']}",
-            f"{self.since():5.0f}  all {FAILING_RUNS} runs succeeded",
+            f"{succeeded:5.0f}  all {FAILING_RUNS} runs succeeded",
+            f"{late:5.0f}  one more task has failed",
+            f"{again:5.0f}  it is not failed any more by plan {second['seq']}, "
+            f"{(second['issued_at'] - plan['issued_at']) / 1000:.0f} s after the first",
         ]
 
     def until_receipts(self, agent: str, count: int) -> None:
