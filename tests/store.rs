@@ -10,7 +10,7 @@ use postgres::fresh_database;
 use quorate::{
     knowledge::{
         certified::Certified,
-        change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal, Turn},
         finding::{Finding, Interval, Symptom},
         fold::OperatorRefusal,
         head::{HEAD_TYPE, Head, HeadEntry, Mode},
@@ -167,13 +167,14 @@ fn receipt(plan: Digest, outcome: Outcome, counter: u64) -> (Receipt, Vec<u8>) {
         at: MIDNIGHT,
         counter,
         refused_documents: 0,
+        lost_receipts: 0,
     };
     let envelope = seal(RECEIPT_TYPE, receipt.to_bytes(), &[SecretKey::from_seed(&[9; 32])]).to_json();
     (receipt, envelope)
 }
 
 fn logged((receipt, envelope): (Receipt, Vec<u8>)) -> Change {
-    Change::ReceiptLogged { receipt: Box::new(receipt), envelope }
+    Change::ReceiptLogged { receipt: Box::new(receipt), envelope, turn: Turn::Newest }
 }
 
 fn interval(low: i128, median: i128, high: i128) -> Interval {

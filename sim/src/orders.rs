@@ -82,7 +82,10 @@ pub struct Orders {
     now: Option<UnixMillis>,
     cycle: u64,
     counters: BTreeMap<KeyId, u64>,
-    receipts: BTreeMap<KeyId, u64>,
+    /// The counters of logged receipts, by their keys.
+    receipts: BTreeMap<KeyId, BTreeSet<u64>>,
+    /// What was told of each target, by the bodies.
+    accounts: BTreeSet<(TargetId, Digest)>,
     books: BTreeMap<TargetId, Book>,
     /// What operators signed, by the digest of its body and the operator: two may sign the same words.
     asked: BTreeMap<(Digest, u8), OperatorRequest>,
@@ -103,6 +106,7 @@ impl Default for Orders {
             cycle: 0,
             counters: BTreeMap::new(),
             receipts: BTreeMap::new(),
+            accounts: BTreeSet::new(),
             books: (0..TARGETS.len()).map(book).collect(),
             asked: BTreeMap::new(),
             answered: BTreeSet::new(),
@@ -361,8 +365,17 @@ impl Orders {
         if book.logged.get(&receipt.seq.number()) != Some(&receipt.plan) {
             return refused("for a plan that was not logged");
         }
-        let before = self.receipts.insert(*key, receipt.counter).unwrap_or(0);
-        if before < receipt.counter { Ok(()) } else { refused("twice") }
+        if !self.accounts.insert((receipt.target.clone(), Digest::of(&receipt.to_bytes()))) {
+            return refused("under two keys");
+        }
+        let counters = self.receipts.entry(*key).or_default();
+        let newest = counters.last().copied().unwrap_or(0);
+        let is_new = counters.insert(receipt.counter);
+        match (is_new, newest.saturating_sub(receipt.counter)) {
+            (true, 0..=64) => Ok(()),
+            (true, _) => refused("long after a newer one"),
+            (false, _) => refused("twice"),
+        }
     }
 }
 

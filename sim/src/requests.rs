@@ -274,6 +274,7 @@ impl Desk {
             at: now,
             counter: self.next_counter(&key),
             refused_documents: 0,
+            lost_receipts: 0,
         };
         let body = receipt.to_bytes();
         let signature = key.sign(&pae(RECEIPT_TYPE, &body));

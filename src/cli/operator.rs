@@ -16,6 +16,7 @@ use crate::{
         root::VerifiedRoot,
     },
     service::{
+        api::Outcome,
         clock::wall_clock,
         key_file::read_secret_key,
         operator_client::{Handed, InForce, OperatorClient, OperatorClientError, ServedRoot},
@@ -159,6 +160,8 @@ impl Session {
         let delivered = client.deliver(&signed.sign(&key), digest, &root, progress(output)).await;
         let committed = delivered.map_err(failure)?;
         let targets = match &signed.request {
+            // No head is known that came just after it, so none is shown for one that did.
+            _ if matches!(committed.outcome.outcome, Outcome::OrderedBefore { .. }) => Vec::new(),
             Request::Stop { targets, .. } | Request::Resume { targets, .. } => {
                 let heads = client.await_heads(&committed.marks, &root).await.map_err(failure)?;
                 lines(&heads, targets)
@@ -284,7 +287,8 @@ struct Ordered {
     request: Request,
     digest: Digest,
     operator: String,
-    height: Height,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<Height>,
     said_by: usize,
     asked: usize,
     root_pinned: bool,
@@ -306,9 +310,15 @@ struct TargetLine {
 impl fmt::Display for Ordered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { request, operator, height, said_by, asked, root_served_by, targets, .. } = self;
+        let when = match height {
+            Some(height) => format!("committed at height {height}"),
+            None => {
+                "ordered before and in effect since (`quorate status` shows what is in force now)".to_owned()
+            }
+        };
         write!(
             f,
-            "operator {operator}: {request}: committed at height {height}, say {said_by} of {asked} replicas, which suffices"
+            "operator {operator}: {request}: {when}, say {said_by} of {asked} replicas, which suffices"
         )?;
         for TargetLine { target, mode, head, time_ms, signers, .. } in targets {
             let mode = match (mode, request) {

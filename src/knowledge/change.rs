@@ -84,8 +84,17 @@ pub enum ReceiptRefusal {
     UnknownTarget,
     /// No such plan was logged for the target.
     UnknownPlan,
-    /// The agent's counter did not rise.
+    /// It was logged before, or is too far below the newest one of its key for that to be known.
     Replayed,
+}
+
+/// Where a receipt's counter stands among those of its key that were logged before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Above all of them: it tells what the target is.
+    Newest,
+    /// Below the newest: it was ordered late, and tells only what was.
+    Late,
 }
 
 /// What became of a logged plan's symptom, as the quorum's merged metrics show it.
@@ -139,6 +148,8 @@ pub enum Change {
         receipt: Box<Receipt>,
         /// The envelope's JSON.
         envelope: Vec<u8>,
+        /// Whether it came in its turn.
+        turn: Turn,
     },
     /// A receipt was refused.
     ReceiptRefused {

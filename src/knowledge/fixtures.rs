@@ -185,5 +185,6 @@ pub(crate) fn receipt() -> Receipt {
         at: ISSUED_AT,
         counter: 5,
         refused_documents: 0,
+        lost_receipts: 0,
     }
 }

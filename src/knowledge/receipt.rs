@@ -26,6 +26,8 @@ pub enum Outcome {
     },
     /// The change was taken back, because the target landed elsewhere.
     Reverted {},
+    /// A part of the change was made before the target refused the rest, and what was done stays done.
+    Partial {},
 }
 
 /// Why an agent refused a plan that was certified and fresh.
@@ -79,10 +81,18 @@ pub struct Receipt {
     pub after: DesiredState,
     /// The agent's clock.
     pub at: UnixMillis,
-    /// +1 for each receipt of the agent; the fold refuses one that is not above the last.
+    /// +1 for each receipt of the agent; the fold logs each once.
     pub counter: u64,
     /// How many documents the agent refused since its last receipt because they failed verification.
     pub refused_documents: u64,
+    /// How many receipts the agent ever gave up because replicas did not take them in time; left out when it is zero.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_receipts: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Receipt {
@@ -169,6 +179,12 @@ impl VerifiedReceipt {
         self.signer
     }
 
+    /// SHA-256 of its body: the same under every key that signs it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.envelope.unverified_body())
+    }
+
     /// The envelope it came in.
     #[must_use]
     pub const fn envelope(&self) -> &Envelope {
@@ -219,6 +235,7 @@ mod tests {
             Outcome::Refused { why: Refusal::TargetFailed },
             Outcome::Refused { why: Refusal::Contradiction },
             Outcome::Reverted {},
+            Outcome::Partial {},
         ] {
             let receipt = Receipt { outcome, ..receipt() };
             let envelope = sealed(RECEIPT_TYPE, receipt.to_bytes());
@@ -228,6 +245,14 @@ mod tests {
                 Ok("extract_pool".to_owned())
             );
         }
+    }
+
+    #[test]
+    fn lost_receipts_are_told_only_by_who_lost_some() {
+        assert!(!String::from_utf8(receipt().to_bytes()).expect("JSON is UTF-8").contains("lost_receipts"));
+        let told = Receipt { lost_receipts: 3, ..receipt() };
+        let verified = verify(&sealed(RECEIPT_TYPE, told.to_bytes()));
+        assert_eq!(verified.map(|verified| verified.receipt().clone()), Ok(told));
     }
 
     #[test]

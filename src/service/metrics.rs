@@ -20,7 +20,7 @@ use prometheus_client::{
         MetricType,
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
     registry::Registry,
@@ -53,6 +53,11 @@ struct By {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    target: String,
+}
+
 /// The replica's counters; tasks share one behind an [`Arc`].
 #[derive(Debug)]
 pub struct Metrics {
@@ -64,6 +69,7 @@ pub struct Metrics {
     heads_derived: Counter,
     receipts_logged: Family<By, Counter>,
     receipts_refused: Family<By, Counter>,
+    receipts_lost: Family<Of, Gauge>,
     plan_effects: Family<By, Counter>,
     reports_refused: Family<By, Counter>,
     operator_requests_logged: Family<By, Counter>,
@@ -87,6 +93,7 @@ impl Metrics {
             heads_derived: Counter::default(),
             receipts_logged: Family::default(),
             receipts_refused: Family::default(),
+            receipts_lost: Family::default(),
             plan_effects: Family::default(),
             reports_refused: Family::default(),
             operator_requests_logged: Family::default(),
@@ -117,7 +124,12 @@ impl Metrics {
             Change::HeadDerived(_) => {
                 self.heads_derived.inc();
             }
-            Change::ReceiptLogged { receipt, .. } => count(&self.receipts_logged, outcome(&receipt.outcome)),
+            Change::ReceiptLogged { receipt, .. } => {
+                count(&self.receipts_logged, outcome(&receipt.outcome));
+                let target = Of { target: receipt.target.as_str().to_owned() };
+                let lost = i64::try_from(receipt.lost_receipts).unwrap_or(i64::MAX);
+                self.receipts_lost.get_or_create(&target).set(lost);
+            }
             Change::ReceiptRefused { why, .. } => count(&self.receipts_refused, receipt_refusal(why)),
             Change::EffectSettled { effect: settled, .. } => count(&self.plan_effects, effect(*settled)),
             Change::ReportRefused { why, .. } => count(&self.reports_refused, report_refusal(*why)),
@@ -167,6 +179,8 @@ impl Metrics {
         counter("plans_logged", "Plans that took effect", &self.plans_logged);
         counter("heads_derived", "Heads derived", &self.heads_derived);
         counter("malformed_commands", "Committed bytes that are no command", &self.malformed_commands);
+        let help = "Receipts that a target's agent gave up because replicas did not take them, as its newest one says";
+        registry.register("receipts_lost", help, self.receipts_lost.clone());
         let help = "From a window's end to its plan being logged";
         registry.register("plan_seconds", help, self.plan_seconds.clone());
     }
@@ -227,6 +241,7 @@ const fn outcome(outcome: &Outcome) -> &'static str {
         Outcome::Noop {} => "noop",
         Outcome::Refused { .. } => "refused",
         Outcome::Reverted {} => "reverted",
+        Outcome::Partial {} => "partial",
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::StatusCode;
 use serde::Deserialize;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -243,11 +244,20 @@ impl OperatorClient {
             if let Some((outcome, said_by)) = agreed(&told, enough) {
                 return believed(outcome, said_by);
             }
+            if told.len() == self.given()
+                && let Some(known) = of_one_effect(&told, enough)
+            {
+                return known;
+            }
             let refusals = words(&handed, |said| matches!(said, Handed::Refused(_)));
             let refused = handed.values().filter(|said| matches!(said, Handed::Refused(_))).count();
             if self.given() - refused < enough {
                 return Err(OperatorClientError::Refused(refusals));
             }
+        }
+        let told: Vec<RequestOutcome> = outcomes.into_values().collect();
+        if let Some(known) = of_one_effect(&told, enough) {
+            return known;
         }
         let taken = handed.values().filter(|said| **said == Handed::Taken).count();
         let said = words(&handed, |_| true);
@@ -402,8 +412,24 @@ fn believed(outcome: &RequestOutcome, said_by: usize) -> Result<Committed, Opera
         Outcome::Committed { heads, .. } => {
             Ok(Committed { marks: heads.clone(), outcome: outcome.clone(), said_by })
         }
+        Outcome::OrderedBefore { took_effect: true } => {
+            Ok(Committed { marks: Vec::new(), outcome: outcome.clone(), said_by })
+        }
         Outcome::Refused { why, .. } => Err(OperatorClientError::Refused(vec![why.clone()])),
+        Outcome::OrderedBefore { took_effect: false } => {
+            let why = "it was ordered before and refused; no replica here remembers why".to_owned();
+            Err(OperatorClientError::Refused(vec![why]))
+        }
     }
+}
+
+/// What enough replicas say of the request's effect, some with a block and some that remember less.
+fn of_one_effect(told: &[RequestOutcome], enough: usize) -> Option<Result<Committed, OperatorClientError>> {
+    let effects: Vec<bool> = told.iter().map(|told| told.outcome.took_effect()).collect();
+    let (took_effect, said_by) = agreed(&effects, enough)?;
+    let one = told.iter().find(|told| told.outcome.took_effect() == *took_effect)?;
+    let outcome = Outcome::OrderedBefore { took_effect: *took_effect };
+    Some(believed(&RequestOutcome { height: None, outcome, ..one.clone() }, said_by))
 }
 
 /// What at least `enough` say, and how many do.
@@ -441,10 +467,11 @@ async fn get(client: &HttpClient, url: &str, address: &str, bounds: Bounds) -> R
     }
 }
 
-/// A client's mistake stays one, whatever is tried again.
+/// A client's mistake stays one, whatever is tried again; what came too slowly or too often is none.
 fn failed(url: &str, answer: &Answer) -> Handed {
     let words = words_of(answer);
-    if answer.status.is_client_error() {
+    let passes = matches!(answer.status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    if answer.status.is_client_error() && !passes {
         Handed::Refused(words)
     } else {
         Handed::Unanswered(format!("{url}: {words}"))

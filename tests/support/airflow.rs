@@ -41,6 +41,10 @@ pub(crate) struct Engine {
     /// Every request as `METHOD /path?query body`, without logins.
     pub(crate) asked: Vec<String>,
     pub(crate) logins: usize,
+    /// Answers 500 to clearing tasks of this run, and leaves them as they are.
+    pub(crate) refuses_run: Option<&'static str>,
+    /// Clears the tasks of this run and answers 504 all the same.
+    pub(crate) loses_answer_of: Option<&'static str>,
     /// Answers this status to whatever would change it.
     pub(crate) refuses_changes: Option<StatusCode>,
     /// Answers nothing but this status from now on.
@@ -69,6 +73,8 @@ impl RecordedAirflow {
             runs: Vec::new(),
             asked: Vec::new(),
             logins: 0,
+            refuses_run: None,
+            loses_answer_of: None,
             refuses_changes: None,
             broken: None,
         };
@@ -346,9 +352,15 @@ async fn clear(
     .collect();
     // `dry_run` is true unless the request says otherwise.
     let is_dry = body["dry_run"] != json!(false);
+    if !is_dry && engine.refuses_run == Some(run) {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "the database is away").into_response();
+    }
     if !is_dry {
         engine.failed.retain(|failed| *failed != run || !cleared.contains(&"fetch"));
         engine.older.retain(|older| *older != run || !cleared.contains(&"older"));
+        if engine.loses_answer_of == Some(run) {
+            return (StatusCode::GATEWAY_TIMEOUT, "upstream is slow").into_response();
+        }
     }
     drop(engine);
     server.answer_with(if is_dry { "clear_dry_run" } else { "clear" }, |answer| {

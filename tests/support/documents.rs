@@ -174,6 +174,7 @@ pub(crate) fn receipt() -> Receipt {
         at: UnixMillis::new(1_002_000),
         counter: 5,
         refused_documents: 0,
+        lost_receipts: 0,
     }
 }
 

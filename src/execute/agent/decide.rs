@@ -324,7 +324,7 @@ fn when_stale(trust: &Trust, state: &AgentState, observed: Option<DesiredState>)
     let Some(mark) = state.plan() else { return Step::Wait(Idle::Stale) };
     let in_force = match &mark.progress {
         Progress::Done { outcome: Outcome::Applied {} | Outcome::Noop {} } => true,
-        Progress::Done { outcome: Outcome::Refused { .. } | Outcome::Reverted {} }
+        Progress::Done { outcome: Outcome::Refused { .. } | Outcome::Reverted {} | Outcome::Partial {} }
         | Progress::Applying { .. }
         | Progress::Interrupted {}
         | Progress::RolledBack {} => false,

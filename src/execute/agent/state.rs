@@ -197,6 +197,7 @@ pub struct AgentState {
     head: Option<HeadMark>,
     plan: Option<PlanMark>,
     receipts: u64,
+    lost_receipts: u64,
     refused_documents: u64,
     outbox: Vec<Envelope>,
     equivocation: Option<Equivocation>,
@@ -232,6 +233,9 @@ struct StateRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     plan: Option<PlanRecord>,
     receipts: u64,
+    /// Files of earlier versions have none.
+    #[serde(default)]
+    lost_receipts: u64,
     refused_documents: u64,
     outbox: Vec<Envelope>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -257,6 +261,7 @@ impl AgentState {
             head: None,
             plan: None,
             receipts: 0,
+            lost_receipts: 0,
             refused_documents: 0,
             outbox: Vec::new(),
             equivocation: None,
@@ -282,6 +287,7 @@ impl AgentState {
             head: record.head,
             plan: record.plan.map(verified).transpose()?,
             receipts: record.receipts,
+            lost_receipts: record.lost_receipts,
             refused_documents: record.refused_documents,
             outbox: record.outbox,
             equivocation: record.equivocation,
@@ -305,6 +311,7 @@ impl AgentState {
                 attempt: mark.attempt,
             }),
             receipts: self.receipts,
+            lost_receipts: self.lost_receipts,
             refused_documents: self.refused_documents,
             outbox: self.outbox.clone(),
             equivocation: self.equivocation.clone(),
@@ -334,6 +341,12 @@ impl AgentState {
     #[must_use]
     pub fn outbox(&self) -> &[Envelope] {
         &self.outbox
+    }
+
+    /// How many receipts were ever given up because too many waited.
+    #[must_use]
+    pub const fn lost_receipts(&self) -> u64 {
+        self.lost_receipts
     }
 
     /// Raises the high-water mark of heads. Returns whether it rose.
@@ -401,6 +414,10 @@ impl AgentState {
         key: &SecretKey,
     ) -> &Envelope {
         self.receipts = self.receipts.saturating_add(1);
+        if self.outbox.len() == RECEIPTS_KEPT {
+            self.outbox.remove(0);
+            self.lost_receipts = self.lost_receipts.saturating_add(1);
+        }
         let receipt = Receipt {
             v: 1,
             cluster: self.cluster,
@@ -413,12 +430,10 @@ impl AgentState {
             at: account.at,
             counter: self.receipts,
             refused_documents: self.refused_documents,
+            lost_receipts: self.lost_receipts,
         };
         self.refused_documents = 0;
         self.mark_plan(plan, progress);
-        if self.outbox.len() == RECEIPTS_KEPT {
-            self.outbox.remove(0);
-        }
         self.outbox.push(signed(receipt.to_bytes(), key));
         self.outbox.last().expect("one was just put in")
     }
@@ -574,12 +589,15 @@ mod tests {
     }
 
     #[test]
-    fn the_outbox_has_a_bound_and_keeps_the_newest() {
+    fn the_outbox_has_a_bound_keeps_the_newest_and_tells_how_many_it_lost() {
         let mut state = new();
-        for _ in 0..RECEIPTS_KEPT + 3 {
-            conclude(&mut state);
+        for number in 0..RECEIPTS_KEPT + 3 {
+            let told = conclude(&mut state).receipt().lost_receipts;
+            assert_eq!(told, (number + 1).saturating_sub(RECEIPTS_KEPT) as u64);
         }
-        assert_eq!(state.outbox().len(), RECEIPTS_KEPT);
+        assert_eq!((state.outbox().len(), state.lost_receipts()), (RECEIPTS_KEPT, 3));
+        let read = AgentState::from_bytes(&state.to_bytes(), &committee(), &target());
+        assert_eq!(read.as_ref().map(AgentState::lost_receipts), Ok(3));
         let newest = state.outbox().last().expect("it is full").to_json();
         let newest = VerifiedReceipt::verify(&newest, &agent_key().public(), committee().cluster());
         assert_eq!(newest.map(|newest| newest.receipt().counter), Ok(RECEIPTS_KEPT as u64 + 3));

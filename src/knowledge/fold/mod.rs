@@ -86,9 +86,13 @@
 //! - **A1** A receipt is refused unless its target is in the genesis, it is signed by exactly one key that is
 //!   bound to the target (O10) for this cluster, and the state it reports is of the target's kind.
 //! - **A2** It is refused unless it names one of the target's newest 16 logged plans.
-//! - **A3** It is refused unless its counter is above the last one logged for its key and target.
+//! - **A3** Each is logged once. It is refused when its key's receipt for this target with its counter was logged, when the
+//!   counter is more than 64 below the key's newest one, which is further than what is remembered, or when its very body is
+//!   that of one of the newest 64 receipts of the target: an agent whose key was changed signs again what waits, and both
+//!   keys may be bound.
 //! - **A4** Otherwise the target's state is what the agent saw afterwards, unless a receipt for a newer plan was logged
-//!   before: an agent that was away tells late what another one has overtaken. Nothing else changes.
+//!   before (an agent that was away tells late what another one has overtaken), or one of its own key with a larger counter
+//!   (whoever orders commands may put the older one last). Such a late one is logged and changes nothing else.
 //!
 //! # Operators
 //!
@@ -96,7 +100,8 @@
 //!   and epoch, and it is well-formed.
 //! - **O2** Its counter must be above the newest of the operator's key. It is the newest from then on, even when
 //!   a later rule refuses the request: what failed once can never be played again. The very same request in a
-//!   second place of the log is refused by a name of its own, because it is sent to several replicas. It is refused,
+//!   second place of the log is refused by a name of its own, because it is sent to several replicas; of the newest one of
+//!   each key it is known whether it took effect. It is refused,
 //!   and its counter not taken, once agreed time is after its `expires_at`: else a replica that withheld a resume
 //!   could lift a later stop with it. Nor is it taken when it is more than 2^44 above the newest: else
 //!   one wrong number would leave the key no counter to go on with.
@@ -128,7 +133,7 @@
 //!   `verify.by`, or, as inconclusive, when a newer plan for its target is logged before.
 //! - **E2** It is inconclusive unless the window is confirmed and a logged receipt says that the plan is
 //!   applied (or that the target already was as desired), and no later one that it was taken back. A refusal takes
-//!   nothing back: another agent, or a later look, refused what is in force.
+//!   nothing back, nor does a part of the change: another agent, or a later look, refused what is in force.
 //! - **E3** Then its policy's reading decides. Threshold: better when the whole interval is at `leave` or on its
 //!   healthy side, worse when none of it is. Absence: better with samples, fresh or held, worse with none. All else is
 //!   inconclusive.
@@ -167,6 +172,7 @@ mod tests;
 
 pub use evidence::{EvidenceLog, EvidenceRefusal, MAX_PROOFS, Proof, Proven};
 pub use operations::{
-    MAX_BOUND_KEYS, MAX_COUNTER_JUMP, MAX_KEYS_EVER_BOUND, Operations, OperatorRefusal, Parties, Permit, Stop,
+    MAX_BOUND_KEYS, MAX_COUNTER_JUMP, MAX_KEYS_EVER_BOUND, Newest, Operations, OperatorRefusal, Parties,
+    Permit, Stop,
 };
 pub use state::{Applied, MAX_REPORT_BODY_BYTES, RestoreError, State};

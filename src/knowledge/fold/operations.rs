@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     knowledge::{
+        change::Turn,
         genesis::Genesis,
         head::Mode,
         operator_request::{All, Request, Selection, StopMode, VerifiedOperatorRequest},
@@ -38,8 +39,11 @@ pub enum OperatorRefusal {
     #[error("it expired at {0}; sign it again if it is still meant")]
     Expired(UnixMillis),
     /// The very same request was ordered before.
-    #[error("this very request was ordered before")]
-    Duplicate,
+    #[error("this very request was ordered before{}", if *took_effect { ", and took effect" } else { ", and was refused" })]
+    Duplicate {
+        /// Whether it took effect then.
+        took_effect: bool,
+    },
     /// The key's counter did not rise.
     #[error(
         "its counter {got} is not above {last}, the newest of this operator's key: it is an old request, ordered before or \
@@ -127,7 +131,7 @@ impl OperatorRefusal {
         match self {
             Self::NotVerified(_) => "not_verified",
             Self::Expired(_) => "expired",
-            Self::Duplicate => "duplicate",
+            Self::Duplicate { .. } => "duplicate",
             Self::OldCounter { .. } => "old_counter",
             Self::CounterAhead { .. } => "counter_ahead",
             Self::UnknownTarget(_) => "unknown_target",
@@ -148,10 +152,21 @@ impl OperatorRefusal {
 /// What operators have ordered, of all targets.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Operations {
-    /// Of each operator's key the newest counter, and the digest of the request that had it.
-    counters: BTreeMap<KeyId, (u64, Digest)>,
+    /// Of each operator's key the request with the newest counter.
+    newest: BTreeMap<KeyId, Newest>,
     /// In the genesis' order.
     targets: Vec<Permit>,
+}
+
+/// The newest request of an operator's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Newest {
+    /// Its counter.
+    pub counter: u64,
+    /// SHA-256 of its body.
+    pub digest: Digest,
+    /// Whether it was accepted.
+    pub took_effect: bool,
 }
 
 /// What may be done to one target, and whose receipts count for it.
@@ -181,6 +196,45 @@ struct AgentKey {
     bound: bool,
     /// The counter of the key's newest logged receipt.
     counter: u64,
+    /// Which of the 64 counters below it were logged: the lowest bit is the one just below.
+    before: u64,
+}
+
+impl AgentKey {
+    const fn of(key: PublicKey) -> Self {
+        Self { key, bound: true, counter: 0, before: 0 }
+    }
+
+    /// A3: where a counter stands, when it was not logged yet.
+    fn turn(&self, counter: u64) -> Option<Turn> {
+        if counter > self.counter {
+            return Some(Turn::Newest);
+        }
+        let bit = bit_below(self.counter - counter)?;
+        (counter > 0 && self.before & bit == 0).then_some(Turn::Late)
+    }
+
+    fn take(&mut self, counter: u64) -> Option<Turn> {
+        let turn = self.turn(counter)?;
+        match turn {
+            Turn::Newest => {
+                let step = counter - self.counter;
+                let kept = u32::try_from(step).ok().and_then(|step| self.before.checked_shl(step));
+                self.before = kept.unwrap_or(0) | bit_below(step).unwrap_or(0);
+                self.counter = counter;
+            }
+            Turn::Late => self.before |= bit_below(self.counter - counter).unwrap_or(0),
+        }
+        Some(turn)
+    }
+}
+
+/// The bit of the counter that lies so far below the newest; `None` for the newest itself and those too far below.
+const fn bit_below(distance: u64) -> Option<u64> {
+    match distance {
+        1..=64 => Some(1 << (distance - 1)),
+        _ => None,
+    }
 }
 
 /// Whose request it is, and everything it is judged against.
@@ -196,12 +250,11 @@ pub struct Parties<'a> {
 
 impl Permit {
     fn first(target: &Target) -> Self {
-        let agent = AgentKey { key: target.agent, bound: true, counter: 0 };
         Self {
             mode: Mode::Act,
             stops: BTreeMap::new(),
             lifted: Cycle::ZERO,
-            agents: BTreeMap::from([(target.agent.id(), agent)]), // O12
+            agents: BTreeMap::from([(target.agent.id(), AgentKey::of(target.agent))]), // O12
         }
     }
 
@@ -233,6 +286,12 @@ impl Permit {
         self.agents.get(&key).map_or(0, |agent| agent.counter)
     }
 
+    /// Where a receipt's counter stands among those of its key; `None` when it counts no more (A3).
+    #[must_use]
+    pub fn receipt_turn(&self, key: KeyId, counter: u64) -> Option<Turn> {
+        self.agents.get(&key).filter(|agent| agent.bound)?.turn(counter)
+    }
+
     /// The control cycle in which the last stop was lifted: what was decided until then is not logged (O7).
     #[must_use]
     pub const fn lifted(&self) -> Cycle {
@@ -252,7 +311,7 @@ impl Permit {
 
 impl Operations {
     pub(super) fn new(genesis: &Genesis) -> Self {
-        Self { counters: BTreeMap::new(), targets: genesis.targets.iter().map(Permit::first).collect() }
+        Self { newest: BTreeMap::new(), targets: genesis.targets.iter().map(Permit::first).collect() }
     }
 
     /// Whether it can be of this genesis: a line for each target, and keys within their bounds.
@@ -274,7 +333,12 @@ impl Operations {
     /// The newest counter of an operator's key; zero before its first request.
     #[must_use]
     pub fn counter(&self, key: KeyId) -> u64 {
-        self.counters.get(&key).map_or(0, |(counter, _)| *counter)
+        self.newest.get(&key).map_or(0, |newest| newest.counter)
+    }
+
+    /// The newest request of each operator's key.
+    pub fn newest(&self) -> impl Iterator<Item = (KeyId, Newest)> {
+        self.newest.iter().map(|(key, newest)| (*key, *newest))
     }
 
     /// Whether the request would be accepted now, its expiry aside, without taking it.
@@ -310,11 +374,26 @@ impl Operations {
         has_plan: impl Fn(usize) -> bool,
     ) -> Result<BTreeSet<usize>, OperatorRefusal> {
         self.judge_counter(request)?;
-        let (operator, signed) = (request.operator(), request.request());
+        let signed = request.request();
         if now.is_some_and(|now| now > signed.expires_at) {
             return Err(OperatorRefusal::Expired(signed.expires_at)); // O2
         }
-        self.counters.insert(operator.key.id(), (signed.counter, request.digest())); // O2
+        let taken = self.carry_out(request, parties, now, cycle, has_plan);
+        let (counter, digest, took_effect) = (signed.counter, request.digest(), taken.is_ok());
+        self.newest.insert(request.operator().key.id(), Newest { counter, digest, took_effect }); // O2
+        taken
+    }
+
+    /// O3 to O12: a request whose counter is new.
+    fn carry_out(
+        &mut self,
+        request: &VerifiedOperatorRequest,
+        parties: Parties<'_>,
+        now: Option<UnixMillis>,
+        cycle: Cycle,
+        has_plan: impl Fn(usize) -> bool,
+    ) -> Result<BTreeSet<usize>, OperatorRefusal> {
+        let (operator, signed) = (request.operator(), request.request());
         match &signed.request {
             Request::Stop { targets, mode } => {
                 let places = places(targets, parties.genesis)?;
@@ -360,26 +439,20 @@ impl Operations {
         }
     }
 
-    /// A3: takes the counter of a receipt by this key; whether it is above the last one.
-    pub(crate) fn take_receipt_counter(&mut self, place: usize, key: KeyId, counter: u64) -> bool {
+    /// A3: takes the counter of a receipt by this key; `None` when it counts no more.
+    pub(crate) fn take_receipt_counter(&mut self, place: usize, key: KeyId, counter: u64) -> Option<Turn> {
         let agent = self.targets.get_mut(place).and_then(|permit| permit.agents.get_mut(&key));
-        match agent.filter(|agent| agent.bound && agent.counter < counter) {
-            Some(agent) => {
-                agent.counter = counter;
-                true
-            }
-            None => false,
-        }
+        agent.filter(|agent| agent.bound)?.take(counter)
     }
 
     /// O2.
     fn judge_counter(&self, request: &VerifiedOperatorRequest) -> Result<(), OperatorRefusal> {
         let got = request.request().counter;
-        let newest = self.counters.get(&request.operator().key.id());
-        let last = newest.map_or(0, |(counter, _)| *counter);
+        let newest = self.newest.get(&request.operator().key.id());
+        let last = newest.map_or(0, |newest| newest.counter);
         let most = last.saturating_add(MAX_COUNTER_JUMP);
-        if newest.is_some_and(|(_, digest)| *digest == request.digest()) {
-            Err(OperatorRefusal::Duplicate)
+        if let Some(Newest { took_effect, .. }) = newest.filter(|newest| newest.digest == request.digest()) {
+            Err(OperatorRefusal::Duplicate { took_effect: *took_effect })
         } else if got <= last {
             Err(OperatorRefusal::OldCounter { got, last })
         } else if got > most {
@@ -520,7 +593,7 @@ fn bind(permit: &mut Permit, key: PublicKey, replaces: Option<KeyId>) {
     if let Some(replaced) = replaces.and_then(|replaced| permit.agents.get_mut(&replaced)) {
         replaced.bound = false;
     }
-    let agent = permit.agents.entry(key.id()).or_insert(AgentKey { key, bound: true, counter: 0 });
+    let agent = permit.agents.entry(key.id()).or_insert(AgentKey::of(key));
     agent.bound = true;
 }
 

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     knowledge::{
         certified::Certified,
-        change::{Change, ClosedWindow, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        change::{Change, ClosedWindow, PlanRefusal, ReceiptRefusal, ReportRefusal, Turn},
         command::Command,
         evidence::{EvidenceClaim, EvidenceError, Slot, VerifiedEvidence},
         genesis::{Genesis, GenesisError},
@@ -401,15 +401,19 @@ impl State {
             }
         };
         match self.log_receipt(&target, &envelope) {
-            Ok(verified) => {
+            Ok((verified, turn)) => {
                 let receipt = Box::new(verified.receipt().clone());
-                changes.push(Change::ReceiptLogged { receipt, envelope }); // A4
+                changes.push(Change::ReceiptLogged { receipt, envelope, turn }); // A4
             }
             Err(why) => changes.push(Change::ReceiptRefused { target: Some(target), why }),
         }
     }
 
-    fn log_receipt(&mut self, id: &TargetId, envelope: &[u8]) -> Result<VerifiedReceipt, ReceiptRefusal> {
+    fn log_receipt(
+        &mut self,
+        id: &TargetId,
+        envelope: &[u8],
+    ) -> Result<(VerifiedReceipt, Turn), ReceiptRefusal> {
         let place = self.genesis.place(id).ok_or(ReceiptRefusal::UnknownTarget)?; // A1
         let target = self.genesis.targets.get(place).ok_or(ReceiptRefusal::UnknownTarget)?;
         let permit = self.operations.target(place).ok_or(ReceiptRefusal::UnknownTarget)?;
@@ -423,11 +427,14 @@ impl State {
             })?; // A1
         let receipt = verified.receipt();
         self.targets.check_receipt(place, target, receipt)?; // A1, A2
-        if !self.operations.take_receipt_counter(place, verified.signer(), receipt.counter) {
+        let digest = verified.digest();
+        if self.targets.has_heard(place, digest) {
             return Err(ReceiptRefusal::Replayed); // A3
         }
-        self.targets.log_receipt(place, receipt); // A4
-        Ok(verified)
+        let taken = self.operations.take_receipt_counter(place, verified.signer(), receipt.counter);
+        let turn = taken.ok_or(ReceiptRefusal::Replayed)?; // A3
+        self.targets.log_receipt(place, receipt, digest, turn); // A4
+        Ok((verified, turn))
     }
 
     fn operator_request(&mut self, envelope: &[u8], changes: &mut Vec<Change>) {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     knowledge::{
         certified::Certified,
-        change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal},
+        change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal, Turn},
         genesis::{Genesis, MAX_PLANS_PER_HOUR, REMEMBERED},
         head::{Head, HeadEntry, Mode, SHARD_TARGETS},
         plan::{DesiredState, Plan},
@@ -27,6 +27,10 @@ use crate::{
 /// last few plans; older ones no longer tell what the target is.
 const ANSWERABLE_PLANS: usize = 16;
 
+/// How many receipts of a target are known by their bodies (A3): as many as an agent's outbox holds, which is what it may
+/// sign anew with another key.
+const RECEIPTS_HEARD: usize = 64;
+
 /// What the fold knows of one target.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
 pub(super) struct TargetRecord {
@@ -39,6 +43,8 @@ pub(super) struct TargetRecord {
     pending: Option<Pending>,
     /// The newest plan that a receipt was logged for.
     reported: Cycle,
+    /// Digests of the newest logged receipts' bodies, oldest first.
+    heard: VecDeque<Digest>,
 }
 
 /// All targets, in the genesis' order, with the log of plans and the heads' numbers.
@@ -70,6 +76,7 @@ impl TargetRecord {
         is_newest
             && knows_policy
             && self.answerable.len() <= ANSWERABLE_PLANS
+            && self.heard.len() <= RECEIPTS_HEARD
             && self.state.recent_plans.len() <= MAX_PLANS_PER_HOUR as usize
     }
 }
@@ -259,9 +266,20 @@ impl Targets {
         Ok(())
     }
 
-    /// A4. The receipt has passed A1 to A3.
-    pub(super) fn log_receipt(&mut self, place: usize, receipt: &Receipt) {
+    /// A3: whether a receipt with this body was logged a short while ago, under whichever key.
+    pub(super) fn has_heard(&self, place: usize, body: Digest) -> bool {
+        self.records.get(place).is_some_and(|record| record.heard.contains(&body))
+    }
+
+    /// A4. The receipt has passed A1 to A3; its body has this digest.
+    pub(super) fn log_receipt(&mut self, place: usize, receipt: &Receipt, body: Digest, turn: Turn) {
         let Some(record) = self.records.get_mut(place) else { return };
+        push_bounded(&mut record.heard, body, RECEIPTS_HEARD);
+        match turn {
+            Turn::Newest => {}
+            // The newer one told what the target is and what became of the plan.
+            Turn::Late => return,
+        }
         if receipt.seq >= record.reported {
             record.reported = receipt.seq;
             record.state.state = receipt.after; // A4
@@ -271,7 +289,7 @@ impl Targets {
                 Outcome::Applied {} | Outcome::Noop {} => pending.applied = true,
                 Outcome::Reverted {} => pending.applied = false,
                 // Another agent, or a later look, refused what one has applied: it is in force.
-                Outcome::Refused { .. } => {}
+                Outcome::Refused { .. } | Outcome::Partial {} => {}
             }
         }
     }
@@ -303,7 +321,14 @@ fn first_record(target: &Target) -> TargetRecord {
     };
     let state =
         TargetState { state, newest_plan: Digest::ZERO, newest_seq: Cycle::ZERO, recent_plans: Vec::new() };
-    TargetRecord { state, newest: None, answerable: VecDeque::new(), pending: None, reported: Cycle::ZERO }
+    TargetRecord {
+        state,
+        newest: None,
+        answerable: VecDeque::new(),
+        pending: None,
+        reported: Cycle::ZERO,
+        heard: VecDeque::new(),
+    }
 }
 
 fn settled(target: &TargetId, pending: &Pending, effect: Effect) -> Change {

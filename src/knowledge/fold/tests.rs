@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Applied, State};
 use crate::{
     knowledge::{
-        change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        change::{Change, ClosedWindow, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal, Turn},
         command::Command,
         fixtures::verified_root,
         genesis::{Genesis, Parameters},
@@ -263,6 +263,7 @@ fn receipt(plan: &Plan, counter: u64) -> Receipt {
         at: plan.issued_at,
         counter,
         refused_documents: 0,
+        lost_receipts: 0,
     }
 }
 
@@ -898,12 +899,89 @@ fn a1_a2_a3_refused_receipts_change_nothing() {
         (Receipt { plan: Digest::ZERO, ..next.clone() }, ReceiptRefusal::UnknownPlan),
         (Receipt { seq: Cycle::new(2), ..next.clone() }, ReceiptRefusal::UnknownPlan),
         (good, ReceiptRefusal::Replayed),
-        (Receipt { counter: 6, ..next.clone() }, ReceiptRefusal::Replayed),
+        (Receipt { counter: 0, ..next.clone() }, ReceiptRefusal::Replayed),
     ];
     for (receipt, expected) in cases {
         assert_eq!(why(&replicas.answer(&receipt)), expected);
         assert_eq!(replicas.state.root(), root);
     }
+}
+
+#[test]
+fn a3_a4_receipts_in_any_order_are_each_logged_once_and_the_newest_tells_the_state() {
+    let slots = |slots| DesiredState::Slots { slots };
+    let mut replicas = Replicas::begun(4);
+    let plan = plan(&replicas.state, 1, Digest::ZERO, BEGIN);
+    replicas.log(&plan);
+    let numbered = |counter: u64| Receipt {
+        after: slots(u32::try_from(counter).expect("it is small")),
+        ..receipt(&plan, counter)
+    };
+    let turn = |applied: &Applied| match &applied.changes[..] {
+        [Change::ReceiptLogged { turn, .. }] => Some(*turn),
+        [Change::ReceiptRefused { why: ReceiptRefusal::Replayed, .. }] => None,
+        changes => panic!("{changes:?}"),
+    };
+    let (newest, late) = (Some(Turn::Newest), Some(Turn::Late));
+    let rows = [
+        (7, newest),
+        (5, late),
+        (5, None),
+        (7, None),
+        (9, newest),
+        (8, late),
+        (7, None),
+        (6, late),
+        (70, newest),
+        (6, None),
+        (5, None),
+        (9, None),
+        (10, late),
+        (100, newest),
+        (36, late),
+        (35, None),
+        (70, None),
+        (300, newest),
+        (100, None),
+        (299, late),
+    ];
+    let mut state = 0;
+    for (window, (counter, expected)) in (100..).zip(rows) {
+        assert_eq!(turn(&replicas.answer(&numbered(counter))), expected, "{counter} in window {window}");
+        if expected == newest {
+            state = u32::try_from(counter).expect("it is small");
+        }
+        let closed = replicas.full_window(window, &summary(&[]));
+        let known = replicas.state.snapshot(&closed).targets[&target_id("pool")].state;
+        assert_eq!(known, slots(state), "after {counter}");
+    }
+}
+
+#[test]
+fn a3_a_receipt_that_two_keys_signed_is_logged_once_whichever_comes_last() {
+    let mut replicas = Replicas::begun(4);
+    let key = operators::agent_number(2);
+    replicas.ask(0, 1, operators::bind("pool", &key));
+    let plan = plan(&replicas.state, 1, Digest::ZERO, BEGIN);
+    replicas.log(&plan);
+    let slots = |slots| DesiredState::Slots { slots };
+    let (applied, reverted) =
+        (receipt(&plan, 1), Receipt { after: slots(3), outcome: Outcome::Reverted {}, ..receipt(&plan, 2) });
+    let ordered = [(&applied, &key), (&reverted, &key), (&applied, &agent()), (&reverted, &agent())];
+    let logged: Vec<bool> = ordered
+        .into_iter()
+        .map(|(receipt, key)| {
+            let changes = replicas.apply(Command::Receipt { envelope: signed_receipt(receipt, key) }).changes;
+            matches!(changes[..], [Change::ReceiptLogged { .. }])
+        })
+        .collect();
+    assert_eq!(logged, [true, true, false, false]);
+    let closed = replicas.full_window(100, &summary(&[]));
+    assert_eq!(replicas.state.snapshot(&closed).targets[&target_id("pool")].state, slots(3));
+    // The older key's next one counts as before.
+    let envelope = signed_receipt(&receipt(&plan, 3), &agent());
+    let changes = replicas.apply(Command::Receipt { envelope }).changes;
+    assert!(matches!(changes[..], [Change::ReceiptLogged { .. }]), "{changes:?}");
 }
 
 // E: effect

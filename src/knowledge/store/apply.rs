@@ -199,8 +199,8 @@ async fn insert_changes(
             Change::Found { cycle, finding } => findings.push(place, *cycle, finding)?,
             Change::PlanLogged(certified) => decisions::insert_plan(connection, place, certified).await?,
             Change::HeadDerived(head) => decisions::insert_head(connection, place, head).await?,
-            Change::ReceiptLogged { receipt, envelope } => {
-                decisions::insert_receipt(connection, place, receipt, envelope).await?;
+            Change::ReceiptLogged { receipt, envelope, turn } => {
+                decisions::insert_receipt(connection, place, receipt, envelope, *turn).await?;
             }
             Change::EffectSettled { target: _, seq: _, plan, effect } => {
                 decisions::settle_effect(connection, place, *plan, *effect).await?;

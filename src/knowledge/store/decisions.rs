@@ -11,7 +11,7 @@ use super::{
 use crate::{
     knowledge::{
         certified::Certified,
-        change::{Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
+        change::{Effect, PlanRefusal, ReceiptRefusal, ReportRefusal, Turn},
         evidence::VerifiedEvidence,
         fold::{EvidenceRefusal, OperatorRefusal},
         head::Head,
@@ -174,12 +174,14 @@ pub(super) async fn insert_receipt(
     place: Place,
     receipt: &Receipt,
     envelope: &[u8],
+    turn: Turn,
 ) -> Result<(), ApplyError> {
     let (outcome, refusal) = match &receipt.outcome {
         Outcome::Applied {} => ("applied", None),
         Outcome::Noop {} => ("noop", None),
         Outcome::Refused { why } => ("refused", Some(why.column_name())),
         Outcome::Reverted {} => ("reverted", None),
+        Outcome::Partial {} => ("partial", None),
     };
     sqlx::query!(
         "INSERT INTO receipts (height, ordinal, target, seq, plan, outcome, refusal, state_before, state_after,
@@ -203,6 +205,11 @@ pub(super) async fn insert_receipt(
     .execute(&mut *connection)
     .await
     .map_err(StatementError::on("receipts"))?;
+    match turn {
+        Turn::Newest => {}
+        // A newer receipt of the agent has told what became of the plan.
+        Turn::Late => return Ok(()),
+    }
     sqlx::query!(
         "UPDATE plans SET state = $2 WHERE digest = $1 AND ($2 <> 'refused' OR state IN ('logged', 'refused'))",
         receipt.plan.as_bytes().as_slice(),

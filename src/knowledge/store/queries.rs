@@ -507,6 +507,7 @@ impl ReceiptRow {
             ("applied", None) => Outcome::Applied {},
             ("noop", None) => Outcome::Noop {},
             ("reverted", None) => Outcome::Reverted {},
+            ("partial", None) => Outcome::Partial {},
             ("refused", Some(why)) => Outcome::Refused { why: row.named("refusal", why)? },
             (outcome, _) => {
                 return Err(row.corrupt("outcome", format!("{outcome:?} does not go with refusal")));

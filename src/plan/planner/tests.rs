@@ -233,6 +233,10 @@ fn a_retry_reaches_from_the_last_one_up_to_now() {
     }
 }
 
+/// What a row is about, what is remembered, how the target is, how many windows ago that was, what else is different, and
+/// the desired state of the plan.
+type Owed = (&'static str, Symptom, DesiredState, u64, Alter, Option<DesiredState>);
+
 /// Each row: what is remembered of 30 s ago, how the target is, and what becomes of it. The retry reaches back 600 s.
 #[test]
 fn a_retry_is_owed_for_a_remembered_failure_until_one_has_covered_it() {
@@ -244,7 +248,7 @@ fn a_retry_is_owed_for_a_remembered_failure_until_one_has_covered_it() {
     let rested = |until: UnixMillis| Some(DesiredState::Retried { after: until, until: now(3) });
     let before = UnixMillis::new(close.as_millis() - 1);
     let none: Alter = Box::new(|_| {});
-    let rows: Vec<(&str, Symptom, DesiredState, u64, Alter, Option<DesiredState>)> = vec![
+    let rows: Vec<Owed> = vec![
         ("uncovered", Symptom::Threshold, retried(before), 3, none, rested(before)),
         ("covered", Symptom::Threshold, retried(close), 3, Box::new(|_| {}), None),
         ("out of reach", Symptom::Threshold, retried(before), 61, Box::new(|_| {}), None),

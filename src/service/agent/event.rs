@@ -119,6 +119,16 @@ pub enum Event {
         /// What one of the others said.
         error: String,
     },
+    /// A plan was carried out in part: what was done stays done.
+    DoneInPart {
+        /// Which.
+        seq: Cycle,
+    },
+    /// The oldest receipt that waited was given up, because as many wait as are kept. The next receipts tell it too.
+    ReceiptLost {
+        /// How many this agent ever gave up.
+        lost: u64,
+    },
     /// Why nothing is applied has changed.
     Idle {
         /// Why.
@@ -184,6 +194,10 @@ impl fmt::Display for Event {
             Self::ReceiptSent { replicas } => write!(f, "receipt sent to {replicas} replicas"),
             Self::ReceiptDelayed { replicas, needed, error } => {
                 write!(f, "receipt taken by {replicas} replicas, {needed} are needed; trying again ({error})")
+            }
+            Self::DoneInPart { seq } => write!(f, "plan {seq} was done in part, and what was done stays"),
+            Self::ReceiptLost { lost } => {
+                write!(f, "too many receipts wait: the oldest is given up ({lost} so far)")
             }
             Self::Idle { why } => f.write_str(why),
             Self::Equivocation { contradiction, folder } => write!(

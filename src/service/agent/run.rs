@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    actuator::Actuator,
+    actuator::{Actuator, ActuatorError},
     event::{Event, TakenBack},
     fault::{Fault, FaultKind, Tally},
     pull::{Admission, HeadQuestions, Replicas, Round},
@@ -309,7 +309,7 @@ impl<A: Actuator> Agent<A> {
                 Step::AlreadyThere { plan, state } => {
                     self.tell_verified(&plan).await?;
                     self.tell(Event::AlreadyThere { seq: plan.document().seq, state }).await?;
-                    return self.conclude(*plan, Outcome::Noop {}, state, state);
+                    return self.conclude(*plan, Outcome::Noop {}, state, state).await;
                 }
                 Step::AlreadyBack { plan, state } => {
                     return self.conclude_taken_back(*plan, state, state).await;
@@ -339,7 +339,7 @@ impl<A: Actuator> Agent<A> {
             self.tell_verified(&plan).await?;
         }
         self.tell(Event::PlanRefused { seq: plan.document().seq, why }).await?;
-        self.conclude(plan, Outcome::Refused { why }, state, state)
+        self.conclude(plan, Outcome::Refused { why }, state, state).await
     }
 
     async fn apply(
@@ -357,11 +357,17 @@ impl<A: Actuator> Agent<A> {
         if aim == Aim::Desired {
             self.tell_verified(&plan).await?;
         }
+        let mut when = When::AtOnce;
         match set {
             Ok(()) => self.tell(Event::Applied { seq, before, state }).await?,
-            Err(error) => self.tell(Event::TargetFailed { seq, error: chain(&error) }).await?,
+            Err(error) => {
+                if let ActuatorError::Halfway { .. } = error {
+                    when = When::Halfway;
+                }
+                self.tell(Event::TargetFailed { seq, error: chain(&error) }).await?;
+            }
         }
-        self.settle(When::AtOnce).await
+        self.settle(when).await
     }
 
     /// Reads where the target landed that was being set, and concludes.
@@ -373,18 +379,20 @@ impl<A: Actuator> Agent<A> {
         let seq = plan.document().seq;
         self.tell(Event::ReadBack { seq, state: after }).await?;
         match (Settlement::of(before, aim.of(plan.document()), after), aim) {
-            (Settlement::Reached, Aim::Desired) => self.conclude(plan, Outcome::Applied {}, before, after),
+            (Settlement::Reached, Aim::Desired) => {
+                self.conclude(plan, Outcome::Applied {}, before, after).await
+            }
             (Settlement::Reached, Aim::Rollback) => self.conclude_taken_back(plan, before, after).await,
             (Settlement::Reached, Aim::Revert) => {
                 let why = TakenBack::LandedElsewhere;
                 self.tell(Event::TakenBack { seq, why, state: after }).await?;
-                self.conclude(plan, Outcome::Reverted {}, before, after)
+                self.conclude(plan, Outcome::Reverted {}, before, after).await
             }
             (Settlement::Unchanged, Aim::Desired | Aim::Rollback) => {
                 self.unchanged(plan, aim, when, after).await
             }
             (Settlement::Elsewhere, Aim::Desired) => match when {
-                When::AtOnce => Box::pin(self.apply(plan, before, Aim::Revert)).await,
+                When::AtOnce | When::Halfway => Box::pin(self.apply(plan, before, Aim::Revert)).await,
                 // Since this agent was killed, somebody else may have moved the target on: that is not undone.
                 When::Later => self.give_up(plan, Refusal::Precondition, before, after).await,
             },
@@ -403,7 +411,7 @@ impl<A: Actuator> Agent<A> {
         after: DesiredState,
     ) -> Result<(), AgentError> {
         self.tell(Event::PlanRefused { seq: plan.document().seq, why }).await?;
-        self.conclude(plan, Outcome::Refused { why }, before, after)
+        self.conclude(plan, Outcome::Refused { why }, before, after).await
     }
 
     async fn unchanged(
@@ -415,7 +423,12 @@ impl<A: Actuator> Agent<A> {
     ) -> Result<(), AgentError> {
         match (when, aim) {
             (When::AtOnce, Aim::Desired) => self.give_up(plan, Refusal::TargetFailed, state, state).await,
-            (When::Later, Aim::Desired) | (When::AtOnce | When::Later, Aim::Rollback | Aim::Revert) => {
+            (When::Halfway, Aim::Desired) => {
+                self.tell(Event::DoneInPart { seq: plan.document().seq }).await?;
+                self.conclude(plan, Outcome::Partial {}, state, state).await
+            }
+            (When::Later, Aim::Desired)
+            | (When::AtOnce | When::Halfway | When::Later, Aim::Rollback | Aim::Revert) => {
                 self.state.left_unchanged();
                 Ok(self.file.save(&self.state)?)
             }
@@ -430,20 +443,20 @@ impl<A: Actuator> Agent<A> {
     ) -> Result<(), AgentError> {
         let (seq, why) = (plan.document().seq, TakenBack::Stale);
         self.tell(Event::TakenBack { seq, why, state: after }).await?;
-        self.conclude_with(plan, Progress::RolledBack {}, Outcome::Reverted {}, before, after)
+        self.conclude_with(plan, Progress::RolledBack {}, Outcome::Reverted {}, before, after).await
     }
 
-    fn conclude(
+    async fn conclude(
         &mut self,
         plan: Certified<Plan>,
         outcome: Outcome,
         before: DesiredState,
         after: DesiredState,
     ) -> Result<(), AgentError> {
-        self.conclude_with(plan, Progress::Done { outcome: outcome.clone() }, outcome, before, after)
+        self.conclude_with(plan, Progress::Done { outcome: outcome.clone() }, outcome, before, after).await
     }
 
-    fn conclude_with(
+    async fn conclude_with(
         &mut self,
         plan: Certified<Plan>,
         progress: Progress,
@@ -452,9 +465,12 @@ impl<A: Actuator> Agent<A> {
         after: DesiredState,
     ) -> Result<(), AgentError> {
         let account = Account { outcome, before, after, at: wall_clock() };
+        let lost_before = self.state.lost_receipts();
         let receipt = self.state.conclude(plan, progress, account, &self.key).clone();
         self.file.save(&self.state)?;
-        self.keep("receipt.json", &receipt)
+        self.keep("receipt.json", &receipt)?;
+        let lost = self.state.lost_receipts();
+        if lost == lost_before { Ok(()) } else { self.tell(Event::ReceiptLost { lost }).await }
     }
 
     /// Sends what waits, oldest first, until replicas take no more.
@@ -512,7 +528,7 @@ impl<A: Actuator> Agent<A> {
         }
         let Some(state) = self.read(&mark.plan).await? else { return Ok(()) };
         let outcome = Outcome::Refused { why: Refusal::Contradiction };
-        self.conclude_with(mark.plan, mark.progress, outcome, state, state)
+        self.conclude_with(mark.plan, mark.progress, outcome, state, state).await
     }
 
     /// Tells of the stop, and gives the replicas the receipts that are due.
@@ -627,6 +643,8 @@ const fn kind_of(error: &CertificateError) -> FaultKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     AtOnce,
+    /// A moment ago, and by its own words not all the way.
+    Halfway,
     Later,
 }
 

@@ -54,6 +54,8 @@ impl AgentTrace {
             | Event::DocumentRefused { .. }
             | Event::TargetFailed { .. }
             | Event::ReceiptDelayed { .. }
+            | Event::DoneInPart { .. }
+            | Event::ReceiptLost { .. }
             | Event::Idle { .. }
             | Event::Equivocation { .. } => {}
         }

@@ -12,6 +12,7 @@ mod refused;
 mod request_log;
 mod roots;
 mod submissions;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,6 +39,7 @@ pub use evidence::ProvenOffences;
 pub use refused::{DocumentKind, RefusedDocuments, Stage};
 pub use request_log::{HeadMark, Outcome, RequestLog, RequestOutcome};
 pub use submissions::{Submission, Submissions, Submitter, queues};
+pub use waiting::Waiting;
 
 /// The longest that a request may wait for news, in seconds; a longer `wait` means this. Proxies between an
 /// agent and a replica usually give up after 60 s.
@@ -123,6 +125,8 @@ enum ApiError {
     Conflict(String),
     /// There is no room; the same request may pass later.
     Busy,
+    /// There is no more room for this signer; the same request may pass later.
+    TooMany(String),
     /// The replica is shutting down.
     Stopping,
 }
@@ -134,18 +138,20 @@ impl IntoResponse for ApiError {
             error: String,
         }
         let answer = |status: StatusCode, error: String| (status, Json(Body { error })).into_response();
-        let later = |error: &str| {
+        let later = |status: StatusCode, error: String| {
             let retry = [(header::RETRY_AFTER, "1")];
-            (retry, answer(StatusCode::SERVICE_UNAVAILABLE, error.to_owned())).into_response()
+            (retry, answer(status, error)).into_response()
         };
+        let unavailable = |error: &str| later(StatusCode::SERVICE_UNAVAILABLE, error.to_owned());
         match self {
             Self::BadRequest(error) => answer(StatusCode::BAD_REQUEST, error),
             Self::NotFound(error) => answer(StatusCode::NOT_FOUND, error),
             Self::TooLarge(error) => answer(StatusCode::PAYLOAD_TOO_LARGE, error),
             Self::Refused(error) => answer(StatusCode::FORBIDDEN, error),
             Self::Conflict(error) => answer(StatusCode::CONFLICT, error),
-            Self::Busy => later("too many commands wait for their order; try again"),
-            Self::Stopping => later("this replica is stopping; ask another"),
+            Self::Busy => unavailable("too many commands wait for their order; try again"),
+            Self::TooMany(error) => later(StatusCode::TOO_MANY_REQUESTS, error),
+            Self::Stopping => unavailable("this replica is stopping; ask another"),
         }
     }
 }

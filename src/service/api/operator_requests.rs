@@ -1,8 +1,8 @@
 //! `POST /v1/operator-requests` takes an operator's request and hands it on to be ordered; `GET
 //! /v1/operator-requests/{digest}` says what became of it.
 //!
-//! "Committed" is said only of what stands in a committed block, "queued" only of what waits to be ordered. Invariant: a request that does not verify, or that the
-//! committed state refuses already, is never queued.
+//! "Committed" is said only of what stands in a committed block, "queued" only of what waits to be ordered or was. Invariant: a
+//! request that does not verify, or that the committed state refuses already, is never queued.
 
 use axum::{
     Json, Router,
@@ -61,14 +61,22 @@ async fn receive(
     if let Some(known) = api.requests.borrow().outcome(digest) {
         return Ok(Json(known.clone()).into_response());
     }
+    let queued = || (StatusCode::ACCEPTED, Json(Queued { digest, status: "queued" })).into_response();
     let judged = api.operations.borrow().judge(&request, api.members.parties());
-    judged.map_err(|why| {
-        api.refused.count(DocumentKind::OperatorRequest, Stage::Api, why.as_str());
-        refused(&why)
-    })?;
-    let envelope = request.envelope().to_json();
-    api.submitter.submit(DocumentKind::OperatorRequest, Command::OperatorRequest { envelope }).await?;
-    Ok((StatusCode::ACCEPTED, Json(Queued { digest, status: "queued" })).into_response())
+    match judged {
+        Ok(()) => {}
+        // It was ordered, and what became of it is about to be told, or is no longer remembered.
+        Err(OperatorRefusal::Duplicate { .. }) => return Ok(queued()),
+        Err(why) => {
+            api.refused.count(DocumentKind::OperatorRequest, Stage::Api, why.as_str());
+            return Err(refused(&why));
+        }
+    }
+    let (signer, envelope) = (request.operator().key.id(), request.envelope().to_json());
+    api.submitter
+        .submit(DocumentKind::OperatorRequest, signer, Command::OperatorRequest { envelope })
+        .await?;
+    Ok(queued())
 }
 
 #[derive(Deserialize)]
@@ -141,7 +149,7 @@ fn refused(why: &OperatorRefusal) -> ApiError {
             ApiError::Refused(why.to_string())
         }
         OperatorRefusal::BadKey(_) => ApiError::BadRequest(why.to_string()),
-        OperatorRefusal::Duplicate
+        OperatorRefusal::Duplicate { .. }
         | OperatorRefusal::Expired(_)
         | OperatorRefusal::OldCounter { .. }
         | OperatorRefusal::CounterAhead { .. }
@@ -240,6 +248,50 @@ mod tests {
         let again = replica.post("/v1/operator-requests", envelope).await;
         assert_eq!(again, (StatusCode::OK, expected), "a copy is told what became of the first");
         assert_eq!(replica.taken.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_the_state_knows_of_is_no_refused_one() {
+        let mut replica = Replica::new();
+        let unknown = stop(1);
+        let digest = Digest::of(&unknown.to_bytes());
+        // The state has it and nothing here remembers more.
+        replica.order(&signed(&unknown));
+        let (status, body) = replica.post("/v1/operator-requests", signed(&unknown)).await;
+        assert_eq!((status, body), (StatusCode::ACCEPTED, json!({"digest": digest, "status": "queued"})));
+        // As after a start from a state that was certified after the request.
+        replica.restart();
+        let expected = json!({
+            "digest": digest, "operator": "ana", "status": "ordered_before", "took_effect": true,
+        });
+        for _ in 0..2 {
+            let answer = replica.post("/v1/operator-requests", signed(&unknown)).await;
+            assert_eq!(answer, (StatusCode::OK, expected.clone()));
+            assert_eq!(replica.get(&format!("/v1/operator-requests/{digest}")).await, answer);
+        }
+        assert_eq!((replica.taken.len(), replica.refused_for("duplicate")), (0, 0));
+        let older = replica.post(
+            "/v1/operator-requests",
+            signed(&request(1, Request::Stop { targets: these(), mode: StopMode::Revoked })),
+        );
+        assert_eq!(older.await.0, StatusCode::CONFLICT, "another request with its counter is refused");
+    }
+
+    #[tokio::test]
+    async fn one_operators_key_that_floods_the_door_keeps_no_other_out() {
+        let mut replica = Replica::new();
+        let mut refused = 0;
+        for counter in 1..=20 {
+            let (status, answer) = replica.post("/v1/operator-requests", signed(&stop(counter))).await;
+            match status {
+                StatusCode::ACCEPTED => assert_eq!(refused, 0),
+                StatusCode::TOO_MANY_REQUESTS => refused += 1,
+                other => panic!("{other}: {answer}"),
+            }
+        }
+        assert_eq!((refused, replica.refused_for("signer_full")), (4, 4));
+        let bea = stop(1).sign(&operator_keys()[1]).to_json();
+        assert_eq!(replica.post("/v1/operator-requests", bea).await.0, StatusCode::ACCEPTED);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! `POST /v1/receipts`: an agent's receipt, to be ordered. 202 says that it waits to be ordered here, not that it is
-//! committed; agents send it to f + 1 replicas. 409 says that it can change nothing any more.
+//! committed; agents send it to f + 1 replicas. 409 says that it can change nothing any more, 429 that its key has no more
+//! room until some of its receipts are ordered.
 //!
 //! Invariant: one signed receipt is one command, however its envelope was spelled.
 
@@ -41,8 +42,8 @@ async fn receive(
         api.refused.count(DocumentKind::Receipt, Stage::Api, reason);
         error
     })?;
-    let envelope = receipt.envelope().to_json();
-    api.submitter.submit(DocumentKind::Receipt, Command::Receipt { envelope }).await?;
+    let (signer, envelope) = (receipt.signer(), receipt.envelope().to_json());
+    api.submitter.submit(DocumentKind::Receipt, signer, Command::Receipt { envelope }).await?;
     Ok((StatusCode::ACCEPTED, Json(Queued { status: "queued" })))
 }
 
@@ -56,11 +57,12 @@ fn check(api: &AgentApi, envelope: &[u8]) -> Result<VerifiedReceipt, (&'static s
     let permit = permit.ok_or_else(unknown)?;
     let receipt = VerifiedReceipt::verify_of_any(envelope, permit.agents(), api.members.committee.cluster())
         .map_err(|error| (reason(&error), refused(&error, Some(&target))))?;
-    let (got, last) = (receipt.receipt().counter, permit.receipt_counter(receipt.signer()));
-    if got <= last {
+    let (got, signer) = (receipt.receipt().counter, receipt.signer());
+    if permit.receipt_turn(signer, got).is_none() {
+        let last = permit.receipt_counter(signer);
         let why = format!(
-            "its counter {got} is not above {last}, that of the newest logged receipt of its key: it was logged before, \
-             or a newer one was"
+            "a receipt of its key with its counter {got} was logged before, or it is too far below {last}, that of the \
+             newest logged one"
         );
         return Err(("replayed", ApiError::Conflict(why)));
     }
@@ -144,20 +146,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_receipt_that_is_not_above_the_newest_logged_one_is_refused_at_the_door() {
+    async fn a_receipt_that_was_logged_or_is_too_old_to_tell_is_refused_at_the_door() {
         let mut replica = Replica::new();
-        replica.log_receipt(receipt().counter);
+        replica.log_receipt(100);
         for (counter, expected) in [
-            (receipt().counter - 1, StatusCode::CONFLICT),
-            (receipt().counter, StatusCode::CONFLICT),
-            (receipt().counter + 1, StatusCode::ACCEPTED),
+            (35, StatusCode::CONFLICT),
+            (36, StatusCode::ACCEPTED),
+            (100, StatusCode::CONFLICT),
+            (101, StatusCode::ACCEPTED),
         ] {
             let (status, answer) =
                 replica.post("/v1/receipts", sealed(&Receipt { counter, ..receipt() })).await;
             assert_eq!(status, expected, "counter {counter}: {answer}");
         }
         assert_eq!(replica.refused_for("replayed"), 2);
-        assert_eq!(replica.taken.len(), 1);
+        assert_eq!(replica.taken.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn one_key_has_so_many_places_and_is_asked_to_come_back() {
+        let mut replica = Replica::new();
+        for counter in 1..=17 {
+            let (status, answer) =
+                replica.post("/v1/receipts", sealed(&Receipt { counter, ..receipt() })).await;
+            let expected = if counter <= 16 { StatusCode::ACCEPTED } else { StatusCode::TOO_MANY_REQUESTS };
+            assert_eq!(status, expected, "{answer}");
+        }
+        assert_eq!(replica.refused_for("signer_full"), 1);
     }
 
     #[tokio::test]

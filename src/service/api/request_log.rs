@@ -1,5 +1,5 @@
 //! What became of operators' requests, as this replica's committed blocks say. It is kept in memory, and a start makes it
-//! anew from the journal.
+//! anew from the journal: from its base, which tells of each operator's newest request, and the blocks above.
 //!
 //! Invariant: a request has one outcome, the first one; its copies change nothing.
 
@@ -7,7 +7,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    knowledge::{change::Change, fold::OperatorRefusal, operator_request::Request},
+    knowledge::{
+        change::Change,
+        fold::{Newest, Operations, OperatorRefusal},
+        operator_request::Request,
+        root::Operators,
+    },
     types::{Digest, HeadNumber, Height, Shard},
 };
 
@@ -22,8 +27,9 @@ pub struct RequestOutcome {
     pub digest: Digest,
     /// The operator's name.
     pub operator: String,
-    /// The height of the block that it stands in.
-    pub height: Height,
+    /// The height of the block that it stands in; `None` when this replica never saw the block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<Height>,
     /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -47,6 +53,23 @@ pub enum Outcome {
         /// The reason, for people.
         why: String,
     },
+    /// It was ordered before what this replica remembers of requests, whose state tells only this of it.
+    OrderedBefore {
+        /// Whether it took effect.
+        took_effect: bool,
+    },
+}
+
+impl Outcome {
+    /// Whether the request took effect.
+    #[must_use]
+    pub const fn took_effect(&self) -> bool {
+        match self {
+            Self::Committed { .. } => true,
+            Self::Refused { .. } => false,
+            Self::OrderedBefore { took_effect } => *took_effect,
+        }
+    }
 }
 
 /// A head by its number.
@@ -75,7 +98,24 @@ impl RequestLog {
 
     /// Takes up a committed change; whether it told of a request that was not known.
     pub fn note(&mut self, change: &Change, height: Height) -> bool {
-        let Some(outcome) = outcome_of(change, height) else { return false };
+        outcome_of(change, height).is_some_and(|outcome| self.keep(outcome))
+    }
+
+    /// Takes up a state whose blocks were not all folded here: of each operator it tells what became of the newest request.
+    /// Returns whether one was not known.
+    pub fn restore(&mut self, operations: &Operations, operators: &Operators) -> bool {
+        let mut is_news = false;
+        for (key, Newest { digest, took_effect, .. }) in operations.newest() {
+            let Some(operator) = operators.by_key(key).map(|operator| operator.name.clone()) else {
+                continue;
+            };
+            let outcome = Outcome::OrderedBefore { took_effect };
+            is_news |= self.keep(RequestOutcome { digest, operator, height: None, outcome });
+        }
+        is_news
+    }
+
+    fn keep(&mut self, outcome: RequestOutcome) -> bool {
         if self.outcomes.contains_key(&outcome.digest) {
             return false;
         }
@@ -96,17 +136,17 @@ fn outcome_of(change: &Change, height: Height) -> Option<RequestOutcome> {
         let outcome =
             Outcome::Committed { request: request.request().request.clone(), heads: heads.collect() };
         let operator = request.operator().name.clone();
-        return Some(RequestOutcome { digest: request.digest(), operator, height, outcome });
+        return Some(RequestOutcome { digest: request.digest(), operator, height: Some(height), outcome });
     }
     // Without a digest there is nobody who could ask for it, and a copy says nothing of the first.
     let Change::OperatorRequestRefused { request: Some((digest, operator)), why } = change else {
         return None;
     };
-    if *why == OperatorRefusal::Duplicate {
+    if let OperatorRefusal::Duplicate { .. } = why {
         return None;
     }
     let outcome = Outcome::Refused { reason: why.as_str().to_owned(), why: why.to_string() };
-    Some(RequestOutcome { digest: *digest, operator: operator.clone(), height, outcome })
+    Some(RequestOutcome { digest: *digest, operator: operator.clone(), height: Some(height), outcome })
 }
 
 #[cfg(test)]
@@ -126,11 +166,11 @@ mod tests {
     fn the_first_outcome_stays_and_old_ones_leave() {
         let mut log = RequestLog::default();
         let digest = |number: usize| Digest::of(&number.to_le_bytes());
-        assert!(!log.note(&refused(0, OperatorRefusal::Duplicate), Height::new(1)));
+        assert!(!log.note(&refused(0, OperatorRefusal::Duplicate { took_effect: false }), Height::new(1)));
         assert!(log.note(&refused(0, OperatorRefusal::LastKey), Height::new(2)));
         assert!(!log.note(&refused(0, OperatorRefusal::KeyTaken), Height::new(3)));
         let first = log.outcome(digest(0)).expect("it is kept");
-        assert_eq!(first.height, Height::new(2));
+        assert_eq!(first.height, Some(Height::new(2)));
         assert!(matches!(&first.outcome, Outcome::Refused { reason, .. } if reason == "last_key"));
         for number in 1..=OUTCOMES_KEPT {
             assert!(log.note(&refused(number, OperatorRefusal::LastKey), Height::new(4)));

@@ -93,7 +93,24 @@ impl Replica {
         let taken = |operations: &mut Arc<Operations>| {
             Arc::make_mut(operations).take_receipt_counter(0, agent_key().public().id(), counter)
         };
-        self.operations.send_modify(|operations| assert!(taken(operations), "it is above the last"));
+        self.operations
+            .send_modify(|operations| assert!(taken(operations).is_some(), "it is not logged yet"));
+    }
+
+    /// An operator's request is ordered in a block that was not seen here.
+    pub(super) fn order(&self, envelope: &[u8]) {
+        let operators = verified_root().operators().clone();
+        let mut state = State::new(genesis(), committee(), operators).expect("the genesis is sound");
+        let command = Command::OperatorRequest { envelope: envelope.to_vec() }.encode();
+        state.apply(&command.head, &command.body);
+        self.operations.send_replace(Arc::new(state.operations().clone()));
+    }
+
+    /// It starts again from the state that it has.
+    pub(super) fn restart(&self) {
+        let mut log = RequestLog::default();
+        log.restore(&self.operations.borrow(), &self.api.members.operators);
+        self.requests.send_replace(Arc::new(log));
     }
 
     /// A block at this height changed this.
@@ -137,7 +154,7 @@ impl Replica {
         let Some(submissions) = &mut self.submissions else { return send(api, request).await };
         let control = async {
             while let Some(Submission { command, answer, .. }) = submissions.next().await {
-                self.taken.push(command);
+                self.taken.push(Command::decode(command.head(), command.body()).expect("it is one"));
                 answer.send(self.answer).expect("somebody waits");
             }
         };

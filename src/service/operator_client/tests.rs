@@ -161,6 +161,59 @@ async fn one_liar_can_neither_fake_nor_refuse_an_end_and_nobody_waits_for_it() {
     assert!(matches!(&refused, OperatorClientError::Refused(words) if words == &["it says no"]), "{refused}");
 }
 
+/// A replica that was started again after the request was ordered, and knows only whether it took effect.
+fn forgetful(took_effect: bool) -> Router {
+    let told = move |digest: Digest| {
+        Json(json!({
+            "digest": digest, "operator": "ana", "status": "ordered_before", "took_effect": took_effect,
+        }))
+    };
+    let take = post(async move || told(envelope().1));
+    let end = get(async move |Path(digest): Path<Digest>| told(digest));
+    Router::new().route("/v1/operator-requests", take).route("/v1/operator-requests/{digest}", end)
+}
+
+#[tokio::test]
+async fn a_request_that_was_ordered_before_the_replicas_began_stands_or_not_as_they_say() {
+    let knows = || replica(|| StatusCode::ACCEPTED, Some(12));
+    let (envelope, digest) = envelope();
+    let root = verified_root();
+    // Both say it; of the others one remembers the block, and one says otherwise.
+    for (replicas, patience) in [
+        (vec![forgetful(true), forgetful(true), silent(), forgetful(false)], PATIENCE),
+        (vec![forgetful(true), knows(), silent(), silent()], Duration::from_secs(3)),
+    ] {
+        let client = client(replicas, patience).await;
+        let delivered = client.deliver(&envelope, digest, &root, |_, _| {}).await;
+        match delivered {
+            Ok(committed) => {
+                assert!(committed.outcome.outcome.took_effect() && committed.marks.is_empty());
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let client = client(vec![forgetful(false), forgetful(false), silent(), knows()], PATIENCE).await;
+    let refused = client.deliver(&envelope, digest, &root, |_, _| {}).await.expect_err("two say so");
+    assert!(refused.to_string().contains("ordered before and refused"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_replica_where_the_key_has_no_more_room_is_asked_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let full = || {
+        let asked = Arc::clone(&asked);
+        replica(
+            move || match asked.fetch_add(1, Ordering::Relaxed) {
+                0..8 => StatusCode::TOO_MANY_REQUESTS,
+                _ => StatusCode::ACCEPTED,
+            },
+            Some(12),
+        )
+    };
+    let client = client(vec![full(), full(), full(), full()], PATIENCE).await;
+    assert_eq!(deliver(&client).await.0.expect("there is room at last"), 12);
+}
+
 #[tokio::test]
 async fn what_no_replica_takes_or_commits_is_told_at_the_deadline() {
     let busy = || replica(|| StatusCode::SERVICE_UNAVAILABLE, None);

@@ -239,8 +239,7 @@ impl Control {
         let state = self.cycle.state();
         self.board.restored(state);
         self.board.evidence(state);
-        self.around.published.operations(state);
-        self.around.published.evidence(state);
+        self.around.published.restored(state);
         self.feed.restart_plans(state.newest_plans().cloned());
         self.around.feed.send_replace(Arc::new(self.feed.clone()));
     }
@@ -276,12 +275,7 @@ impl Control {
     /// A receipt or an operator's request, verified at the API, goes to be ordered.
     async fn order(&mut self, submission: Submission) {
         let Submission { command, share, answer } = submission;
-        let encoded = command.encode();
-        match Ordered::new(encoded.head, encoded.body) {
-            Ok(command) => self.request(Request::Submit { share, command, answer: Some(answer) }).await,
-            // Who submitted it hears it by the answer that is dropped; an envelope is far below the limit.
-            Err(error) => tracing::error!(%error, "a receipt or request is not ordered"),
-        }
+        self.request(Request::Submit { share, command, answer: Some(answer) }).await;
     }
 
     async fn request(&self, request: Request) {
@@ -359,7 +353,7 @@ impl Control {
     fn folded(&mut self, folded: &Folded) {
         let now = clock::wall_clock();
         let window = self.cycle.state().genesis().parameters.window;
-        self.around.published.folded(&folded.changes, folded.block.height(), self.cycle.state());
+        self.around.published.folded(&folded.changes, &folded.block, self.cycle.state());
         for change in &folded.changes {
             self.around.metrics.changed(change);
             match change {

@@ -340,6 +340,7 @@ const fn outcome_name(outcome: &Outcome) -> &'static str {
         Outcome::Noop {} => "nothing to do",
         Outcome::Refused { .. } => "refused",
         Outcome::Reverted {} => "reverted",
+        Outcome::Partial {} => "done in part",
     }
 }
 

@@ -7,13 +7,17 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::{
+    consensus::{Block, Command},
     execute::feed::Feed,
     knowledge::{
         change::Change,
         fold::{EvidenceLog, Operations, State},
     },
     service::{
-        api::{AgentApi, DocumentKind, Members, RefusedDocuments, RequestLog, Stage, Submissions, queues},
+        api::{
+            AgentApi, DocumentKind, Members, RefusedDocuments, RequestLog, Stage, Submissions, Waiting,
+            queues,
+        },
         metrics::receipt_refusal,
     },
     types::Height,
@@ -26,6 +30,7 @@ pub(super) struct Published {
     requests: watch::Sender<Arc<RequestLog>>,
     evidence: watch::Sender<Arc<EvidenceLog>>,
     refused: RefusedDocuments,
+    waiting: Waiting,
 }
 
 impl Published {
@@ -50,7 +55,8 @@ impl Published {
             submitter,
             refused: refused.clone(),
         };
-        (Self { operations, requests, evidence, refused }, api, submissions)
+        let waiting = api.submitter.waiting().clone();
+        (Self { operations, requests, evidence, refused, waiting }, api, submissions)
     }
 
     /// The counts of refused documents.
@@ -58,8 +64,9 @@ impl Published {
         &self.refused
     }
 
-    /// Publishes what a block at this height changed.
-    pub(super) fn folded(&self, changes: &[Change], height: Height, state: &State) {
+    /// Publishes what a block changed.
+    pub(super) fn folded(&self, changes: &[Change], block: &Block, state: &State) {
+        let height = block.height();
         for change in changes {
             match change {
                 Change::ReceiptRefused { why, .. } => {
@@ -90,18 +97,29 @@ impl Published {
                 | Change::Malformed => {}
             }
         }
+        // Whoever finds its place free finds the outcome, too.
+        self.waiting.ordered(block.payload().commands().iter().map(Command::digest));
+    }
+
+    /// Publishes a state that others gave or the journal began with.
+    pub(super) fn restored(&self, state: &State) {
+        self.operations(state);
+        self.evidence(state);
+        self.requests
+            .send_if_modified(|log| Arc::make_mut(log).restore(state.operations(), state.operators()));
+        self.waiting.clear();
     }
 
     /// Publishes what operators have ordered. The bindings come before a request's outcome: whoever hears that an agent's
     /// key is bound may send its receipts.
-    pub(super) fn operations(&self, state: &State) {
+    fn operations(&self, state: &State) {
         if **self.operations.borrow() != *state.operations() {
             self.operations.send_replace(Arc::new(state.operations().clone()));
         }
     }
 
     /// Publishes what is proven of replicas.
-    pub(super) fn evidence(&self, state: &State) {
+    fn evidence(&self, state: &State) {
         self.evidence.send_replace(Arc::new(state.evidence().clone()));
     }
 

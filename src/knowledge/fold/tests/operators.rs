@@ -152,13 +152,14 @@ fn o2_a_counter_that_is_not_above_the_last_one_is_refused_and_a_failed_request_i
     let replayed = |got, last| Some(OperatorRefusal::OldCounter { got, last });
     assert_eq!(refused(&replicas.ask(ANA, 5, resume(&["pool"]))), replayed(5, 5));
     assert_eq!(refused(&replicas.ask(ANA, 4, resume(&["pool"]))), replayed(4, 5));
-    assert_eq!(refused(&replicas.ask(ANA, 5, stop(&["pool"]))), Some(OperatorRefusal::Duplicate));
+    let duplicate = |took_effect| Some(OperatorRefusal::Duplicate { took_effect });
+    assert_eq!(refused(&replicas.ask(ANA, 5, stop(&["pool"]))), duplicate(true));
     replicas.order(ANA, 6, resume(&["pool"]));
     // A resume that fails because nothing is stopped counts: it does not wait for the next stop.
     let not_stopped = Some(OperatorRefusal::NotStopped(target_id("pool")));
     assert_eq!(refused(&replicas.ask(ANA, 7, resume(&["pool"]))), not_stopped);
     replicas.order(BEA, 1, stop(&["pool"]));
-    assert_eq!(refused(&replicas.ask(ANA, 7, resume(&["pool"]))), Some(OperatorRefusal::Duplicate));
+    assert_eq!(refused(&replicas.ask(ANA, 7, resume(&["pool"]))), duplicate(false));
     assert_eq!(replicas.modes()[1], Mode::Hold, "each key has a counter of its own");
     assert_eq!(refused(&replicas.ask(BOB, 0, stop(&["pool"]))), replayed(0, 0));
 }
@@ -403,7 +404,10 @@ fn o10_to_o12_receipts_count_from_the_keys_that_are_bound_and_from_no_other() {
     replicas.log(&plan);
     let (first, second) = (agent(), agent_number(1));
     let answer = |replicas: &mut Replicas, key: &SecretKey, counter| {
-        let envelope = signed_receipt(&receipt(&plan, counter), key);
+        // Two agents never say the very same.
+        let is_first = key.public() == first.public();
+        let at = UnixMillis::new(BEGIN + u64::from(is_first));
+        let envelope = signed_receipt(&Receipt { at, ..receipt(&plan, counter) }, key);
         receipt_refusal(&replicas.apply(Command::Receipt { envelope }))
     };
     let unbound = |key: &SecretKey| Some(ReceiptRefusal::UnboundKey(key.public().id()));

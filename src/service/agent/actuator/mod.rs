@@ -134,6 +134,17 @@ pub enum ActuatorError {
         /// How many there may be.
         most: u32,
     },
+    /// A change of several steps failed when some of them were done.
+    #[error("{done} of {of} failed tasks run again, then: {source}")]
+    Halfway {
+        /// How many tasks were told to run again.
+        done: u64,
+        /// How many were to be.
+        of: u64,
+        /// What then failed.
+        #[source]
+        source: Box<ActuatorError>,
+    },
     /// A secret cannot be had.
     #[error(transparent)]
     Secret(#[from] SecretError),

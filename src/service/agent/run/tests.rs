@@ -68,11 +68,13 @@ struct Target {
     state: Arc<Mutex<DesiredState>>,
     changes: Arc<Mutex<Vec<(Aim, Attempt)>>>,
     lands: fn(DesiredState, Aim) -> Option<DesiredState>,
+    error: fn() -> ActuatorError,
 }
 
 impl Target {
     fn new(state: DesiredState, lands: fn(DesiredState, Aim) -> Option<DesiredState>) -> Self {
-        Self { state: Arc::new(Mutex::new(state)), changes: Arc::default(), lands }
+        let error = || ActuatorError::Pool("it refuses".to_owned());
+        Self { state: Arc::new(Mutex::new(state)), changes: Arc::default(), lands, error }
     }
 
     fn obedient(state: DesiredState) -> Self {
@@ -92,7 +94,7 @@ impl Actuator for Target {
     async fn set(&self, plan: &Certified<Plan>, aim: Aim, attempt: Attempt) -> Result<(), ActuatorError> {
         self.changes.lock().expect("no test panics while it holds this").push((aim, attempt));
         let landed = (self.lands)(aim.of(plan.document()), aim);
-        let landed = landed.ok_or_else(|| ActuatorError::Pool("it refuses".to_owned()))?;
+        let landed = landed.ok_or_else(self.error)?;
         *self.state.lock().expect("no test panics while it holds this") = landed;
         Ok(())
     }
@@ -118,8 +120,12 @@ impl Cluster {
         let (feed, seen) = watch::channel(Arc::new(Feed::new(verified_root(), [target()])));
         let (commands, receipts) = mpsc::channel(100);
         let (api, mut submissions) = api_over(seen);
+        let waiting = api.submitter.waiting().clone();
         tokio::spawn(async move {
             while let Some(Submission { command, answer, .. }) = submissions.next().await {
+                let (digest, encoded) = (command.digest(), command);
+                let command = Command::decode(encoded.head(), encoded.body()).expect("it is one");
+                waiting.ordered([digest]);
                 if commands.send(command).await.is_err() {
                     break;
                 }
@@ -200,9 +206,18 @@ fn settings(addresses: &[String], folder: &Path, stale_after: Millis) -> AgentSe
 }
 
 fn start(settings: AgentSettings, target: &Target) -> Running {
+    start_with(settings, |_| target.clone())
+}
+
+/// An agent with an actuator that may look at how many events wait to be read.
+fn start_with<A: Actuator + 'static>(
+    settings: AgentSettings,
+    actuator: impl FnOnce(&mpsc::Sender<Event>) -> A,
+) -> Running {
     let (sender, events) = mpsc::channel(100);
     let (stop, stopped) = oneshot::channel();
-    let agent = Agent::open(settings, target.clone(), sender).expect("the folder is ours");
+    let actuator = actuator(&sender);
+    let agent = Agent::open(settings, actuator, sender).expect("the folder is ours");
     let task = tokio::spawn(agent.run(async { drop(stopped.await) }));
     Running { events, stop, task }
 }
@@ -272,6 +287,110 @@ async fn a_plan_is_verified_applied_read_back_and_accounted_for() {
     let receipt_kept =
         VerifiedReceipt::verify(&kept("receipt.json"), &agent_key().public(), committee().cluster());
     assert_eq!(receipt_kept.map(|kept| kept.receipt().clone()), Ok(receipt));
+}
+
+/// A target that notes how many events were told when it was set.
+struct Watching {
+    target: Target,
+    events: mpsc::WeakSender<Event>,
+    told: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Actuator for Watching {
+    async fn read(&self, plan: &Plan) -> Result<DesiredState, ActuatorError> {
+        self.target.read(plan).await
+    }
+
+    async fn set(&self, plan: &Certified<Plan>, aim: Aim, attempt: Attempt) -> Result<(), ActuatorError> {
+        let events = self.events.upgrade().expect("the agent runs");
+        let told = events.max_capacity() - events.capacity();
+        self.told.lock().expect("no test panics while it holds this").push(told);
+        self.target.set(plan, aim, attempt).await
+    }
+}
+
+/// Whoever listens may take long: a plan that was judged long ago must not be set.
+#[tokio::test]
+async fn a_plan_is_told_of_only_after_the_target_was_set() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let (target, told) = (Target::obedient(slots(3)), Arc::new(Mutex::new(Vec::new())));
+    let plan = plan_of_today();
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let mut agent = start_with(settings(&cluster.addresses, folder.path(), CALM), |events| Watching {
+        target: target.clone(),
+        events: events.downgrade(),
+        told: Arc::clone(&told),
+    });
+    // Nothing is read from the events before the target is set.
+    assert_eq!(cluster.receipt().await.outcome, Outcome::Applied {});
+    let [told] = told.lock().expect("no test panics while it holds this")[..] else {
+        panic!("it was set once")
+    };
+    let mut before = Vec::new();
+    for _ in 0..told {
+        before.push(agent.wait_for(|event| Some(event.clone())).await);
+    }
+    let of_the_plan = |event: &Event| matches!(event, Event::Verified { .. } | Event::Applied { .. });
+    assert!(!before.iter().any(of_the_plan), "{before:?}");
+    agent.wait_for(|event| matches!(event, Event::Verified { .. }).then_some(())).await;
+    agent.wait_for(|event| matches!(event, Event::Applied { .. }).then_some(())).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_was_changed_in_part_is_told_as_that() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let mut target = Target::new(slots(3), |_, _| None);
+    target.error = || ActuatorError::Halfway {
+        done: 1,
+        of: 2,
+        source: Box::new(ActuatorError::Pool("it refuses".to_owned())),
+    };
+    let plan = plan_of_today();
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let mut agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    let receipt = cluster.receipt().await;
+    assert_eq!(receipt.outcome, Outcome::Partial {});
+    assert_eq!((receipt.before, receipt.after), (slots(3), slots(3)));
+    let failed = |event: &Event| {
+        let Event::TargetFailed { error, .. } = event else { return None };
+        Some(error.clone())
+    };
+    let error = agent.wait_for(failed).await;
+    assert!(error.starts_with("1 of 2 failed tasks run again, then: the worker pool: it refuses"), "{error}");
+    agent.wait_for(|event| matches!(event, Event::DoneInPart { .. }).then_some(())).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn receipts_that_no_replica_takes_are_given_up_one_by_one_and_counted() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let mut cluster = Cluster::start().await;
+    let (target, plan) = (Target::obedient(slots(3)), plan_of_today());
+    let older = Plan { seq: Cycle::new(36), ..plan.clone() };
+    {
+        let (file, mut state) =
+            StateFile::open(&folder.path().join("state"), &committee(), &self::target()).expect("it is new");
+        for _ in 0..64 {
+            let account =
+                Account { outcome: Outcome::Noop {}, before: slots(3), after: slots(3), at: wall_clock() };
+            let progress = Progress::Done { outcome: Outcome::Noop {} };
+            state.conclude(certified_plan(&older), progress, account, &agent_key());
+        }
+        file.save(&state).expect("the folder is writable");
+    }
+    cluster.publish(&plan, &head_of_today(8, Mode::Act, &plan));
+    let mut agent = start(settings(&cluster.addresses, folder.path(), CALM), &target);
+    let lost = |event: &Event| {
+        let Event::ReceiptLost { lost } = event else { return None };
+        Some(*lost)
+    };
+    assert_eq!(agent.wait_for(lost).await, 1);
+    let receipt = cluster.newest_receipt(65).await;
+    assert_eq!((receipt.outcome, receipt.lost_receipts), (Outcome::Applied {}, 1));
+    agent.stop().await;
 }
 
 #[tokio::test]

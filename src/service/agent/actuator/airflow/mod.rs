@@ -16,6 +16,7 @@
 //!    tasks are looked up by when they ended, and cleared run by run.
 //! 8. Clearing a run clears all its failed tasks, whenever they failed, so tasks are named: by id, or by id and index
 //!    where they are mapped. A dry run tells what waits for them.
+//! 9. Each run is cleared by a request of its own, so a retry can fail in the middle; what was cleared runs again.
 //!
 //! Invariant: a request that the engine did not authenticate is repeated once with a new token, never more.
 
@@ -239,11 +240,33 @@ impl Airflow {
         }
         for (run, tasks) in planned {
             // Somebody else may have cleared them since; without a task Airflow would refuse the request.
-            if !tasks.is_empty() {
-                self.clear(id, run, &clearing(run, &tasks)).await?;
+            if tasks.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.clear(id, run, &clearing(run, &tasks)).await {
+                return Err(self.halfway(id, span, &failed, run, error).await);
             }
         }
         Ok(())
+    }
+
+    /// Why clearing the tasks of one run failed, with what became of the others. A request without an answer may have been
+    /// carried out, so the engine is asked; when it does not say, what it answered before counts.
+    async fn halfway(
+        &self,
+        id: &str,
+        span: Span,
+        failed: &[FailedTask],
+        run: &str,
+        error: ActuatorError,
+    ) -> ActuatorError {
+        let of = failed.len() as u64;
+        let done = match self.failed(id, span).await {
+            Ok(left) => of.saturating_sub(left.total_entries),
+            // Runs are cleared in the order of their names.
+            Err(_) => failed.iter().filter(|task| task.dag_run_id.as_str() < run).count() as u64,
+        };
+        if done == 0 { error } else { ActuatorError::Halfway { done, of, source: Box::new(error) } }
     }
 
     async fn clear(&self, id: &str, run: &str, body: &Value) -> Result<TasksAnswer, ActuatorError> {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::{
     super::{
         Actuator as _, ActuatorError, SecretSource,
-        recorded::{PASSWORD, RecordedAirflow, USER},
+        recorded::{Engine, PASSWORD, RecordedAirflow, USER},
     },
     Airflow, AirflowLogin, AirflowSettings, AirflowSettingsError, AirflowTarget,
 };
@@ -221,6 +221,36 @@ async fn more_tasks_than_the_plan_allows_and_failures_of_another_time_are_left_a
     airflow.set(&certified_plan(&early), Aim::Desired, Attempt::FIRST).await.expect("there is nothing to do");
     assert_eq!(server.engine().failed.len(), 2);
     airflow.read(&pause_plan()).await.expect_err("these are no switch");
+}
+
+#[tokio::test]
+async fn a_retry_that_fails_halfway_says_how_many_tasks_run_again() {
+    let told = async |change: &dyn Fn(&mut Engine)| {
+        let (airflow, server, _folder) = started(AirflowTarget::FailedTasks("flaky_ingest".to_owned())).await;
+        change(&mut server.engine());
+        let plan = retry_plan(4);
+        let error =
+            airflow.set(&certified_plan(&plan), Aim::Desired, Attempt::FIRST).await.expect_err("it fails");
+        let reads = airflow.read(&plan).await.expect("it answers");
+        change(&mut server.engine());
+        let left = server.engine().failed.len();
+        (error, reads == plan.desired, left)
+    };
+    let (error, is_done, left) = told(&|engine| engine.refuses_run = Some("manual__two")).await;
+    assert!(matches!(error, ActuatorError::Halfway { done: 1, of: 2, .. }), "{error:?}");
+    assert!(error.to_string().contains("1 of 2 failed tasks run again"), "{error}");
+    assert_eq!((is_done, left), (false, 1));
+    // Runs are cleared in the order of their names, so here nothing was done before.
+    let (error, is_done, left) = told(&|engine| engine.refuses_run = Some("manual__one")).await;
+    assert!(matches!(error, ActuatorError::EngineRefused { .. }), "{error:?}");
+    assert_eq!((is_done, left), (false, 2));
+    // What was carried out without an answer counts.
+    let (error, is_done, left) = told(&|engine| engine.loses_answer_of = Some("manual__one")).await;
+    assert!(matches!(error, ActuatorError::Halfway { done: 1, of: 2, .. }), "{error:?}");
+    assert_eq!((is_done, left), (false, 1));
+    let (error, is_done, left) = told(&|engine| engine.loses_answer_of = Some("manual__two")).await;
+    assert!(matches!(error, ActuatorError::Halfway { done: 2, of: 2, .. }), "{error:?}");
+    assert_eq!((is_done, left), (true, 0));
 }
 
 #[tokio::test]
