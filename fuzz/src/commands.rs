@@ -530,6 +530,7 @@ pub fn receipt(plan: &Plan, counter: u64, agent: &SecretKey) -> Vec<u8> {
         at: plan.issued_at,
         counter,
         refused_documents: 0,
+        lost_receipts: 0,
     };
     sealed(RECEIPT_TYPE, receipt.to_bytes(), [agent])
 }

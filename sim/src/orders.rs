@@ -7,7 +7,7 @@
 use quorate::{
     cycle::Folded,
     knowledge::{
-        change::Change,
+        change::{Change, Turn},
         operator_request::{OperatorRequest, Request, Selection},
         plan::Plan,
         receipt::Receipt,
@@ -218,7 +218,7 @@ impl Orders {
                 }
                 Ok(())
             }
-            Change::ReceiptLogged { receipt, envelope } => self.receipt(receipt, envelope),
+            Change::ReceiptLogged { receipt, envelope, turn } => self.receipt(receipt, envelope, *turn),
             Change::Found { .. }
             | Change::PlanRefused { .. }
             | Change::HeadDerived(_)
@@ -351,7 +351,7 @@ impl Orders {
     }
 
     /// Receipts count for logged plans, by keys that are bound, each key's with rising counters.
-    fn receipt(&mut self, receipt: &Receipt, envelope: &[u8]) -> Result<(), String> {
+    fn receipt(&mut self, receipt: &Receipt, envelope: &[u8], turn: Turn) -> Result<(), String> {
         let refused = |what: &str| Err(format!("a receipt of {} was logged {what}", receipt.target));
         if !self.answered.contains(&Digest::of(envelope)) {
             return refused("that no agent signed");
@@ -371,10 +371,14 @@ impl Orders {
         let counters = self.receipts.entry(*key).or_default();
         let newest = counters.last().copied().unwrap_or(0);
         let is_new = counters.insert(receipt.counter);
-        match (is_new, newest.saturating_sub(receipt.counter)) {
-            (true, 0..=64) => Ok(()),
-            (true, _) => refused("long after a newer one"),
-            (false, _) => refused("twice"),
+        if !is_new {
+            return refused("twice");
+        }
+        match (turn, newest.saturating_sub(receipt.counter)) {
+            (Turn::Newest, 0) | (Turn::Late, 1..=64) => Ok(()),
+            (Turn::Newest, _) => refused("as the newest after a newer one"),
+            (Turn::Late, 0) => refused("as a late one though it is the newest"),
+            (Turn::Late, _) => refused("long after a newer one"),
         }
     }
 }
