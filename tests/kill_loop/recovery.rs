@@ -1,7 +1,7 @@
 //! How long a cluster of real processes takes to recover: figures for people, printed as a table and never asserted.
 //!
 //! A time begins with the cause, or with the start of what was ended, and ends with the first look that sees the effect.
-//! Invariant: load goes on all the while, so that there is always something to commit.
+//! Invariant: telemetry goes on all the while, so that there is always something to commit soon.
 
 use std::{
     fs,
@@ -36,10 +36,13 @@ const MEASURED_LONGER: usize = 5;
 const HISTORY_BLOCKS: u64 = 10_000;
 
 /// Blocks that are committed while Postgres is away.
-const BLOCKS_WITHOUT_DATABASE: u64 = 200;
+const BLOCKS_WITHOUT_DATABASE: u64 = 50;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// One kind of recovery, measured some times.
+type Measure = fn(&mut Measured) -> Vec<Millis>;
 
 /// The last seat; the others are a quorum without it.
 const LAST: usize = REPLICAS - 1;
@@ -47,21 +50,21 @@ const LAST: usize = REPLICAS - 1;
 #[test]
 #[ignore = "it prints figures and proves nothing: `just recovery-times`"]
 fn recovery_takes_this_long() {
-    let mut measured = Measured::start();
-    let rows = [
-        ("leader killed, until another replica has the next block", measured.leaders_killed()),
-        ("a replica without which there is no quorum started again, until the next block", measured.needed()),
-        ("all four started again at once, until the next block", measured.all_killed()),
-        ("Postgres is back, until a database holds what was committed meanwhile", measured.postgres_away()),
-        ("started with an empty disk and database, until it has all blocks", measured.empty_disk()),
-    ];
-    drop(measured);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load average: {load}\n| what | median | least | most | times |\n|---|---|---|---|---|");
-    for (what, times) in rows {
-        println!("{}", row(what, times));
+    let mut measured = Measured::start();
+    let kinds: [(&str, Measure); 5] = [
+        ("Postgres is back, until a database holds what was committed meanwhile", Measured::postgres_away),
+        ("leader killed, until another replica has the next block", Measured::leaders_killed),
+        ("a replica without which there is no quorum started again, until the next block", Measured::needed),
+        ("all four started again at once, until the next block", Measured::all_killed),
+        ("started with an empty disk and database, until it has all blocks", Measured::empty_disk),
+    ];
+    for (what, measure) in kinds {
+        println!("{}", row(what, measure(&mut measured)));
     }
-    let what = format!("started with a journal of {HISTORY_BLOCKS} blocks, until it answers");
+    drop(measured);
+    let what = format!("started with a journal of {HISTORY_BLOCKS} blocks, until it has all of them");
     println!("{}", row(&what, restarts_with_a_history()));
 }
 
@@ -92,9 +95,7 @@ impl Measured {
         let cluster = Cluster::start(&Options { more, ..quick() });
         let engine = cluster.engine();
         engine.wait_for_slots(BACKLOG);
-        let addresses = (0..REPLICAS).map(|place| cluster.http(place)).collect();
-        let client = Some(Client::start(cluster.folder(), addresses));
-        Self { cluster, client, _engine: engine, server: Some(server), server_folder, runtime }
+        Self { cluster, client: None, _engine: engine, server: Some(server), server_folder, runtime }
     }
 
     /// How long it takes until a replica's status is as it must be.
@@ -116,6 +117,9 @@ impl Measured {
     }
 
     fn leaders_killed(&mut self) -> Vec<Millis> {
+        // From here on there is always something to commit, and often more than a database keeps up with.
+        let addresses = (0..REPLICAS).map(|place| self.cluster.http(place)).collect();
+        self.client = Some(Client::start(self.cluster.folder(), addresses));
         let one = |_| {
             let view = self.cluster.status(0).expect("it runs").view.number();
             // Leaders take turns: the one of this view, or of the next if that has begun meanwhile.
@@ -136,8 +140,9 @@ impl Measured {
         self.cluster.kill(&[LAST]);
         let one = |_| {
             self.cluster.kill(&[0]);
-            let before = self.height(1);
             self.cluster.start_again(0);
+            // By now the votes that it sent before its end have arrived, and it has not begun again.
+            let before = self.height(1);
             let taken = self.until_above(1, before);
             self.until_above(0, before);
             taken
@@ -204,7 +209,7 @@ impl Drop for Measured {
     }
 }
 
-/// How long a replica takes from its start to its first answer, with a long journal and no database.
+/// How long a replica takes from its start until it has read a long journal, without a database.
 fn restarts_with_a_history() -> Vec<Millis> {
     let (_turn, folder) = (harness::cluster::turn(), harness::cluster::folder());
     let port = harness::cluster::free_ports(2 * 4);
@@ -230,13 +235,15 @@ fn restarts_with_a_history() -> Vec<Millis> {
         let mut replica = harness::cluster::quorate();
         replica.args(["run", "--config"]).arg(&files[0]).stderr(Stdio::null());
         let mut replica = replica.spawn().expect("the program starts");
-        let answer = harness::poll(|| http::get(address(1), "/v1/status"));
+        let has_read = harness::poll(|| {
+            let status: StatusSnapshot =
+                serde_json::from_slice(&http::get(address(1), "/v1/status")?).ok()?;
+            (status.height.number() >= HISTORY_BLOCKS).then_some(())
+        });
         let taken = watch.elapsed();
         let _ = replica.kill();
         let _ = replica.wait();
-        let status: StatusSnapshot =
-            serde_json::from_slice(&answer.expect("it answers")).expect("it is a status");
-        assert!(status.height.number() >= HISTORY_BLOCKS, "{}", status.height);
+        has_read.expect("it reads its journal");
         taken
     };
     (0..MEASURED_LONGER).map(measure).collect()
