@@ -108,7 +108,8 @@ fn carry_out(core: &mut Core, records: &mut Vec<Record>) -> bool {
             Output::Persist(record) | Output::Append(record) => records.push(record),
             Output::Commit(committed) => {
                 let (height, snapshot) = (committed.block.height(), state(0).id());
-                let _ = core.handle(Millis::ZERO, Input::StateAt { height, snapshot });
+                let installed = core.installed();
+                let _ = core.handle(Millis::ZERO, Input::StateAt { height, snapshot, installed });
             }
             Output::Install { .. } => installed = true,
             Output::Evidence(evidence) => proves(*evidence),

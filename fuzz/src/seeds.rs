@@ -191,7 +191,8 @@ impl Run {
                 Output::Commit(committed) => {
                     let height = committed.block.height();
                     let state = Snapshot::of(&height.number().to_le_bytes()).expect("it is small");
-                    let _ = core.handle(Millis::ZERO, Input::StateAt { height, snapshot: state.id() });
+                    let (snapshot, installed) = (state.id(), core.installed());
+                    let _ = core.handle(Millis::ZERO, Input::StateAt { height, snapshot, installed });
                 }
                 Output::Persist(_)
                 | Output::Append(_)

@@ -448,7 +448,8 @@ impl Running {
         let notes = notes.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         let state = snapshot.id();
         self.history.name_state(height, snapshot, notes);
-        let taken = self.core.handle(now, Input::StateAt { height, snapshot: state });
+        let installed = self.core.installed();
+        let taken = self.core.handle(now, Input::StateAt { height, snapshot: state, installed });
         taken.map_err(|error| error.to_string())
     }
 
@@ -558,7 +559,10 @@ impl Running {
                 self.name_state(&committed, now, plant)?;
                 Ok(Effect::Committed(committed))
             }
-            Output::Stable { checkpoint, restated } => {
+            Output::Stable { reload: true, .. } => {
+                Err("a state that never was another is to be taken up anew".to_owned())
+            }
+            Output::Stable { checkpoint, restated, reload: false } => {
                 let written = self.history.stable(checkpoint.clone(), &restated);
                 written.map_err(|error| error.to_string())?;
                 Ok(Effect::Stable(checkpoint))

@@ -11,7 +11,8 @@
 //! - **E4** A quorum of equal endorsements is the certificate, made once.
 //! - **E5** A verified member's endorsement of another digest is reported once per peer and subject; the rest goes on.
 //! - **E6** Of old plans, and of those that were derived before this replica's state began as a checkpoint gave it,
-//!   it is not known here what was derived: endorsements of them are neither kept nor reported.
+//!   it is not known here what was derived: endorsements of them are neither kept nor reported. What was derived here before it
+//!   began so counts no more, and what peers said of it waits to be derived again.
 //! - **E7** An endorsement carries a pledge as well: a signature over subject and digest alone, and nothing counts
 //!   without a valid one. The document's signature covers bytes that others do not have; two pledges of one
 //!   replica with different digests for one subject are evidence that anybody can verify.
@@ -322,15 +323,9 @@ impl Collector {
         if self.is_unfounded(&endorsement.subject) {
             return Ok(self.unfounded(endorsement).into_iter().collect());
         }
-        let kind = endorsement.subject.kind;
         let early = self.early.entry(from).or_default();
         early.insert(endorsement.subject.clone(), endorsement);
-        let of_kind = early.keys().filter(|waiting| waiting.kind == kind);
-        if of_kind.clone().count() > MAX_EARLY_PER_KIND
-            && let Some(furthest) = of_kind.max().cloned()
-        {
-            early.remove(&furthest);
-        }
+        keep_nearest_of_each_kind(early);
         Ok(Vec::new())
     }
 
@@ -348,8 +343,25 @@ impl Collector {
         unfounded.into_iter().filter_map(|endorsement| self.unfounded(endorsement)).collect()
     }
 
-    /// The state begins after this control cycle: what was derived until then was not derived here (rule E6).
-    pub fn pass_plans(&mut self, cycle: u64) {
+    /// The state begins anew after this control cycle, whatever it was (rule E6).
+    pub fn begin_after(&mut self, cycle: u64) {
+        // Heads of the past are not derived again, and those to come are superseded within a slot.
+        let plans = |(subject, _): &(Subject, Open)| subject.kind == SubjectKind::Plan;
+        for (subject, open) in std::mem::take(&mut self.open).into_iter().filter(plans) {
+            for (signer, endorsement) in open.pledged.into_iter().filter(|(signer, _)| *signer != self.me) {
+                self.early.entry(signer).or_default().insert(subject.clone(), endorsement);
+            }
+        }
+        for (signer, told) in std::mem::take(&mut self.told) {
+            self.early.entry(signer).or_default().extend(told);
+        }
+        self.settled_cycle = cycle;
+        self.pass_plans(cycle);
+        self.early.values_mut().for_each(keep_nearest_of_each_kind);
+    }
+
+    /// What was derived until this control cycle is not known here (rule E6).
+    fn pass_plans(&mut self, cycle: u64) {
         self.passed_cycle = self.passed_cycle.max(cycle);
         let passed = self.passed_cycle;
         for of_peer in self.early.values_mut() {
@@ -496,6 +508,15 @@ impl Collector {
         open.signatures.extend(own.map(|signature| (self.me, signature)));
         let envelope = Envelope::new(&open.document_type, std::mem::take(&mut open.body), signatures);
         Some(Certification::Certified { subject: subject.clone(), envelope })
+    }
+}
+
+/// Drops the furthest of one peer's waiting endorsements past the bound. Subjects are in the order of kinds, then of numbers.
+fn keep_nearest_of_each_kind(early: &mut BTreeMap<Subject, Endorsement>) {
+    for kind in [SubjectKind::Plan, SubjectKind::Head] {
+        let of_kind = early.keys().filter(|waiting| waiting.kind == kind);
+        let furthest: Vec<_> = of_kind.skip(MAX_EARLY_PER_KIND).cloned().collect();
+        furthest.iter().for_each(|subject| drop(early.remove(subject)));
     }
 }
 

@@ -1,20 +1,22 @@
 //! Checkpoints on their way: which heights are due, what the application said of them, whose statements are here,
-//! and which certificates wait to be compared (rules K1, K2).
+//! which certificates wait to be compared, and when the own statement is said again (rules K1, K2).
 //!
 //! It signs nothing and sends nothing. Invariant: what is kept is bounded by the committee's size and
 //! [`super::limits`], and a checkpoint is settled once, each higher than the one before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     certificate::{QuorumCertificate, Verified},
     checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote, StableCheckpoint},
-    limits::{KEPT_CHECKPOINT_VOTES, MAX_OPEN_CHECKPOINTS},
+    limits::{
+        CHECKPOINT_RESEND_INTERVAL, KEPT_CHECKPOINT_VOTES, MAX_CHECKPOINT_RESENDS, MAX_OPEN_CHECKPOINTS,
+    },
     snapshot::SnapshotId,
     tree::CommittedBlock,
     votes::Counted,
 };
-use crate::types::{CommitteeSize, Height, ReplicaIndex};
+use crate::types::{CommitteeSize, Height, Millis, ReplicaIndex};
 
 #[derive(Clone, Debug)]
 pub(super) struct Checkpoints {
@@ -27,6 +29,21 @@ pub(super) struct Checkpoints {
     /// Certificates that were not compared with the own state yet.
     certified: BTreeMap<Height, Verified<CheckpointCertificate>>,
     stable: Option<Verified<StableCheckpoint>>,
+    /// Whose statement about the stable height was heard.
+    heard: BTreeSet<ReplicaIndex>,
+    /// At which height the application last began at another state than its own.
+    installed: Height,
+    /// The highest height at which another state was certified than the own, until the application began at one above it.
+    diverged: Option<Height>,
+    resend: Option<Resend>,
+}
+
+/// The own newest statement, while no certificate of its height is here.
+#[derive(Clone, Copy, Debug)]
+struct Resend {
+    height: Height,
+    sent: u32,
+    due: Millis,
 }
 
 #[derive(Clone, Debug)]
@@ -38,8 +55,8 @@ struct Due {
 /// What comparing a certificate with the own state showed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Settled {
-    /// They are equal.
-    Stable(Verified<StableCheckpoint>),
+    /// They are equal; whether the application must begin there all the same, for an earlier one was another.
+    Stable(Verified<StableCheckpoint>, bool),
     /// They are not.
     Diverged(Verified<StableCheckpoint>, SnapshotId),
 }
@@ -53,6 +70,10 @@ impl Checkpoints {
             votes: BTreeMap::new(),
             certified: BTreeMap::new(),
             stable: None,
+            heard: BTreeSet::new(),
+            installed: Height::ZERO,
+            diverged: None,
+            resend: None,
         }
     }
 
@@ -86,8 +107,17 @@ impl Checkpoints {
     }
 
     /// The application names its state after a committed block: the statement to sign. `None` when no checkpoint is
-    /// due at that height, or its state was named before.
-    pub(super) fn state_at(&mut self, height: Height, state: SnapshotId) -> Option<Checkpoint> {
+    /// due at that height, its state was named before, or the application does not know yet that it begins at another
+    /// state than the one that it was at.
+    pub(super) fn state_at(
+        &mut self,
+        height: Height,
+        state: SnapshotId,
+        installed: Height,
+    ) -> Option<Checkpoint> {
+        if installed != self.installed {
+            return None;
+        }
         let due = self.due.get_mut(&height).filter(|due| due.state.is_none())?;
         due.state = Some(state);
         Some(Checkpoint { height, view: due.qc.view, block: due.qc.block, state })
@@ -153,9 +183,49 @@ impl Checkpoints {
         }
     }
 
+    /// At which height the application last began at another state than its own.
+    pub(super) const fn installed(&self) -> Height {
+        self.installed
+    }
+
     /// The application begins at another state: what it named before counts no more.
-    pub(super) fn forget_states(&mut self) {
+    pub(super) fn begin_at(&mut self, height: Height) {
+        self.installed = height;
+        self.diverged = self.diverged.filter(|diverged| *diverged > height);
         self.due.values_mut().for_each(|due| due.state = None);
+    }
+
+    /// Whether the own statement about this height is to be sent again now: so often, while no certificate is here.
+    pub(super) fn resends(&mut self, height: Height, now: Millis) -> bool {
+        if self.due.get(&height).is_none_or(|due| due.state.is_none()) {
+            self.resend = None;
+            return false;
+        }
+        let due = now.plus(CHECKPOINT_RESEND_INTERVAL);
+        match &mut self.resend {
+            Some(resend) if resend.height == height => {
+                let resends = now >= resend.due && resend.sent < MAX_CHECKPOINT_RESENDS;
+                if resends {
+                    *resend = Resend { height, sent: resend.sent + 1, due };
+                }
+                resends
+            }
+            Some(_) | None => {
+                self.resend = Some(Resend { height, sent: 0, due });
+                false
+            }
+        }
+    }
+
+    /// When it is to be sent again.
+    pub(super) fn resend_deadline(&self) -> Option<Millis> {
+        self.resend.filter(|resend| resend.sent < MAX_CHECKPOINT_RESENDS).map(|resend| resend.due)
+    }
+
+    /// Whether a replica that says something of this height lacks the stable checkpoint: it is behind, or says it again.
+    pub(super) fn lacks_stable(&mut self, from: ReplicaIndex, height: Height) -> bool {
+        let stable = self.stable_height();
+        height < stable || height == stable && stable > Height::ZERO && !self.heard.insert(from)
     }
 
     /// Compares the lowest certificate that can be with the own state at its height.
@@ -170,10 +240,11 @@ impl Checkpoints {
         let certified = certificate.checkpoint.state;
         let stable = Verified::vouch(StableCheckpoint { certificate, qc });
         if certified != own {
+            self.diverged = self.diverged.max(Some(height));
             return Some(Settled::Diverged(stable, own));
         }
         self.settle_at(stable.clone());
-        Some(Settled::Stable(stable))
+        Some(Settled::Stable(stable, self.diverged.is_some()))
     }
 
     /// This checkpoint is the newest one; nothing at or below it is open any more.
@@ -183,6 +254,8 @@ impl Checkpoints {
             return;
         }
         self.stable = Some(stable);
+        let says = |kept: &BTreeMap<Height, _>| kept.contains_key(&height);
+        self.heard = self.votes.iter().filter(|(_, kept)| says(kept)).map(|(voter, _)| *voter).collect();
         self.due.retain(|of, _| *of > height);
         self.certified.retain(|of, _| *of > height);
         for kept in self.votes.values_mut() {

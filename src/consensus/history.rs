@@ -249,13 +249,26 @@ impl<D: Disk> History<D> {
             self.named.pop_front();
         }
         match self.named.front() {
-            Some(named) if named.height == height => {}
+            Some(named) if named.height == height && named.snapshot.id() == checkpoint.checkpoint().state => {
+            }
             Some(_) | None => return Ok(false),
         }
         match self.named.pop_front() {
             Some(named) => self.write_base(checkpoint, &named, restated),
             None => Ok(false),
         }
+    }
+
+    /// The state of the base at this height, for an application that begins there anew: what it named meanwhile counts no
+    /// more. `None` when there is no such base.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]: the journal's disk is at fault.
+    pub fn reload(&mut self, height: Height) -> Result<Option<Snapshot>, ArchiveError> {
+        let base = self.bases.iter().find(|base| base.checkpoint.height() == height);
+        let Some(base) = base.map(|base| self.read_base(base)).transpose()? else { return Ok(None) };
+        self.named.clear();
+        Ok(Some(base.snapshot))
     }
 
     /// Writes the base of a checkpoint that came from peers, as [`Self::stable`] does; all notes stay.

@@ -113,6 +113,14 @@ pub const CHUNK_CREDIT: Millis = Millis::new(64);
 /// How long a request for chunks waits for its answer before the next peer is asked.
 pub const TRANSFER_DEADLINE: Millis = Millis::new(500);
 
+/// How long a replica waits for a checkpoint's certificate before it sends its own statement again: several times what
+/// the others' applications take to name their states.
+pub const CHECKPOINT_RESEND_INTERVAL: Millis = Millis::from_secs(2);
+
+/// How often it does: messages that are lost that often in a row are lost with their link, and whoever connects anew gets
+/// the statement anyway.
+pub const MAX_CHECKPOINT_RESENDS: u32 = 8;
+
 /// How many of its newest checkpoint statements are kept of each replica: one that is complete and one that is
 /// not yet.
 pub const KEPT_CHECKPOINT_VOTES: usize = 2;

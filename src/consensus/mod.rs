@@ -64,7 +64,8 @@
 //!
 //! Restart
 //! - **R1** A replica resumes at one above the highest QC or TC in its journal, and delivers its own durable
-//!   proposal, vote and timeout of that view again, to itself and to its peers: the stored bytes, never new ones.
+//!   proposal, vote and timeout of that view again, to itself and to its peers, and its newest checkpoint statements: the
+//!   stored bytes, never new ones.
 //!
 //! - **R2** A verified statement of this replica's own, for a view above the last one that its journal records,
 //!   proves the journal lost or old: the replica signs nothing any more, also after a restart, and says so. The
@@ -82,11 +83,16 @@
 //! Checkpoints
 //! - **K1** At each committed height that the interval divides, the application names its state. The replica then
 //!   signs one statement: height, view, block and state. It is durable before it leaves, is broadcast, and is sent
-//!   again to each peer that connects. No statement is signed at or below the height of an earlier one, whatever
-//!   the application says after a restart, and none by a replica that is silent by R2.
+//!   again to each peer that connects and, a few times, to all while its checkpoint has no certificate here. Who says
+//!   the same again of a checkpoint that is stable here, or something of an older one, is given the stable one, at most
+//!   so often. No statement is signed at or below the height of an earlier one, whatever
+//!   the application says after a restart, none by a replica that is silent by R2, and none about a state that the
+//!   application named before it had taken in the newest one that it was told to begin at.
 //! - **K2** A quorum of equal statements is a certificate. A checkpoint is *stable* here when a certificate of it is
 //!   here and the own state at that height is the certified one. If it is another one, this replica has *diverged*:
-//!   it goes on voting, which depends on no state, and its application must endorse nothing any more. Two newest
+//!   it goes on voting, which depends on no state, and its application must endorse nothing any more until it has begun
+//!   at a certified state: that of K4, or, when its state is the certified one again at a later checkpoint, that one,
+//!   from its own base. Two newest
 //!   statements are kept of each peer; certificates in any message are verified and absorbed.
 //! - **K3** A stable checkpoint whose state is here becomes a *base*: a run of journal entries that begins a segment
 //!   and restates the checkpoint with the certificate of its block, the state, the application's notes, the blocks

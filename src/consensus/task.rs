@@ -281,10 +281,13 @@ impl Task {
                 });
                 self.leaving.extend(frames);
             }
-            Request::Checkpoint { height, snapshot, notes } => {
-                let state = snapshot.id();
-                self.history.name_state(height, snapshot, notes);
-                self.input(None, Input::StateAt { height, snapshot: state });
+            Request::Checkpoint { height, snapshot, notes, installed } => {
+                // The application's next event may be that it begins at another state.
+                if installed == self.core.installed() {
+                    let state = snapshot.id();
+                    self.history.name_state(height, snapshot, notes);
+                    self.input(None, Input::StateAt { height, snapshot: state, installed });
+                }
             }
             Request::KeepAbove(height) => self.history.keep_above(height),
             Request::ReadBase { for_height, answer } => {
@@ -329,15 +332,8 @@ impl Task {
                 Output::Commit(committed) => {
                     self.leaving.push(Leaving::Event(Event::Committed(committed)));
                 }
-                Output::Stable { checkpoint, restated } => {
-                    if !self.history.stable(checkpoint.clone(), &restated)? {
-                        let height = checkpoint.height().number();
-                        tracing::warn!(
-                            height,
-                            "the journal has no base at this checkpoint; the next one may have"
-                        );
-                    }
-                    self.leaving.push(Leaving::Event(Event::Stable(checkpoint)));
+                Output::Stable { checkpoint, restated, reload } => {
+                    self.stable(checkpoint, &restated, reload)?;
                 }
                 Output::Evidence(evidence) => {
                     self.leaving.push(Leaving::Event(Event::Evidence(evidence)));
@@ -369,7 +365,32 @@ impl Task {
         }
     }
 
-    /// Begins at a checkpoint of the peers'. Blocks above it that were committed here before come again.
+    fn stable(
+        &mut self,
+        checkpoint: StableCheckpoint,
+        restated: &Restated,
+        reload: bool,
+    ) -> Result<(), JournalError> {
+        let height = checkpoint.height();
+        if !self.history.stable(checkpoint.clone(), restated)? {
+            tracing::warn!(%height, "the journal has no base at this checkpoint; the next one may have");
+        }
+        self.leaving.push(Leaving::Event(Event::Stable(checkpoint.clone())));
+        if !reload {
+            return Ok(());
+        }
+        match self.history.reload(height) {
+            Ok(Some(snapshot)) => {
+                self.begin_at(checkpoint, snapshot, restated);
+                self.input(None, Input::Reloaded(height));
+            }
+            Ok(None) => tracing::warn!(%height, "the certified state is not here; the next one may be"),
+            Err(error) => tracing::error!(%error, "the certified state cannot be read from the journal"),
+        }
+        Ok(())
+    }
+
+    /// Begins at a checkpoint of the peers'.
     fn install(
         &mut self,
         checkpoint: StableCheckpoint,
@@ -380,6 +401,12 @@ impl Task {
             let height = checkpoint.height().number();
             tracing::error!(height, "the journal has no base at the installed checkpoint");
         }
+        self.begin_at(checkpoint, snapshot, restated);
+        Ok(())
+    }
+
+    /// The application begins at a checkpoint. Blocks above it that were committed here before come again.
+    fn begin_at(&mut self, checkpoint: StableCheckpoint, snapshot: Snapshot, restated: &Restated) {
         let above = self.history.committed_above(checkpoint.height(), restated.tip.as_ref());
         self.leaving.push(Leaving::Event(Event::Installed { checkpoint, snapshot }));
         match above {
@@ -389,7 +416,6 @@ impl Task {
             }
             Err(error) => tracing::error!(%error, "committed blocks cannot be read from the journal"),
         }
-        Ok(())
     }
 
     fn append(&mut self, record: &Record) -> Result<(), JournalError> {
@@ -514,3 +540,6 @@ impl Task {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,7 @@ impl Cycle {
             return Err(RestoreError::Unsound("its analysis is not by the genesis' policies"));
         }
         (self.state, self.analyzer) = (state, analyzer);
-        self.collector.pass_plans(self.state.cycle().number());
+        self.collector.begin_after(self.state.cycle().number());
         let state = &self.state;
         self.submissions.retain(|subject, _: &mut Submission| !is_superseded(state, subject));
         Ok(())

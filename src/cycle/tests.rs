@@ -25,7 +25,7 @@ use crate::{
             Statistic, Target, TargetKind,
         },
     },
-    types::{Committee, Millis, Quantity, ReplicaIndex, SourceId, UnixMillis, View, WindowIndex},
+    types::{Committee, Digest, Millis, Quantity, ReplicaIndex, SourceId, UnixMillis, View, WindowIndex},
 };
 
 const WINDOW: Millis = Millis::from_secs(10);
@@ -99,6 +99,8 @@ struct Cluster {
     cycles: Vec<Cycle>,
     said: Vec<Said>,
     tip: QuorumCertificate,
+    /// The newest ordered block.
+    newest: Option<Arc<Block>>,
 }
 
 impl Cluster {
@@ -110,7 +112,7 @@ impl Cluster {
         let committee = Arc::new(committee());
         let tip = QuorumCertificate::genesis(&committee);
         let cycles = (0..4).map(|place| cycle_of(genesis, &committee, place)).collect();
-        Self { committee, cycles, said: (0..4).map(|_| Said::default()).collect(), tip }
+        Self { committee, cycles, said: (0..4).map(|_| Said::default()).collect(), tip, newest: None }
     }
 
     fn collect(&mut self, place: usize) {
@@ -165,6 +167,7 @@ impl Cluster {
             self.cycles[place].commit(&block);
             self.collect(place);
         }
+        self.newest = Some(block);
     }
 
     /// Delivers the endorsements of these replicas to all others.
@@ -256,7 +259,7 @@ fn a_replica_that_lies_about_what_it_saw_changes_no_plan_and_is_named_when_it_en
     cluster.report(FIRST + 2, |place| backlog(if place == 3 { 0 } else { 40 }));
     assert!(cluster.said.iter().all(|said| said.plans.len() == 1), "and hides nothing");
     for endorsement in &mut cluster.said[3].endorsements {
-        endorsement.digest = crate::types::Digest::of(b"forged");
+        endorsement.digest = Digest::of(b"forged");
         let pledge = pledge_bytes(&cluster.committee, &endorsement.subject, endorsement.digest);
         endorsement.pledge = replica_keys()[3].sign(&pledge);
     }
@@ -365,6 +368,77 @@ fn endorsements_of_what_was_derived_before_a_snapshot_accuse_nobody() {
     cluster.cycles[0] = joined;
     cluster.report(FIRST + 2, |_| backlog(37));
     assert!(cluster.said[0].alarms.is_empty(), "{:?}", cluster.said[0].alarms);
+}
+
+#[test]
+fn what_was_derived_before_a_reload_counts_no_more_and_what_peers_said_of_it_counts_again() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    cluster.endorse(&[0, 1, 2, 3]);
+    let (certified, tip) = (cluster.cycles[1].snapshot(), cluster.tip.clone());
+    // Replica 0 goes wrong: it folds a block that nobody ordered, with reports that nobody signed so.
+    let mut wrong = Cluster::new();
+    std::mem::swap(&mut wrong.cycles[0], &mut cluster.cycles[0]);
+    for place in 1..4 {
+        wrong.cycles[place].install(&certified).expect("the snapshot is this cluster's");
+    }
+    wrong.report(FIRST + 1, |_| backlog(60));
+    let plan_of = |said: &Said| {
+        said.endorsements.iter().find(|one| one.subject.kind == super::SubjectKind::Plan).cloned()
+    };
+    let own = plan_of(&wrong.said[0]).expect("it derived a plan");
+    std::mem::swap(&mut wrong.cycles[0], &mut cluster.cycles[0]);
+    cluster.tip = tip;
+
+    // The others go on without it; what they endorse contradicts what it derived.
+    let mut absent = cycle(&cluster.committee, 0);
+    std::mem::swap(&mut absent, &mut cluster.cycles[0]);
+    cluster.report(FIRST + 1, |_| backlog(37));
+    let others: Vec<_> = (1..4).filter_map(|place| plan_of(&cluster.said[place])).collect();
+    std::mem::swap(&mut absent, &mut cluster.cycles[0]);
+    assert!(others.iter().all(|other| other.subject == own.subject && other.digest != own.digest));
+    cluster.said[0] = Said::default();
+    for other in &others {
+        cluster.cycles[0].receive(other.signer, other.clone()).expect("honest endorsements are taken");
+    }
+    cluster.collect(0);
+    assert_eq!(cluster.said[0].alarms.len(), 3, "each of them says something else");
+
+    // It begins at the certified state and folds what was ordered.
+    cluster.cycles[0].install(&certified).expect("the snapshot is this cluster's");
+    assert!(cluster.cycles[0].endorsements().iter().all(|one| one.subject != own.subject));
+    cluster.said[0] = Said::default();
+    cluster.cycles[0].commit(&cluster.newest.clone().expect("a block was ordered"));
+    cluster.collect(0);
+    let said = &cluster.said[0];
+    let [Alarm::OwnContradiction { subject, endorsed, .. }] = said.alarms.as_slice() else {
+        panic!("it endorsed another digest before, and nobody is accused: {:?}", said.alarms)
+    };
+    assert_eq!((subject, *endorsed), (&own.subject, own.digest));
+    assert!(plan_of(said).is_none(), "it endorses one digest for a subject");
+    let [certified] = said.certified_plans.as_slice() else { panic!("the others are a quorum") };
+    assert_eq!(certified.digest(), others[0].digest);
+}
+
+/// Whoever changes the form of a snapshot raises `VERSION` in `knowledge::fold::state::encoding` and pins here what it is then:
+/// a replica of another form must refuse it, not misread it.
+#[test]
+fn the_form_of_a_snapshot_has_its_own_version() {
+    let mut cluster = Cluster::new();
+    cluster.report(FIRST, |_| backlog(2));
+    cluster.report(FIRST + 1, |_| backlog(37));
+    cluster.endorse(&[0, 1, 2, 3]);
+    let cycle = &cluster.cycles[0];
+    let snapshot = cycle.snapshot();
+    let version = u32::from_le_bytes(snapshot[..4].try_into().expect("it begins with its version"));
+    let analysis = borsh::to_vec(&cycle.analyzer).expect("in memory");
+    assert!(snapshot.ends_with(&analysis));
+    let form = (version, Digest::of(&analysis).to_string());
+    assert_eq!(
+        form,
+        (2, "65252f4ec3da05cb903ec1ba444e0751ff580d59e4f8f2d4c84bc64bd9435c70".to_owned()),
+        "raise VERSION, unless only the sample changed, then pin this"
+    );
 }
 
 #[test]

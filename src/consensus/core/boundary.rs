@@ -59,9 +59,14 @@ pub enum Input {
         height: Height,
         /// The state.
         snapshot: SnapshotId,
+        /// The height of the newest [`Output::Install`] or [`Input::Reloaded`] that the application had taken in then; zero
+        /// before any.
+        installed: Height,
     },
     /// So many peers that one is honest have met another process with this replica's key after this one (rule R3).
     KeyInUse,
+    /// The application begins anew at the state of this stable checkpoint, as [`Output::Stable`] asked for.
+    Reloaded(Height),
     /// The time that [`Core::next_timeout`](super::Core::next_timeout) named has come.
     Timer,
 }
@@ -106,6 +111,9 @@ pub enum Output {
         checkpoint: StableCheckpoint,
         /// What its base restates.
         restated: Box<Restated>,
+        /// Whether the application must begin there anew, from the base, for an earlier state of its was another than the
+        /// certified one. The driver says [`Input::Reloaded`] when it does; until then each later one asks for it.
+        reload: bool,
     },
     /// A quorum certified another state at this height than the application named (rule K2).
     Diverged {

@@ -6,7 +6,7 @@ use crate::consensus::{
     certificate::Verified,
     checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote, StableCheckpoint},
     checkpoints::Settled,
-    limits::{CHUNK_CREDIT, MAX_SENT_CHUNKS_BYTES},
+    limits::{CHUNK_CREDIT, MAX_SENT_CHUNKS_BYTES, STALE_ANSWER_INTERVAL},
     message::{Asked, ChunkRequest, Chunks, Gone, Message},
     record::Record,
     snapshot::{Snapshot, SnapshotId},
@@ -17,8 +17,8 @@ use crate::types::{Height, Millis, ReplicaIndex};
 
 impl Core {
     /// Rule K1.
-    pub(super) fn handle_state(&mut self, height: Height, state: SnapshotId) {
-        let Some(checkpoint) = self.checkpoints.state_at(height, state) else { return };
+    pub(super) fn handle_state(&mut self, height: Height, state: SnapshotId, installed: Height) {
+        let Some(checkpoint) = self.checkpoints.state_at(height, state, installed) else { return };
         if !self.is_silent()
             && let Some(vote) = self.safety.sign_checkpoint(checkpoint)
         {
@@ -29,10 +29,36 @@ impl Core {
         self.settle_checkpoints();
     }
 
-    pub(super) fn handle_checkpoint_vote(&mut self, vote: CheckpointVote) -> Result<(), Rejected> {
+    /// Sends the own newest statement again, so often, while its checkpoint has no certificate here (rule K1).
+    pub(super) fn resend_checkpoint(&mut self, now: Millis) {
+        let Some(vote) = self.safety.checkpoint_votes().last() else { return };
+        if self.checkpoints.resends(vote.checkpoint.height, now) {
+            self.outputs.push_back(Output::Broadcast(Message::CheckpointVote(vote.clone())));
+        }
+    }
+
+    /// Gives the newest checkpoint to a peer that lacks it, at most so often (rule K2).
+    fn answer_statement(&mut self, now: Millis, to: ReplicaIndex) {
+        let due = self.checkpoint_answers.get(&to).is_none_or(|last| now >= last.plus(STALE_ANSWER_INTERVAL));
+        if let Some(stable) = self.checkpoints.stable().filter(|_| due) {
+            self.checkpoint_answers.insert(to, now);
+            let message = Message::Checkpoint(stable.get().clone());
+            self.outputs.push_back(Output::Send { to, message });
+        }
+    }
+
+    pub(super) fn handle_checkpoint_vote(
+        &mut self,
+        now: Millis,
+        from: ReplicaIndex,
+        vote: CheckpointVote,
+    ) -> Result<(), Rejected> {
         if vote.voter == self.me && vote.checkpoint.height > self.safety.checkpoint_height() {
             self.remember_forgotten(vote.verify(&self.committee)?.get().checkpoint.view);
             return Ok(());
+        }
+        if vote.voter == from && self.checkpoints.lacks_stable(from, vote.checkpoint.height) {
+            self.answer_statement(now, from);
         }
         if !self.checkpoints.wants(&vote) {
             return Ok(());
@@ -151,7 +177,7 @@ impl Core {
         }
         self.absorb_qc(&Verified::vouch(qc));
         self.checkpoints.settle_at(checkpoint.clone());
-        self.checkpoints.forget_states();
+        self.checkpoints.begin_at(height);
         let (checkpoint, restated) = (checkpoint.into_inner(), self.restate());
         self.outputs.push_back(Output::Install { checkpoint, snapshot, restated });
         // What waited for its ancestors may be whole now.
@@ -176,12 +202,12 @@ impl Core {
     fn settle_checkpoints(&mut self) {
         let older = self.checkpoints.stable().map(|stable| stable.get().height());
         while let Some(settled) = self.checkpoints.settle() {
-            if let (Settled::Stable(_), Some(older)) = (&settled, older) {
+            if let (Settled::Stable(..), Some(older)) = (&settled, older) {
                 self.tree.forget_through(older);
             }
             self.outputs.push_back(match settled {
-                Settled::Stable(stable) => {
-                    Output::Stable { checkpoint: stable.into_inner(), restated: self.restate() }
+                Settled::Stable(stable, reload) => {
+                    Output::Stable { checkpoint: stable.into_inner(), restated: self.restate(), reload }
                 }
                 Settled::Diverged(certified, own) => {
                     self.transfer.want(certified.clone(), true);

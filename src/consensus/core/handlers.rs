@@ -42,7 +42,7 @@ impl Core {
                 Ok(())
             }
             Message::BlockResponse(response) => self.handle_block_response(from, response),
-            Message::CheckpointVote(vote) => self.handle_checkpoint_vote(vote),
+            Message::CheckpointVote(vote) => self.handle_checkpoint_vote(now, from, vote),
             Message::Checkpoint(checkpoint) => self.handle_checkpoint(checkpoint),
             Message::Gone(gone) => self.handle_gone(from, gone),
             Message::ChunkRequest(request) => {

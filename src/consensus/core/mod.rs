@@ -86,6 +86,8 @@ pub struct Core {
     /// This replica's proposal for the current view, to be sent again.
     own_proposal: Option<Proposal>,
     stale_answers: BTreeMap<ReplicaIndex, Millis>,
+    /// When each peer was last given the stable checkpoint for its statement.
+    checkpoint_answers: BTreeMap<ReplicaIndex, Millis>,
     /// When each peer was last told of committed commands.
     committed_answers: BTreeMap<ReplicaIndex, Millis>,
     /// When each peer's next request for blocks is answered.
@@ -118,6 +120,7 @@ impl Core {
             candidate: None,
             own_proposal: None,
             stale_answers: BTreeMap::new(),
+            checkpoint_answers: BTreeMap::new(),
             committed_answers: BTreeMap::new(),
             block_answers: BTreeMap::new(),
             chunk_answers: BTreeMap::new(),
@@ -144,8 +147,12 @@ impl Core {
                 self.redeliver_to(peer);
                 Ok(())
             }
-            Input::StateAt { height, snapshot } => {
-                self.handle_state(height, snapshot);
+            Input::StateAt { height, snapshot, installed } => {
+                self.handle_state(height, snapshot, installed);
+                Ok(())
+            }
+            Input::Reloaded(height) => {
+                self.checkpoints.begin_at(height);
                 Ok(())
             }
             Input::KeyInUse => {
@@ -173,7 +180,12 @@ impl Core {
         if self.fresh {
             return Some(Millis::ZERO);
         }
-        let deadlines = [self.pacemaker.deadline(), self.fetch.deadline(), self.transfer.deadline()];
+        let deadlines = [
+            self.pacemaker.deadline(),
+            self.fetch.deadline(),
+            self.transfer.deadline(),
+            self.checkpoints.resend_deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -254,6 +266,13 @@ impl Core {
         self.checkpoints.stable().map(Verified::get)
     }
 
+    /// The height of the newest state that the application was told to begin at; zero before any. A state that it names
+    /// before it knows of that is no state of this replica any more.
+    #[must_use]
+    pub const fn installed(&self) -> Height {
+        self.checkpoints.installed()
+    }
+
     /// The newest view in which this replica signed anything.
     #[must_use]
     pub fn signed_view(&self) -> View {
@@ -281,6 +300,7 @@ impl Core {
         }
         self.request_blocks(now);
         self.request_chunks(now);
+        self.resend_checkpoint(now);
     }
 
     /// Proposes when this replica leads the view and there is something to agree on (rules B3, I1).

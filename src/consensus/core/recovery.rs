@@ -228,7 +228,10 @@ impl Recovery {
                 core.checkpoints.count(Verified::vouch(vote));
             }
         }
-        core.outputs.extend(messages.into_iter().flatten().map(Output::Broadcast));
+        // Lowest height first: a statement that never left before the crash must not follow a higher one.
+        let checkpoints = core.safety.checkpoint_votes().cloned().map(Message::CheckpointVote);
+        let messages = messages.into_iter().flatten().chain(checkpoints);
+        core.outputs.extend(messages.map(Output::Broadcast));
         core
     }
 }

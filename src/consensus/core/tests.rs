@@ -60,6 +60,8 @@ struct Cluster {
     stable: Vec<Vec<StableCheckpoint>>,
     diverged: Vec<Vec<StableCheckpoint>>,
     installed: Vec<Vec<Height>>,
+    /// At which checkpoints each was asked to begin anew.
+    reloads: Vec<Vec<Height>>,
     /// What all replicas give chunks of.
     served: Option<Snapshot>,
     cut: Vec<u16>,
@@ -76,6 +78,7 @@ impl Cluster {
             stable: vec![Vec::new(); usize::from(replicas)],
             diverged: vec![Vec::new(); usize::from(replicas)],
             installed: vec![Vec::new(); usize::from(replicas)],
+            reloads: vec![Vec::new(); usize::from(replicas)],
             served: None,
             cut: Vec::new(),
             wires: VecDeque::new(),
@@ -106,7 +109,11 @@ impl Cluster {
                 Output::Commit(committed) => {
                     self.commits[usize::from(from)].push(committed.block.id());
                 }
-                Output::Stable { checkpoint, .. } => self.stable[usize::from(from)].push(checkpoint),
+                Output::Stable { checkpoint, reload, .. } => {
+                    let height = checkpoint.height();
+                    self.reloads[usize::from(from)].extend(reload.then_some(height));
+                    self.stable[usize::from(from)].push(checkpoint);
+                }
                 Output::Diverged { certified, .. } => self.diverged[usize::from(from)].push(certified),
                 Output::Install { checkpoint, snapshot, .. } => {
                     assert_eq!(snapshot.id(), checkpoint.checkpoint().state);

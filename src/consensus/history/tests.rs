@@ -133,7 +133,8 @@ impl Replica {
                         self.name_state(seen);
                     }
                 }
-                Output::Stable { checkpoint, restated } => {
+                Output::Stable { checkpoint, restated, reload } => {
+                    assert!(!reload, "its state is the certified one");
                     let began = self.disk.operations();
                     self.history.stable(checkpoint, &restated).map_err(|_| Failed)?;
                     seen.bases.push(began..self.disk.operations());
@@ -153,7 +154,8 @@ impl Replica {
         seen.states.insert(self.height, snapshot.id());
         let first = self.notes.len().saturating_sub(RESTATED);
         self.notes.drain(..first);
-        let state = Input::StateAt { height: self.height, snapshot: snapshot.id() };
+        let installed = Height::ZERO;
+        let state = Input::StateAt { height: self.height, snapshot: snapshot.id(), installed };
         self.history.name_state(self.height, snapshot, self.notes.clone());
         self.core.handle(Millis::ZERO, state).expect("no bad input");
     }
@@ -281,6 +283,34 @@ fn who_asks_for_what_is_gone_is_told_where_to_begin() {
         assert_eq!(base.checkpoint.height(), given, "asked for {asked}");
         assert_eq!(base.snapshot.id(), seen.states[&given]);
     }
+}
+
+#[test]
+fn the_state_of_a_base_is_given_again_and_what_was_named_above_it_is_forgotten() {
+    let (disk, mut seen) = (MemoryDisk::default(), Seen::default());
+    let mut replica = run(&disk, &mut seen, 0..20).expect("the disk works");
+    let (height, state) =
+        seen.states.last_key_value().map(|(height, state)| (*height, *state)).expect("some");
+    // A checkpoint above it, whose certificate is not here yet.
+    let above = Height::new(height.number() + INTERVAL);
+    let named = Snapshot::of(b"named before").expect("small");
+    replica.history.name_state(above, named, Vec::new());
+    assert_eq!(replica.history.reload(above).expect("the disk works"), None, "there is no base");
+    assert_eq!(replica.history.named.len(), 1);
+    let again = replica.history.reload(height).expect("the disk works").expect("there is a base");
+    assert_eq!((again.id(), replica.history.named.len()), (state, 0));
+}
+
+#[test]
+fn no_base_holds_another_state_than_the_certified_one() {
+    let (base, restated) = given();
+    let disk = MemoryDisk::default();
+    let (mut history, ..) = History::open(disk, journal(SEGMENT_BYTES), config()).expect("a new journal");
+    let height = base.checkpoint.height();
+    history.name_state(height, Snapshot::of(b"another").expect("small"), Vec::new());
+    assert!(!history.stable(base.checkpoint.clone(), &restated).expect("the disk works"));
+    history.name_state(height, base.snapshot.clone(), Vec::new());
+    assert!(history.stable(base.checkpoint, &restated).expect("the disk works"));
 }
 
 #[test]

@@ -59,6 +59,9 @@ pub enum Request {
         snapshot: Snapshot,
         /// The notes.
         notes: Vec<Vec<u8>>,
+        /// The height of the newest [`Event::Installed`] that the application had taken in when it named the state; zero
+        /// before any. A state that was named before a newer one was taken in is dropped.
+        installed: Height,
     },
     /// Keep the blocks above this height readable, within [`MAX_KEPT_CHECKPOINTS`](crate::consensus::limits::MAX_KEPT_CHECKPOINTS).
     KeepAbove(Height),

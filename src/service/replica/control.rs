@@ -97,6 +97,8 @@ pub(super) struct Control {
     times: CycleTimes,
     /// While the journal's blocks are applied again, nothing is sent: it was sent before.
     replaying: bool,
+    /// The height of the newest certified state that consensus gave since the start.
+    installed: Height,
 }
 
 impl Control {
@@ -114,6 +116,7 @@ impl Control {
             cycle,
             around,
             replaying: false,
+            installed: Height::ZERO,
         }
     }
 
@@ -199,7 +202,8 @@ impl Control {
             Ok(snapshot) => {
                 let note = |seal: &Seal| borsh::to_vec(seal).expect("writing to memory does not fail");
                 let notes = self.cycle.seals().iter().map(note).collect();
-                self.request(Request::Checkpoint { height, snapshot, notes }).await;
+                let installed = self.installed;
+                self.request(Request::Checkpoint { height, snapshot, notes, installed }).await;
             }
             Err(error) => {
                 tracing::error!(%height, %error, "there is no checkpoint: the journal is not pruned");
@@ -218,15 +222,18 @@ impl Control {
         self.publish();
     }
 
-    /// Goes on from a certified state that peers gave.
+    /// Goes on from a certified state that peers gave, or the journal.
     fn install(&mut self, checkpoint: &StableCheckpoint, snapshot: &Snapshot) -> Result<(), Ended> {
         let (height, state) = (checkpoint.height(), snapshot.id().root());
         if let Err(error) = self.cycle.install(&snapshot.to_bytes()) {
             return Err(Ended::Unreadable(height, error));
         }
         tracing::info!(%height, %state, "going on from a certified state");
+        self.installed = height;
         self.restored();
         if let Some(store) = &self.around.store {
+            // First why, then that there is something to do.
+            store.installed.send_replace(height);
             store.committed.send_replace(height);
         }
         self.tell(ReplicaEvent::Installed { replica: self.name.clone(), height, state });
@@ -487,3 +494,6 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// A moment in milliseconds since 1970, for the times kept per cycle.
 pub(super) type Moment = UnixMillis;
+
+#[cfg(test)]
+mod tests;

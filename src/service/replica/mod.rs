@@ -252,7 +252,8 @@ impl Replica {
         let targets = genesis.targets.iter().map(|target| target.id.clone());
         let feed = Feed::new(root.clone(), targets);
         let (feed_sender, feed_receiver) = watch::channel(Arc::new(feed.clone()));
-        let (status_sender, status) = watch::channel(first_status(&committee, me, genesis, config));
+        let lag_max_heights = config.database_lag_max_blocks.get();
+        let (status_sender, status) = watch::channel(first_status(&committee, me, genesis, lag_max_heights));
         let (stop, stopping) = watch::channel(false);
         let (told, events) = mpsc::channel(EVENT_QUEUE);
         let metrics = Arc::new(Metrics::new());
@@ -490,7 +491,7 @@ fn first_status(
     committee: &Committee,
     me: ReplicaIndex,
     genesis: &Genesis,
-    config: &ReplicaConfig,
+    lag_max_heights: u64,
 ) -> StatusSnapshot {
     let others = committee.replicas().filter(|place| *place != me);
     let targets = genesis.targets.iter().map(|target| TargetStatus {
@@ -519,10 +520,7 @@ fn first_status(
         peers: others
             .map(|place| status::PeerStatus { replica: place.to_string(), connected: false })
             .collect(),
-        store: StoreStatus {
-            lag_max_heights: config.database_lag_max_blocks.get(),
-            ..StoreStatus::default()
-        },
+        store: StoreStatus { lag_max_heights, ..StoreStatus::default() },
         head: None,
         targets: targets.collect(),
         refused: Vec::new(),

@@ -89,6 +89,12 @@ impl CycleTracer {
         Self { exporter }
     }
 
+    /// Records nothing.
+    #[cfg(test)]
+    pub(in crate::service) const fn off() -> Self {
+        Self::new(None)
+    }
+
     /// Whether anything is recorded: if not, stages need not be built.
     #[must_use]
     pub const fn is_on(&self) -> bool {

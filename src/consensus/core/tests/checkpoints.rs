@@ -4,6 +4,7 @@ use super::{Cluster, command, committee, key};
 use crate::consensus::{
     Checkpoint, CheckpointVote, Input, Message, Output, Record, Rejected, Snapshot, SnapshotId,
     certificate::checkpoint_statement,
+    limits::{CHECKPOINT_RESEND_INTERVAL, MAX_CHECKPOINT_RESENDS},
 };
 use crate::types::{Height, Millis, ReplicaIndex, View};
 
@@ -12,6 +13,11 @@ const HEIGHT: Height = Height::new(2);
 
 fn state(text: &str) -> SnapshotId {
     Snapshot::of(text.as_bytes()).expect("small").id()
+}
+
+/// The application names a state; it was never told to begin at another.
+fn state_at(height: Height, text: &str) -> Input {
+    Input::StateAt { height, snapshot: state(text), installed: Height::ZERO }
 }
 
 /// Four replicas that have committed some blocks past the first checkpoint's height.
@@ -26,7 +32,7 @@ fn cluster() -> Cluster {
 }
 
 fn name_state(cluster: &mut Cluster, place: u16, text: &str) {
-    cluster.give(place, Input::StateAt { height: HEIGHT, snapshot: state(text) }).expect("no bad input");
+    cluster.give(place, state_at(HEIGHT, text)).expect("no bad input");
 }
 
 fn statements<'a>(cluster: &'a Cluster, place: usize) -> Vec<&'a CheckpointVote> {
@@ -90,7 +96,7 @@ fn no_state_is_certified_that_only_f_replicas_and_an_equal_number_of_others_name
 #[test]
 fn a_statement_is_durable_before_it_leaves_and_is_made_once_whatever_the_application_says_later() {
     let mut cluster = cluster();
-    let input = |text| Input::StateAt { height: HEIGHT, snapshot: state(text) };
+    let input = |text| state_at(HEIGHT, text);
     cluster.cores[0].handle(Millis::ZERO, input("state")).expect("no bad input");
     let first = cluster.cores[0].poll_output();
     let Some(Output::Persist(Record::CheckpointVote(vote))) = first.clone() else { panic!("{first:?}") };
@@ -109,7 +115,7 @@ fn a_state_at_a_height_without_a_checkpoint_is_not_signed() {
     let mut cluster = cluster();
     let committed = cluster.cores[0].committed_height();
     for height in [Height::ZERO, Height::new(1), Height::new(3), Height::new(committed.number() + 2)] {
-        cluster.give(0, Input::StateAt { height, snapshot: state("state") }).expect("no bad input");
+        cluster.give(0, state_at(height, "state")).expect("no bad input");
     }
     assert!(statements(&cluster, 0).is_empty());
 }
@@ -186,4 +192,119 @@ fn statements_and_certificates_that_wait_are_bounded() {
     }
     let (due, votes, certificates) = checkpoints.kept();
     assert_eq!((due, votes, certificates), (0, 4 * KEPT_CHECKPOINT_VOTES, MAX_OPEN_CHECKPOINTS));
+}
+
+/// Lets the time pass after which statements are sent again.
+fn pass_time(cluster: &mut Cluster) {
+    cluster.now = cluster.now.plus(CHECKPOINT_RESEND_INTERVAL);
+    for place in 0..4 {
+        cluster.give(place, Input::Timer).expect("a timer is no bad input");
+    }
+    cluster.settle();
+}
+
+#[test]
+fn statements_that_were_lost_are_sent_again_until_there_is_a_certificate() {
+    // What is lost: all of them, or those to one replica, which the others then give the certificate.
+    for everybody in [true, false] {
+        let mut cluster = cluster();
+        cluster.cut = if everybody { vec![0, 1, 2, 3] } else { vec![3] };
+        for place in 0..4 {
+            name_state(&mut cluster, place, "state");
+        }
+        cluster.settle();
+        cluster.cut.clear();
+        assert!(cluster.stable[3].is_empty());
+        assert!(cluster.cores[3].next_timeout().is_some(), "it waits for the certificate");
+        for _ in 0..2 {
+            pass_time(&mut cluster);
+        }
+        for (place, stable) in cluster.stable.iter().enumerate() {
+            assert_eq!(stable.len(), 1, "replica {place}");
+        }
+        assert!(cluster.cores.iter().all(|core| core.next_timeout().is_none()), "then they rest");
+        assert!((0..4).all(|place| statements(&cluster, place).len() == 1), "it is the same statement");
+    }
+}
+
+#[test]
+fn a_statement_that_never_left_before_a_crash_leaves_before_any_higher_one() {
+    let mut cluster = cluster();
+    name_state(&mut cluster, 0, "state");
+    cluster.wires.clear();
+    cluster.restart(0);
+    cluster.give(0, state_at(Height::new(4), "later")).expect("no bad input");
+    let said = cluster.wires.iter().filter(|(_, to, _)| to.place() == 1).filter_map(|(_, _, message)| {
+        let Message::CheckpointVote(vote) = message else { return None };
+        Some(vote.checkpoint.height.number())
+    });
+    assert_eq!(said.collect::<Vec<_>>(), [2, 4]);
+}
+
+#[test]
+fn a_statement_is_sent_again_so_often_and_not_for_ever() {
+    let mut cluster = cluster();
+    name_state(&mut cluster, 3, "state");
+    cluster.settle();
+    let mut sent = 0;
+    for _ in 0..MAX_CHECKPOINT_RESENDS + 3 {
+        cluster.now = cluster.now.plus(CHECKPOINT_RESEND_INTERVAL);
+        cluster.give(3, Input::Timer).expect("a timer is no bad input");
+        let says = |message: &Message| matches!(message, Message::CheckpointVote(_));
+        sent += cluster.wires.iter().filter(|(_, _, message)| says(message)).count();
+        cluster.wires.clear();
+    }
+    assert_eq!(sent, 3 * MAX_CHECKPOINT_RESENDS as usize, "to each of three");
+    assert_eq!(cluster.cores[3].next_timeout(), None);
+}
+
+#[test]
+fn who_says_something_of_a_settled_checkpoint_for_the_first_time_is_not_answered() {
+    let mut cluster = cluster();
+    for place in 0..3 {
+        name_state(&mut cluster, place, "state");
+    }
+    cluster.settle();
+    name_state(&mut cluster, 3, "state");
+    let said = |message: &Message| matches!(message, Message::CheckpointVote(_));
+    let message = cluster.wires.drain(..).map(|(_, _, message)| message).find(said).expect("it says so");
+    let answers = |cluster: &mut Cluster| {
+        let from = ReplicaIndex::new(3);
+        cluster.give(0, Input::Message { from, message: message.clone() }).expect("valid");
+        cluster.wires.drain(..).filter(|(_, _, message)| matches!(message, Message::Checkpoint(_))).count()
+    };
+    assert_eq!(answers(&mut cluster), 0, "the usual surplus");
+    assert_eq!(answers(&mut cluster), 1, "it did not get the others' statements");
+    assert_eq!(answers(&mut cluster), 0, "at most so often");
+}
+
+#[test]
+fn a_replica_that_agrees_again_after_it_had_diverged_must_begin_at_that_checkpoint() {
+    let mut cluster = cluster();
+    for number in 4..12 {
+        cluster.give(number % 4, Input::Submit(command(&number.to_string()))).expect("room");
+        cluster.settle();
+    }
+    let name = |cluster: &mut Cluster, height: u64, text: &dyn Fn(u16) -> &'static str, installed: u64| {
+        for place in 0..4 {
+            let installed = Height::new(if place == 2 { installed } else { 0 });
+            let snapshot = state(text(place));
+            let input = Input::StateAt { height: Height::new(height), snapshot, installed };
+            cluster.give(place, input).expect("no bad input");
+        }
+        cluster.settle();
+    };
+    name(&mut cluster, 2, &|place| if place == 2 { "other" } else { "state" }, 0);
+    assert_eq!((cluster.diverged[2].len(), cluster.reloads[2].len()), (1, 0));
+    name(&mut cluster, 4, &|_| "later", 0);
+    assert_eq!(cluster.reloads[2], [Height::new(4)]);
+    assert_eq!(cluster.cores[2].transfer(), None, "its own journal has that state");
+    // The driver could not: it is asked again at the next one.
+    name(&mut cluster, 6, &|_| "later still", 0);
+    assert_eq!(cluster.reloads[2], [4, 6].map(Height::new));
+    cluster.give(2, Input::Reloaded(Height::new(6))).expect("no bad input");
+    name(&mut cluster, 8, &|_| "newest", 6);
+    assert_eq!(cluster.reloads[2].len(), 2, "once it has begun there, no more");
+    assert_eq!(cluster.stable[2].len(), 3);
+    assert!([0, 1, 3].iter().all(|place| cluster.reloads[*place].is_empty()));
 }

@@ -2,7 +2,7 @@
 
 use super::{Cluster, command};
 use crate::consensus::{
-    Asked, BlockRequest, ChunkRequest, Gone, Input, Message, Rejected, Snapshot, StableCheckpoint,
+    Asked, BlockRequest, ChunkRequest, Gone, Input, Message, Record, Rejected, Snapshot, StableCheckpoint,
     limits::COMMITTED_BLOCKS_IN_MEMORY,
 };
 use crate::types::{Height, Millis, ReplicaIndex};
@@ -26,12 +26,18 @@ fn cluster_without_the_last() -> (Cluster, Height) {
     let newest = cluster.cores[..3].iter().map(|core| core.committed_height().number()).min().expect("three");
     let height = Height::new(newest / 2 * 2);
     for place in 0..3 {
-        let state = Input::StateAt { height, snapshot: snapshot().id() };
+        let state = Input::StateAt { height, snapshot: snapshot().id(), installed: Height::ZERO };
         cluster.give(place, state).expect("no bad input");
     }
     cluster.settle();
     cluster.served = Some(snapshot());
     (cluster, height)
+}
+
+/// An application names its state that has taken in whatever was installed.
+fn named(cluster: &Cluster, place: u16, height: Height, snapshot: &Snapshot) -> Input {
+    let installed = cluster.cores[usize::from(place)].installed();
+    Input::StateAt { height, snapshot: snapshot.id(), installed }
 }
 
 fn commit(cluster: &mut Cluster, number: u64) {
@@ -159,7 +165,7 @@ fn a_checkpoint_that_less_than_a_quorum_signed_is_no_place_to_begin() {
 #[test]
 fn a_replica_whose_state_went_wrong_gets_the_certified_one_and_its_tree_stays() {
     let (mut cluster, height) = cluster_without_the_last();
-    let wrong = Input::StateAt { height: Height::new(2), snapshot: snapshot().id() };
+    let wrong = named(&cluster, 2, Height::new(2), &snapshot());
     cluster.give(2, wrong).expect("no bad input");
     assert!(cluster.installed.iter().all(Vec::is_empty), "an old height is open no more");
     let next = Height::new(height.number() + 2);
@@ -172,8 +178,9 @@ fn a_replica_whose_state_went_wrong_gets_the_certified_one_and_its_tree_stays() 
     let right = Snapshot::cut(b"a later state of all", 5).expect("small");
     cluster.served = Some(right.clone());
     for place in [0, 1, 2, LATE] {
-        let state = if place == 2 { snapshot().id() } else { right.id() };
-        cluster.give(place, Input::StateAt { height: next, snapshot: state }).expect("no bad input");
+        let state = if place == 2 { &snapshot() } else { &right };
+        let state = named(&cluster, place, next, state);
+        cluster.give(place, state).expect("no bad input");
         cluster.settle();
     }
     connect_and_wait(&mut cluster);
@@ -195,11 +202,38 @@ fn after_a_reload_the_application_may_name_the_later_states_again() {
     let block = Arc::new(crate::consensus::Block::new(view, ReplicaIndex::new(1), justify, payload));
     let certificate = super::certificate(4, &block);
     checkpoints.committed(&CommittedBlock { block, certificate });
-    let named = |checkpoints: &mut Checkpoints| checkpoints.state_at(Height::new(1), snapshot().id());
+    let named = |checkpoints: &mut Checkpoints| {
+        checkpoints.state_at(Height::new(1), snapshot().id(), checkpoints.installed())
+    };
     assert!(named(&mut checkpoints).is_some());
     assert!(named(&mut checkpoints).is_none(), "once");
-    checkpoints.forget_states();
+    let before = checkpoints.installed();
+    checkpoints.begin_at(Height::new(1));
+    assert!(checkpoints.state_at(Height::new(1), snapshot().id(), before).is_none(), "it does not know yet");
     assert!(named(&mut checkpoints).is_some(), "the first one was of a state that is gone");
+}
+
+#[test]
+fn a_state_that_was_named_before_an_installed_one_was_taken_in_is_not_signed() {
+    let (mut cluster, height) = cluster_without_the_last();
+    connect_and_wait(&mut cluster);
+    assert_eq!(cluster.installed[usize::from(LATE)], [height]);
+    for number in 0..4 {
+        commit(&mut cluster, 1_000_000 + number);
+    }
+    let next = Height::new(height.number() + 2);
+    let signed = |cluster: &Cluster| {
+        let own = |record: &&Record| matches!(record, Record::CheckpointVote(_));
+        cluster.journals[usize::from(LATE)].iter().filter(own).count()
+    };
+    // What was on its way when consensus installed the state.
+    let stale = Input::StateAt { height: next, snapshot: snapshot().id(), installed: Height::ZERO };
+    cluster.give(LATE, stale).expect("no bad input");
+    assert_eq!(signed(&cluster), 0);
+    let right = Snapshot::cut(b"the state above", 5).expect("small");
+    let right = named(&cluster, LATE, next, &right);
+    cluster.give(LATE, right).expect("no bad input");
+    assert_eq!(signed(&cluster), 1);
 }
 
 #[test]

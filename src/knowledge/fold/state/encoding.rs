@@ -15,7 +15,7 @@ use crate::{
     types::{Committee, Cycle, Digest, Epoch, PublicKey},
 };
 
-/// The form of these bytes.
+/// The form of these bytes. `cycle::tests` holds the digest of a sample of it: when that changes, so must this number.
 const VERSION: u32 = 2;
 
 /// Why bytes are no state of this cluster.

@@ -4,7 +4,10 @@ use super::{
     operators::{agent_number, bind, resume, revoke, stop, unbind},
     *,
 };
-use crate::knowledge::fold::RestoreError;
+use crate::{
+    knowledge::fold::RestoreError,
+    types::{Evidence, SignedStatement},
+};
 
 /// One step of a generated history.
 #[derive(Clone, Debug)]
@@ -188,6 +191,33 @@ fn a_state_with_something_in_each_part_is_read_back_as_it_was() {
     assert_eq!(again.state.newest_closed(), Some(WindowIndex::new(103)));
     assert_eq!(again.state.evidence(), replicas.state.evidence());
     assert_eq!(again.state.evidence().iter().count(), 2);
+}
+
+/// Whoever changes the form of a state raises `VERSION` in `encoding.rs` and pins here what it is then: a replica of another form
+/// must refuse it, not misread it. What the state was founded on stands by digest before it and is no matter of form.
+#[test]
+fn the_form_of_a_state_has_its_own_version() {
+    const FOUNDING_BYTES: usize = 4 + 32 + 8 + 32 + 32;
+    let mut replicas = lived();
+    replicas.ask(1, 6, bind("pool", &agent_number(1)));
+    let statement = |queue| {
+        let seen = summary(&[("queue", queue)]);
+        let signed = replicas.signed_report(header(3, 105, 1062, &seen), &seen);
+        let Command::Report { report, .. } = signed else { panic!("it is a report") };
+        let bytes = report.header.statement(&replicas.state.committee().domain(0));
+        SignedStatement { bytes, signature: report.signature }
+    };
+    let evidence = Evidence::contradiction(place(3), statement(7), statement(8));
+    replicas.apply(Command::Evidence(evidence));
+    assert!(replicas.state.evidence().iter().count() > 0);
+    let bytes = written(&replicas.state);
+    let version = u32::from_le_bytes(bytes[..4].try_into().expect("it begins with its version"));
+    let form = (version, Digest::of(&bytes[FOUNDING_BYTES..]).to_string());
+    assert_eq!(
+        form,
+        (2, "bca736f884c706c3e28ba44c76fcc8141f364655a4e8cd8f96c56b8e97b30925".to_owned()),
+        "raise VERSION, unless only the sample changed, then pin this"
+    );
 }
 
 #[test]

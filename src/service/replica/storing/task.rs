@@ -49,6 +49,8 @@ const SWEEP: Millis = Millis::from_secs(3600);
 pub(in crate::service::replica) struct StoreEnds {
     /// The newest committed height.
     pub(in crate::service::replica) committed: watch::Sender<Height>,
+    /// At which height this replica last began at a certified state instead of its own.
+    pub(in crate::service::replica) installed: watch::Sender<Height>,
     /// Heads that a quorum certified.
     pub(in crate::service::replica) heads: mpsc::Sender<Box<Certified<Head>>>,
     /// Where the store stands.
@@ -78,6 +80,7 @@ pub(in crate::service::replica) struct StoreTask {
     kept_above: Height,
     interval: u64,
     committed: watch::Receiver<Height>,
+    installed: watch::Receiver<Height>,
     heads: mpsc::Receiver<Box<Certified<Head>>>,
     consensus: watch::Receiver<ConsensusStatus>,
     progress: watch::Sender<StoreProgress>,
@@ -118,6 +121,7 @@ impl StoreTask {
     ) -> Result<(Self, StoreEnds), GenesisError> {
         let Follows { journal, consensus, stop } = follows;
         let (committed, committed_height) = watch::channel(Height::ZERO);
+        let (installed, installed_height) = watch::channel(Height::ZERO);
         let (head_sender, heads) = mpsc::channel(HEAD_QUEUE);
         let (progress, seen) = watch::channel(StoreProgress::new(height));
         let interval = cycle.genesis.parameters.checkpoint_interval;
@@ -129,6 +133,7 @@ impl StoreTask {
             kept_above: Height::ZERO,
             interval,
             committed: committed_height,
+            installed: installed_height,
             heads,
             consensus,
             progress,
@@ -136,7 +141,7 @@ impl StoreTask {
             is_checked: false,
             swept: None,
         };
-        Ok((task, StoreEnds { committed, heads: head_sender, progress: seen }))
+        Ok((task, StoreEnds { committed, installed, heads: head_sender, progress: seen }))
     }
 
     /// Stores what is committed until the replica ends. `first` is a connection that is open already.
@@ -212,7 +217,7 @@ impl StoreTask {
         self.stored = Stored { height, digest };
         let gap = writer.gap();
         self.progress.send_modify(|progress| (progress.applied, progress.gap) = (height, gap));
-        if self.lies_above() {
+        if self.must_begin() {
             self.begin(writer).await?;
         }
         self.tell_kept(true).await;
@@ -225,6 +230,9 @@ impl StoreTask {
             }
             while let Ok(head) = self.heads.try_recv() {
                 record(writer, &head).await?;
+            }
+            if self.must_begin() {
+                self.begin(writer).await?;
             }
             match self.next().await {
                 Ok(true) => anew = false,
@@ -262,11 +270,14 @@ impl StoreTask {
         }
     }
 
-    /// Whether the next block to be folded lies above the one to be stored next, or the log is not taken up.
-    fn lies_above(&self) -> bool {
+    /// Whether the next block to be folded lies above the one to be stored next, the log is not taken up, or this replica
+    /// began at a certified state since: then what was folded from its own may be wrong.
+    fn must_begin(&self) -> bool {
         let pending = self.pending.as_ref().map(|folded| folded.block.height());
         let next = pending.or(self.follower.height().map(Height::next));
-        next.is_none_or(|next| next > self.stored.height.next())
+        // A control task that is gone has nothing to say.
+        let began_elsewhere = self.installed.has_changed().unwrap_or(false);
+        began_elsewhere || next.is_none_or(|next| next > self.stored.height.next())
     }
 
     /// Takes the log up at what is stored. What the journal no longer holds of it stays missing, and a row says so.
@@ -275,6 +286,7 @@ impl StoreTask {
             tracing::warn!(stored = %self.stored.height, "the log is taken up anew below what was folded last");
         }
         self.pending = None;
+        self.installed.mark_unchanged();
         let base = match self.follower.begin(self.stored.height).await {
             Ok(base) => base,
             // The replica ends.
@@ -431,5 +443,74 @@ fn applied_block(folded: &Folded) -> AppliedBlock {
             commands: block.payload().commands().len() as u64,
         },
         changes: folded.changes.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
+    use tokio::sync::{mpsc, watch};
+
+    use super::{Follows, StoreTask};
+    use crate::{
+        consensus::task::{ConsensusStatus, Request},
+        cycle::CycleConfig,
+        knowledge::{
+            fixtures::{committee, replica_keys, verified_root},
+            genesis::{Genesis, Parameters},
+            store::StoreIdentity,
+        },
+        service::replica::storing::{JournalFound, StoreConfig},
+        types::{Height, Millis, ReplicaIndex, View},
+    };
+
+    fn cycle() -> CycleConfig {
+        let parameters = Parameters::for_window(Millis::from_secs(10));
+        CycleConfig {
+            genesis: Genesis { parameters, targets: Vec::new(), policies: Vec::new() },
+            committee: Arc::new(committee()),
+            operators: verified_root().operators().clone(),
+            me: ReplicaIndex::new(0),
+            key: replica_keys()[0].clone(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_log_is_taken_up_anew_once_this_replica_began_at_a_certified_state() {
+        let config = StoreConfig {
+            url: "postgres://nobody@localhost/none".into(),
+            identity: StoreIdentity {
+                cluster: committee().cluster(),
+                epoch: committee().epoch(),
+                replica: ReplicaIndex::new(0),
+            },
+            window: Millis::from_secs(10),
+            keep_days: NonZeroU32::MIN,
+            journal: PathBuf::new(),
+            found: JournalFound { signed: View::ZERO, height: Height::ZERO },
+        };
+        let (requests, mut asked) = mpsc::channel(1);
+        let (_consensus, consensus) = watch::channel(ConsensusStatus::default());
+        let (_stop, stop) = watch::channel(false);
+        let follows = Follows { journal: requests.downgrade(), consensus, stop };
+        let (mut task, ends) = StoreTask::new(config, cycle(), Height::ZERO, follows).expect("sound");
+        assert!(task.must_begin(), "it follows nothing yet");
+        let owner = tokio::spawn(async move {
+            while let Some(request) = asked.recv().await {
+                let Request::ReadBase { answer, .. } = request else { panic!("it asks for a base alone") };
+                let _ = answer.send(Ok(None));
+            }
+        });
+        task.installed.mark_unchanged();
+        task.follower.begin(Height::ZERO).await.expect("it answers");
+        assert!(!task.must_begin());
+        ends.committed.send_replace(Height::new(9));
+        assert!(!task.must_begin(), "blocks alone are no reason");
+        ends.installed.send_replace(Height::new(8));
+        assert!(task.must_begin());
+        task.installed.mark_unchanged();
+        assert!(!task.must_begin(), "once");
+        drop(requests);
+        owner.await.expect("it was asked for nothing else");
     }
 }
