@@ -20,7 +20,7 @@ fn the_three_that_crash_had_each_timed_out_in_another_view() {
 
 #[test]
 fn f_peers_that_give_one_block_at_a_time_keep_nobody_from_beginning_at_a_checkpoint() {
-    for drips in [[0, 2], [0, 3], [1, 3], [1, 4], [2, 4]] {
+    for drips in [[1, 3], [2, 4]] {
         let outcome = run(liveness::joins_beside_drips(drips));
         assert_eq!(outcome.violation, None, "{drips:?}");
         assert!(
