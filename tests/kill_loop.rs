@@ -177,6 +177,8 @@ fn replicas_killed_at_any_moment_contradict_nothing_and_lose_nothing_that_was_ac
             assert!(rows.iter().any(|(_, row)| row.contains(&digest)), "{acknowledged:?} is lost");
         }
     }
+    let evidence = stored[0].rows("evidence", 0, common);
+    assert!(evidence.is_empty(), "honest replicas are accused: {evidence:?}");
     let heard = &statements.heard;
     for kind in ["vote", "proposal", "timeout", "report", "endorsement"] {
         assert!(heard.contains_key(kind), "the listener heard no {kind}: {heard:?}");
