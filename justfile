@@ -28,7 +28,7 @@ cores:
 sim:
     cargo build --locked --release -p quorate-sim
     cargo test --locked --release -p quorate-sim
-    cargo run --locked --release --quiet -p quorate-sim -- --seeds 450
+    cargo run --locked --release --quiet -p quorate-sim -- --seeds 300
 
 # Fifty simulated hours and more: some ten minutes on two cores, not part of CI
 sim-hours:
