@@ -47,9 +47,11 @@ fn two_processes_with_one_key_both_fall_silent_and_everybody_says_so() {
             let reasons = status()?.not_ready;
             Some(reasons.into_iter().find(|why| why.reason == NotReadyReason::KeyInUse)?.detail)
         });
-        for part in [key.as_str(), "r1", "nothing is signed until a restart", "End the other process"] {
+        for part in [key.as_str(), "nothing is signed until a restart", "End the other process"] {
             assert!(detail.contains(part), "{part:?} in {detail}");
         }
+        let tellers = ["r0", "r1", "r2"].iter().filter(|name| detail.contains(*name)).count();
+        assert!(tellers >= 2, "one more than may be faulty say so: {detail}");
     }
     cluster.eventually("every peer to name the key's replica", || {
         let names = |place| {
