@@ -634,6 +634,7 @@ fn a_replica_beyond_this_machine_is_asked_with_its_certificate_and_a_token() {
     let answered = (0..PATIENCE.as_secs()).any(|_| {
         let answered = run(&with_token).0 == Some(3);
         if !answered {
+            // Between two looks: the replica is still starting.
             std::thread::sleep(Duration::from_secs(1));
         }
         answered

@@ -145,6 +145,7 @@ fn replicas_killed_at_any_moment_contradict_nothing_and_lose_nothing_that_was_ac
     let (mut choices, mut killed, mut rounds, mut slowest) = (Choices(7), 0, 0, Millis::ZERO);
     while killed < kills {
         engine.wait_for_slots(if rounds % 4 < 2 { BACKLOG } else { 0 });
+        // The moment of the kill is what is drawn.
         std::thread::sleep(Duration::from_millis(choices.pick(300)));
         let victims = choices.victims();
         let before = KILLED.iter().filter_map(|place| height(&cluster, *place)).max().unwrap_or(0);

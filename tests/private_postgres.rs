@@ -66,6 +66,7 @@ fn assert_all_end(folder: &Path) {
         if processes_of(folder).is_empty() {
             return;
         }
+        // Between two looks: they are nobody's children here who could be waited for.
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("still running: {:?}", processes_of(folder));

@@ -373,6 +373,7 @@ async fn terminate_waiting_backend(url: &str) {
         if cut == Some(true) {
             return;
         }
+        // Between two looks: nothing tells when a session begins to wait.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("no session came to wait for the lock");

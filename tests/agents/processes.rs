@@ -148,6 +148,7 @@ impl Site {
             if let Some(found) = look() {
                 return found;
             }
+            // Between two looks at what another process does.
             thread::sleep(Duration::from_millis(50));
         }
         let mut logs = String::new();
