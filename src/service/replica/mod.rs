@@ -316,22 +316,23 @@ impl Replica {
                 })),
                 ended = &mut self.control => return Ok(Some(match ended {
                     Ok(Ended::Unreadable(height, error)) => ReplicaError::Snapshot { height, error },
-                    Ok(Ended::Stopped | Ended::ConsensusGone) | Err(_) => self.why_control_ended().await,
+                    Ok(Ended::Stopped | Ended::ConsensusGone) | Err(_) => self.why_ended("control").await,
                 })),
                 _ = &mut self.server => return Ok(Some(ReplicaError::TaskEnded("HTTP server"))),
                 ended = ended(&mut self.store) => return Ok(Some(match ended {
                     Ok(Err(error)) => ReplicaError::Store(error),
-                    Ok(Ok(())) | Err(_) => ReplicaError::TaskEnded("store"),
+                    Ok(Ok(())) | Err(_) => self.why_ended("store").await,
                 })),
             }
         }
     }
 
-    /// Control ends by itself when consensus is gone, which then knows why.
-    async fn why_control_ended(&mut self) -> ReplicaError {
+    /// Control and the store both follow consensus and end by themselves when it is gone, in either order and before it
+    /// was heard here; it then knows why.
+    async fn why_ended(&mut self, task: &'static str) -> ReplicaError {
         match tokio::time::timeout(LAST_WORDS, &mut self.consensus).await {
             Ok(Ok(Err(error))) => ReplicaError::Journal(error),
-            Ok(Ok(Ok(())) | Err(_)) | Err(_) => ReplicaError::TaskEnded("control"),
+            Ok(Ok(Ok(())) | Err(_)) | Err(_) => ReplicaError::TaskEnded(task),
         }
     }
 
