@@ -39,6 +39,10 @@ pub const REMEMBERED_COMMANDS: usize = 1 << 17;
 /// How many newest committed blocks stay in memory to answer fetches; older ones are read from the journal.
 pub const COMMITTED_BLOCKS_IN_MEMORY: usize = 64;
 
+/// The most bytes of those blocks, the newest one aside: what one answer to a fetch may carry, so that a replica that
+/// missed a moment is served from memory, and large reports do not fill it.
+pub const COMMITTED_BYTES_IN_MEMORY: usize = MAX_FETCHED_BYTES;
+
 /// The most uncommitted blocks in memory. Past it, those that the highest certificate does not build on go.
 pub const MAX_TREE_BLOCKS: usize = 1_024;
 

@@ -11,7 +11,7 @@ use std::{
 use super::{
     block::{Block, BlockId, Command},
     certificate::QuorumCertificate,
-    limits::{COMMITTED_BLOCKS_IN_MEMORY, MAX_TREE_BLOCKS},
+    limits::{COMMITTED_BLOCKS_IN_MEMORY, COMMITTED_BYTES_IN_MEMORY, MAX_TREE_BLOCKS},
 };
 use crate::types::{Committee, Height, ReplicaIndex, View};
 
@@ -30,6 +30,8 @@ pub(super) struct BlockTree {
     committed_id: BlockId,
     committed_view: View,
     recent: VecDeque<CommittedBlock>,
+    /// Bytes of the commands in `recent`.
+    recent_bytes: usize,
     uncommitted: BTreeMap<BlockId, Arc<Block>>,
 }
 
@@ -40,6 +42,7 @@ impl BlockTree {
             committed_id: Block::genesis_id(committee),
             committed_view: View::ZERO,
             recent: VecDeque::new(),
+            recent_bytes: 0,
             uncommitted: BTreeMap::new(),
         }
     }
@@ -121,6 +124,7 @@ impl BlockTree {
         assert!(height > self.committed_height, "the committed chain only grows");
         (self.committed_height, self.committed_view, self.committed_id) = (height, view, id);
         self.recent.clear();
+        self.recent_bytes = 0;
         self.uncommitted.retain(|_, block| block.height() > height);
     }
 
@@ -129,7 +133,13 @@ impl BlockTree {
         while self.recent.len() > 1
             && self.recent.front().is_some_and(|oldest| oldest.block.height() <= height)
         {
-            self.recent.pop_front();
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.recent.pop_front() {
+            self.recent_bytes -= oldest.block.size_bytes();
         }
     }
 
@@ -153,10 +163,15 @@ impl BlockTree {
         self.committed_height = block.height();
         self.committed_id = block.id();
         self.committed_view = block.view();
+        self.recent_bytes += block.size_bytes();
         let committed = CommittedBlock { block, certificate };
         self.recent.push_back(committed.clone());
-        if self.recent.len() > COMMITTED_BLOCKS_IN_MEMORY {
-            self.recent.pop_front();
+        // The newest one stays whatever its size: the next block's parent and its certificate are asked for.
+        while self.recent.len() > 1
+            && (self.recent.len() > COMMITTED_BLOCKS_IN_MEMORY
+                || self.recent_bytes > COMMITTED_BYTES_IN_MEMORY)
+        {
+            self.forget_oldest();
         }
         committed
     }
@@ -170,5 +185,53 @@ impl BlockTree {
         {
             self.uncommitted = kept.into_iter().map(|block| (block.id(), block)).collect();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BlockTree;
+    use crate::consensus::{
+        Block, Command, Payload, QuorumCertificate,
+        limits::{COMMITTED_BLOCKS_IN_MEMORY, COMMITTED_BYTES_IN_MEMORY},
+    };
+    use crate::types::{Committee, Digest, Epoch, Height, ReplicaIndex, SecretKey, View};
+    use std::sync::Arc;
+
+    /// Commits a chain of blocks of so many bytes each, and gives how many stay in memory.
+    fn kept_of(blocks: u64, block_bytes: usize) -> usize {
+        let key = SecretKey::from_seed(&[1; 32]).public();
+        let committee = Committee::new(Digest::of(b"test"), Epoch::new(1), vec![key]).expect("one key");
+        let mut tree = BlockTree::new(&committee);
+        let mut justify = QuorumCertificate::genesis(&committee);
+        for number in 1..=blocks {
+            // A single command may not be as large as the block.
+            let half = [vec![0; block_bytes / 2], vec![1; block_bytes - block_bytes / 2]];
+            let commands = half.map(|body| Command::new(Vec::new(), body).expect("small"));
+            let payload = Payload::new(commands.to_vec());
+            let view = View::new(number);
+            let block = Arc::new(Block::new(view, ReplicaIndex::new(0), justify, payload));
+            let signatures = Vec::new();
+            justify = QuorumCertificate { view, height: block.height(), block: block.id(), signatures };
+            tree.insert(Arc::clone(&block));
+            tree.commit(block, justify.clone());
+            tree.prune(justify.block);
+        }
+        assert_eq!(
+            tree.recent_above(Height::ZERO).last().map(|newest| newest.block.id()),
+            Some(justify.block)
+        );
+        assert_eq!(tree.recent_bytes, tree.recent.iter().map(|kept| kept.block.size_bytes()).sum::<usize>());
+        tree.recent.len()
+    }
+
+    #[test]
+    fn committed_blocks_in_memory_are_bounded_in_number_and_in_bytes_and_the_newest_stays() {
+        let small = COMMITTED_BLOCKS_IN_MEMORY as u64;
+        assert_eq!(kept_of(small - 1, 8), COMMITTED_BLOCKS_IN_MEMORY - 1);
+        assert_eq!(kept_of(2 * small, 8), COMMITTED_BLOCKS_IN_MEMORY);
+        assert_eq!(kept_of(9, COMMITTED_BYTES_IN_MEMORY / 3), 3);
+        assert_eq!(kept_of(9, COMMITTED_BYTES_IN_MEMORY / 2), 2);
+        assert_eq!(kept_of(9, COMMITTED_BYTES_IN_MEMORY / 2 + 2), 1);
     }
 }
