@@ -13,6 +13,8 @@ mod harness;
 mod client;
 #[path = "kill_loop/history.rs"]
 mod history;
+#[path = "kill_loop/judge.rs"]
+mod judge;
 #[path = "kill_loop/knowledge.rs"]
 mod knowledge;
 #[path = "kill_loop/recovery.rs"]

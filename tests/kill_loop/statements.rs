@@ -165,9 +165,13 @@ impl Statements {
 
     /// Takes what a listener wrote down.
     pub(crate) fn wire(&mut self, file: &Path) {
+        self.heard_on_the_wire(&fs::read(file).expect("the listener wrote it"));
+    }
+
+    /// Takes senders with their frames, one after the other.
+    pub(crate) fn heard_on_the_wire(&mut self, bytes: &[u8]) {
         self.source = "the wire".to_owned();
-        let bytes = fs::read(file).expect("the listener wrote it");
-        let mut rest = bytes.as_slice();
+        let mut rest = bytes;
         while !rest.is_empty() {
             let (from, frame): (ReplicaIndex, Vec<u8>) =
                 <_>::deserialize(&mut rest).expect("the listener ended in order");
