@@ -59,6 +59,8 @@ pub const TARGETS: &[Target] = &[
         base_bytes: 16 * MIB,
         bytes_per_byte: 64,
     },
+    Target { name: "remote_write", run: telemetry::remote_write, base_bytes: 16 * MIB, bytes_per_byte: 1024 },
+    Target { name: "samples", run: telemetry::samples, base_bytes: 64 * KIB, bytes_per_byte: 256 },
     Target { name: "recordings", run: telemetry::recordings, base_bytes: 16 * MIB, bytes_per_byte: 8192 },
     Target { name: "api", run: api::requests, base_bytes: 256 * KIB, bytes_per_byte: 256 },
     Target { name: "policies", run: files::policies, base_bytes: 256 * KIB, bytes_per_byte: 512 },

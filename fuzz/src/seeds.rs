@@ -332,7 +332,47 @@ fn telemetry() -> Vec<Seed> {
             });
         }
     }
+    let written = include_bytes!("../../tests/data/prometheus-remote-write.gz").as_slice();
+    let written = recording::parse(Path::new("written"), written).expect("it is a recording");
+    seeds.extend(written.iter().step_by(5).map(|request| {
+        seed("remote_write", format!("prometheus{}", request.n), [&[0], request.body.as_slice()].concat())
+    }));
+    seeds.push(seed("remote_write", "plain", [&[1], written_series().as_slice()].concat()));
+    seeds.push(seed("samples", "each-kind", plain_samples()));
+    seeds.push(seed("samples", "none", r#"{"source":"engine","samples":[]}"#));
     seeds
+}
+
+/// A `WriteRequest` with one sample now, of a series that rises, and an end of the same.
+fn written_series() -> Vec<u8> {
+    let field = |tag: u8, bytes: &[u8]| {
+        let length = u8::try_from(bytes.len()).expect("a seed is small");
+        [&[tag, length], bytes].concat()
+    };
+    let label = |name: &str, value: &str| {
+        field(0x0a, &[field(0x0a, name.as_bytes()), field(0x12, value.as_bytes())].concat())
+    };
+    let sample = |bits: u64| {
+        let time = (0..6).map(|place| {
+            let more = if place < 5 { 0x80 } else { 0 };
+            u8::try_from((NOW.as_millis() >> (7 * place)) & 0x7f).expect("seven bits") | more
+        });
+        let time: Vec<u8> = time.collect();
+        field(0x12, &[&[0x09], bits.to_le_bytes().as_slice(), &[0x10], &time].concat())
+    };
+    let labels = [label("__name__", "runs_total"), label("job", "engine"), label("le", "5")];
+    let samples = [sample(30.0_f64.to_bits()), sample(0x7ff0_0000_0000_0002)];
+    field(0x0a, &[labels.concat(), samples.concat()].concat())
+}
+
+fn plain_samples() -> Vec<u8> {
+    let sample = |kind: &str, value: serde_json::Value| {
+        json!({"name": "queue", "at_ms": NOW.as_millis(), "value": value, "kind": kind,
+            "attributes": {"pool": "extract", "shard": 3, "eager": true}})
+    };
+    let samples =
+        [sample("gauge", json!(12.5)), sample("counter", json!("7.25")), sample("increase", json!(3))];
+    json!({"source": "engine", "samples": samples}).to_string().into_bytes()
 }
 
 fn gauge() -> Vec<u8> {

@@ -1,4 +1,5 @@
-//! What engines post: OTLP bodies in both forms, plain and compressed, and recordings of them.
+//! What engines post: OTLP bodies in both forms, plain and compressed, recordings of them, bodies of remote write, and
+//! plain samples.
 //!
 //! Invariant: a body counts the same however it is compressed.
 
@@ -11,7 +12,9 @@ use flate2::{
 use quorate::{
     monitor::{
         Batch, Monitor, MonitorParameters,
-        otlp::{DecodeError, decode_within, map_times},
+        body::DecodeError,
+        form::Form,
+        otlp::{decode_within, map_times},
         recording,
     },
     types::{UnixMillis, WindowIndex},
@@ -59,6 +62,28 @@ pub fn otlp_compressed(bytes: &[u8]) {
     };
     let compressed = decode(&compressed.expect("memory takes all"), Some(encoding));
     assert_eq!(compressed.map(|batch| told(&batch)), decode(body, None).map(|batch| told(&batch)));
+}
+
+/// A body of remote write as it comes, or a plain one that is compressed here, as the first byte says.
+pub fn remote_write(bytes: &[u8]) {
+    let Some((how, body)) = bytes.split_first() else { return };
+    let compressed;
+    let body = if how & 1 == 0 {
+        body
+    } else {
+        compressed = snap::raw::Encoder::new().compress_vec(body).expect("memory takes all");
+        &compressed
+    };
+    if let Ok(batch) = Form::RemoteWrite.decode(body, Some("snappy"), MOST_BYTES) {
+        observe(&batch);
+    }
+}
+
+/// Plain samples in JSON.
+pub fn samples(bytes: &[u8]) {
+    if let Ok(batch) = Form::Samples.decode(bytes, None, MOST_BYTES) {
+        observe(&batch);
+    }
 }
 
 fn content_type(form: u8) -> &'static str {

@@ -127,7 +127,7 @@ fn first_arrival(requests: &[RecordedRequest]) -> Option<u64> {
     requests.iter().filter_map(arrival).max()
 }
 
-fn decode_recorded(request: &RecordedRequest) -> Result<Batch, crate::monitor::otlp::DecodeError> {
+fn decode_recorded(request: &RecordedRequest) -> Result<Batch, crate::monitor::body::DecodeError> {
     decode(&request.body, request.content_type.as_deref(), request.content_encoding.as_deref())
 }
 

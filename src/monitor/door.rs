@@ -1,12 +1,13 @@
-//! The telemetry door: OTLP over HTTP, answered in the form of the request.
+//! The telemetry door: OTLP, Prometheus remote write and plain samples over HTTP, each at its path.
 //!
 //! A body is read on its connection's task, decoded apart (`door/decoding.rs`), and queued for the task that owns
 //! the monitor. An answer waits for none of them longer than [`ANSWER_PATIENCE`]: an engine's short-lived
-//! processes hold their slots until they are answered. The answers follow what clients do with them: a 503 names
-//! a `Retry-After` longer than any client's patience, so that they drop the data at once; traces and logs are
-//! taken and dropped, because engines send them to the same base address.
+//! processes hold their slots until they are answered. The answers (`door/answer.rs`) follow what clients do with
+//! them; traces and logs are taken and dropped, because engines send them to the same base address. All forms share
+//! the bounds, the queue and the counters.
 //! Invariant: memory is bounded before and after decompression, whatever a client sends.
 
+pub mod answer;
 pub(crate) mod decoding;
 pub(crate) mod reading;
 
@@ -18,10 +19,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
-};
-use prost::Message as _;
 use std::{
     sync::{
         Arc,
@@ -32,12 +29,15 @@ use std::{
 use tokio::sync::Semaphore;
 
 use self::{
+    answer::{OVERLOADED, Told, overloaded, refusal, status_of, success},
     decoding::{Decoding, Encoded, NotDecoded},
     reading::Unread,
 };
 use super::{
     Ingested,
-    otlp::{DROPPED_PATHS, DecodeError, Format, MAX_BODY_BYTES, METRICS_PATHS},
+    body::{DecodeError, MAX_BODY_BYTES},
+    form::{Form, Protocol},
+    otlp::DROPPED_PATHS,
     task::MonitorHandle,
 };
 use crate::types::{Millis, UnixMillis};
@@ -51,17 +51,11 @@ pub const MAX_BODIES_BYTES: usize = 16 * MAX_BODY_BYTES;
 /// taken, which it is; what does not count then stands only in the metrics and the log.
 pub const ANSWER_PATIENCE: Duration = Duration::from_millis(5);
 
-/// Seconds after which an overloaded door may be asked again; above every client's own timeout, so that
-/// none waits for it.
-pub const RETRY_AFTER_SECONDS: &str = "30";
-
 /// Requests that are refused or turned away are told of in the log, and then not again for so long.
 const TELL_AGAIN: Millis = Millis::from_secs(60);
 
 /// How far back the samples of a request lie that is turned away unread: one export interval of a fast engine.
 const TURNED_AWAY_SPAN: Millis = Millis::from_secs(10);
-
-const OVERLOADED: &str = "too much telemetry is waiting already";
 
 /// How many requests the door answered, by what it said.
 #[derive(Debug, Default)]
@@ -73,7 +67,7 @@ pub struct DoorCounters {
 }
 
 impl DoorCounters {
-    /// Metrics requests that were counted, wholly or in part.
+    /// Requests whose points were counted, wholly or in part.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.taken.load(Relaxed)
@@ -85,7 +79,7 @@ impl DoorCounters {
         self.dropped.load(Relaxed)
     }
 
-    /// Requests that are no OTLP metrics, or too large.
+    /// Requests that are not what their path takes, or too large.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
@@ -135,23 +129,29 @@ pub fn patient_routes(monitor: MonitorHandle, patience: Duration) -> (Router, Ar
 }
 
 fn routes_of(door: Door) -> Router {
-    let metrics = METRICS_PATHS.iter().fold(Router::new(), |all, path| all.route(path, post(take_metrics)));
-    let all = DROPPED_PATHS.iter().fold(metrics, |all, path| all.route(path, post(drop_signal)));
+    let mut routes = Router::new();
+    for protocol in Protocol::ALL {
+        let take = async move |State(door): State<Door>, headers: HeaderMap, body: Body| {
+            let answer = door.take(protocol, &headers, body).await;
+            door.note(&answer);
+            answer.into_response()
+        };
+        routes = protocol.paths().iter().fold(routes, |all, path| all.route(path, post(take)));
+    }
+    let all = DROPPED_PATHS.iter().fold(routes, |all, path| all.route(path, post(drop_signal)));
     all.with_state(door)
-}
-
-async fn take_metrics(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
-    let answer = door.take(&headers, body).await;
-    door.note(&answer);
-    answer.into_response()
 }
 
 async fn drop_signal(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
     door.counters.dropped.fetch_add(1, Relaxed);
-    // Whether it can be read makes no difference: it is dropped.
+    answer_dropped(&headers, body).await
+}
+
+/// Reads traces or logs to their end and answers. Whether they can be read makes no difference: they are dropped.
+pub(crate) async fn answer_dropped(headers: &HeaderMap, body: Body) -> Response {
     reading::skip(body).await;
-    match Format::of_content_type(content_type(&headers)) {
-        Ok(format) => success(format, &Ingested::default()),
+    match Protocol::Otlp.form(content_type(headers)) {
+        Ok(form) => success(form, &Told::Queued(Ingested::default())),
         Err(error) => refusal(None, status_of(&error), &error.to_string()),
     }
 }
@@ -182,9 +182,9 @@ pub(crate) fn answer_to(unread: &Unread) -> (StatusCode, String) {
 }
 
 enum Answer {
-    Taken(Format, Ingested),
-    Refused { format: Option<Format>, status: StatusCode, why: String },
-    Overloaded(Format),
+    Taken(Form, Told),
+    Refused { form: Option<Form>, status: StatusCode, why: String },
+    Overloaded(Form),
 }
 
 impl Door {
@@ -200,47 +200,47 @@ impl Door {
         }
     }
 
-    async fn take(&self, headers: &HeaderMap, body: Body) -> Answer {
-        let (content_type, encoding) = (content_type(headers), content_encoding(headers));
-        let format = Format::of_content_type(content_type);
-        let refused = |status, why| Answer::Refused { format: format.clone().ok(), status, why };
+    async fn take(&self, protocol: Protocol, headers: &HeaderMap, body: Body) -> Answer {
+        let encoding = content_encoding(headers);
+        let form = protocol.form(content_type(headers));
+        let refused = |status, why| Answer::Refused { form: form.clone().ok(), status, why };
         let read = reading::read(body, Some(&self.room)).await;
-        let format = match &format {
-            Ok(format) => *format,
+        let form = match &form {
+            Ok(form) => *form,
             Err(error) => return refused(status_of(error), error.to_string()),
         };
         let (body, room) = match read {
             Ok(read) => read,
-            Err(Unread::NoRoom) => return self.turn_away(format),
+            Err(Unread::NoRoom) => return self.turn_away(form),
             Err(unread @ (Unread::TooLarge | Unread::Broken(_) | Unread::TooSlow)) => {
                 let (status, why) = answer_to(&unread);
                 return refused(status, why);
             }
         };
-        let (content_type, content_encoding) = (content_type.map(str::to_owned), encoding.map(str::to_owned));
-        let encoded = Encoded { body, content_type, content_encoding, room: room.map(Arc::new) };
+        let content_encoding = encoding.map(str::to_owned);
+        let encoded = Encoded { body, form, content_encoding, room: room.map(Arc::new) };
         let batch = match self.decoding.decode(encoded).await {
             Ok(batch) => batch,
-            Err(NotDecoded::Overloaded) => return self.turn_away(format),
+            Err(NotDecoded::Overloaded) => return self.turn_away(form),
             Err(NotDecoded::Refused(error)) => return refused(status_of(&error), error.to_string()),
         };
         let as_decoded = Ingested { accepted: batch.len() as u64, rejected: batch.refused().clone() };
         let Ok(counted) = self.monitor.queue(batch) else {
-            return Answer::Overloaded(format);
+            return Answer::Overloaded(form);
         };
         match tokio::time::timeout(self.patience, counted).await {
-            Ok(Ok(ingested)) => Answer::Taken(format, ingested),
+            Ok(Ok(ingested)) => Answer::Taken(form, Told::Counted(ingested)),
             // The monitor ended with the queue.
-            Ok(Err(_)) => Answer::Overloaded(format),
-            Err(_) => Answer::Taken(format, as_decoded),
+            Ok(Err(_)) => Answer::Overloaded(form),
+            Err(_) => Answer::Taken(form, Told::Queued(as_decoded)),
         }
     }
 
     /// What is in a body that nobody decodes is not known; other replicas may have it.
-    fn turn_away(&self, format: Format) -> Answer {
+    fn turn_away(&self, form: Form) -> Answer {
         let now = self.monitor.now();
         self.monitor.note_missed(now.minus(TURNED_AWAY_SPAN), now);
-        Answer::Overloaded(format)
+        Answer::Overloaded(form)
     }
 
     fn note(&self, answer: &Answer) {
@@ -266,104 +266,20 @@ impl Door {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         match self {
-            Self::Taken(format, ingested) => success(format, &ingested),
-            Self::Refused { format, status, why } => refusal(format, status, &why),
-            Self::Overloaded(format) => overloaded(format),
+            Self::Taken(form, told) => success(form, &told),
+            Self::Refused { form, status, why } => refusal(form, status, &why),
+            Self::Overloaded(form) => overloaded(form),
         }
     }
 }
 
-/// The answer when nothing more can be taken: the client should drop the data at once.
-pub fn overloaded(format: Format) -> Response {
-    let mut response = refusal(Some(format), StatusCode::SERVICE_UNAVAILABLE, OVERLOADED);
-    let headers = response.headers_mut();
-    headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER_SECONDS));
-    response
-}
-
-/// The answer to a request that was taken: empty, or how many of its points do not count and why.
-#[must_use]
-pub fn success(format: Format, ingested: &Ingested) -> Response {
-    let rejected: u64 = ingested.rejected.values().sum();
-    let reasons: Vec<String> =
-        ingested.rejected.iter().map(|(reason, points)| format!("{points} {reason}")).collect();
-    let partial_success = (rejected > 0).then(|| ExportMetricsPartialSuccess {
-        rejected_data_points: i64::try_from(rejected).unwrap_or(i64::MAX),
-        error_message: format!("not counted: {}", reasons.join(", ")),
-    });
-    let body = match format {
-        Format::Protobuf => ExportMetricsServiceResponse { partial_success }.encode_to_vec(),
-        Format::Json => match partial_success {
-            None => b"{}".to_vec(),
-            Some(partial) => serde_json::json!({"partialSuccess": {
-                "rejectedDataPoints": partial.rejected_data_points.to_string(),
-                "errorMessage": partial.error_message,
-            }})
-            .to_string()
-            .into_bytes(),
-        },
-    };
-    answer(StatusCode::OK, format.content_type(), body)
-}
-
-/// `google.rpc.Status`, which OTLP wants as the body of errors.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-}
-
-/// The answer to a request that is not taken, with a text; plain when the form is not known.
-#[must_use]
-pub fn refusal(format: Option<Format>, status: StatusCode, why: &str) -> Response {
-    /// `google.rpc.Code`.
-    const INVALID_ARGUMENT: i32 = 3;
-    const PERMISSION_DENIED: i32 = 7;
-    const UNAVAILABLE: i32 = 14;
-    const UNAUTHENTICATED: i32 = 16;
-    let code = match status {
-        StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
-        StatusCode::FORBIDDEN => PERMISSION_DENIED,
-        status if status.is_server_error() => UNAVAILABLE,
-        _ => INVALID_ARGUMENT,
-    };
-    match format {
-        Some(Format::Protobuf) => {
-            let body = RpcStatus { code, message: why.to_owned() }.encode_to_vec();
-            answer(status, Format::Protobuf.content_type(), body)
-        }
-        Some(Format::Json) => {
-            let body = serde_json::json!({"code": code, "message": why}).to_string();
-            answer(status, Format::Json.content_type(), body.into_bytes())
-        }
-        None => answer(status, "text/plain; charset=utf-8", format!("{why}\n").into_bytes()),
-    }
-}
-
-fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response {
-    (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
-}
-
-/// The status to answer with when a body is refused whole.
-#[must_use]
-pub const fn status_of(error: &DecodeError) -> StatusCode {
-    match error {
-        DecodeError::UnsupportedType(_) | DecodeError::UnsupportedEncoding(_) => {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE
-        }
-        DecodeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        DecodeError::Compression { .. } | DecodeError::Malformed { .. } => StatusCode::BAD_REQUEST,
-    }
-}
-
-fn content_type(headers: &HeaderMap) -> Option<&str> {
+/// What `Content-Type` names; one that is no text is none.
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
 /// The encodings named; one that is no text is passed on as unknown.
-fn content_encoding(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn content_encoding(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?"))
 }
 

@@ -1,9 +1,10 @@
 //! Monitor: samples become series, windows and signed reports.
 //!
-//! The way of the data: a body is decoded (`otlp`) into a [`Batch`] of points; [`Monitor::ingest`] sorts
-//! them into series and windows; [`Monitor::close`] sums a window up, and [`Closed::report`] signs it. That
-//! much is pure: the same samples in any order and batching give byte-identical summaries. The `door` is
-//! what the network sees, `task` owns the monitor behind it; `recording` reads what a door once received.
+//! The way of the data: a body is decoded by its `form` (`otlp`, `remote_write`, `plain_json`; what they share is in
+//! `body`) into a [`Batch`] of points; [`Monitor::ingest`] sorts them into series and windows; [`Monitor::close`]
+//! sums a window up, and [`Closed::report`] signs it. That much is pure: the same samples in any order and batching
+//! give byte-identical summaries. The `door` is what the network sees, `task` owns the monitor behind it;
+//! `recording` reads what a door once received.
 //!
 //! The counting rule is in `streams`, what is no part of a series' identity in `series`, and both in words
 //! in `docs/telemetry.md`. Nothing here decides anything about what it sees.
@@ -18,11 +19,19 @@ mod tally;
 mod windows;
 
 #[cfg(feature = "service")]
+pub mod body;
+#[cfg(feature = "service")]
 pub mod door;
+#[cfg(feature = "service")]
+pub mod form;
 #[cfg(feature = "service")]
 pub mod otlp;
 #[cfg(feature = "service")]
+mod plain_json;
+#[cfg(feature = "service")]
 pub mod recording;
+#[cfg(feature = "service")]
+mod remote_write;
 #[cfg(feature = "service")]
 pub mod task;
 #[cfg(feature = "service")]

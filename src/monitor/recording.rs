@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::otlp::{MAX_BODY_BYTES, METRICS_PATHS};
+use super::{body::MAX_BODY_BYTES, otlp::METRICS_PATHS};
 
 /// The first line of a packed recording.
 const FORMAT: &str = "quorate-otlp-recording/1";
@@ -41,7 +41,7 @@ pub struct RecordedRequest {
 }
 
 impl RecordedRequest {
-    /// Whether it was posted to a path where metrics are taken.
+    /// Whether it was posted to a path where OTLP metrics are taken.
     #[must_use]
     pub fn is_metrics(&self) -> bool {
         METRICS_PATHS.contains(&self.path.as_str())

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Amount, Batch, Kind, Measure, Monitor, MonitorParameters, Refused, Sample, Temporality,
-    otlp::{self, DecodeError},
-    recording::RecordedRequest,
+    body::DecodeError, otlp, recording::RecordedRequest,
 };
 use crate::{
     knowledge::observation::{SeriesKey, SeriesSummary},

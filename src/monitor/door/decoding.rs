@@ -10,7 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::monitor::{
     Batch,
-    otlp::{self, DecodeError, MAX_DECOMPRESSED_BYTES},
+    body::{DecodeError, MAX_DECOMPRESSED_BYTES},
+    form::Form,
 };
 
 /// What counts as small, before and after decompression: fifty exports of a busy engine. It decodes in a
@@ -47,11 +48,11 @@ impl From<TryAcquireError> for NotDecoded {
     }
 }
 
-/// A body with its headers, and its share of the memory for bodies, which it gives back when it is decoded and nobody
+/// A body with its form and its encoding, and its share of the memory for bodies, which it gives back when it is decoded and nobody
 /// else holds it.
 pub(crate) struct Encoded {
     pub(crate) body: Bytes,
-    pub(crate) content_type: Option<String>,
+    pub(crate) form: Form,
     pub(crate) content_encoding: Option<String>,
     #[expect(dead_code, reason = "it is given back when the body is dropped")]
     pub(crate) room: Option<Arc<OwnedSemaphorePermit>>,
@@ -59,7 +60,7 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     fn decode(&self, most: usize) -> Result<Batch, DecodeError> {
-        otlp::decode_within(&self.body, self.content_type.as_deref(), self.content_encoding.as_deref(), most)
+        self.form.decode(&self.body, self.content_encoding.as_deref(), most)
     }
 }
 

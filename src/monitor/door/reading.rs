@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::monitor::otlp::MAX_BODY_BYTES;
+use crate::monitor::body::MAX_BODY_BYTES;
 
 /// How long a body may take to arrive; exporters give up after ten seconds.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);

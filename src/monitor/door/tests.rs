@@ -18,7 +18,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    Door, MAX_BODY_BYTES, RETRY_AFTER_SECONDS, decoding::LARGE_PLACES, patient_routes, reading, routes_of,
+    Door, MAX_BODY_BYTES,
+    answer::{RETRY_AFTER_SECONDS, RETRY_SOON_SECONDS},
+    decoding::LARGE_PLACES,
+    patient_routes, reading, routes_of,
 };
 use crate::{
     knowledge::observation::SeriesSummary,
@@ -327,4 +330,115 @@ async fn what_does_not_count_is_told_by_source() {
     assert_eq!(airflow.collect::<Vec<_>>(), [("airflow", counts)]);
     let others = std::collections::BTreeMap::from([(Reason::Future, 1), (Reason::BadSource, 1)]);
     assert_eq!(tally.others.refused, others, "a source gets counts of its own once a point of it counts");
+}
+
+const REMOTE_WRITE: [(header::HeaderName, &str); 2] = [PROTOBUF, (header::CONTENT_ENCODING, "snappy")];
+
+/// A body of remote write with one series and these values, each a second after the one before.
+fn written(name: &str, values: &[f64]) -> Vec<u8> {
+    let field = |tag: u8, bytes: &[u8]| {
+        let length = u8::try_from(bytes.len()).expect("a test's messages are small");
+        [&[tag, length], bytes].concat()
+    };
+    let label = |name: &str, value: &str| {
+        field(0x0a, &[field(0x0a, name.as_bytes()), field(0x12, value.as_bytes())].concat())
+    };
+    let mut series = [label("__name__", name), label("job", "etl")].concat();
+    for (value, second) in values.iter().zip(0_u64..) {
+        let mut sample = [&[0x09], value.to_le_bytes().as_slice(), &[0x10]].concat();
+        prost::encoding::encode_varint(NOW.as_millis() + second * 1_000, &mut sample);
+        series.extend(field(0x12, &sample));
+    }
+    let length = u8::try_from(series.len()).expect("a test's messages are small");
+    let plain = [&[0x0a, length], series.as_slice()].concat();
+    snap::raw::Encoder::new().compress_vec(&plain).expect("memory can be written")
+}
+
+fn plain_samples(times_ms: &[u64]) -> String {
+    let sample = |ms: &u64| {
+        let at_ms = NOW.plus(Millis::new(*ms)).as_millis();
+        serde_json::json!({"name": "depth", "at_ms": at_ms, "value": ms, "kind": "gauge"})
+    };
+    let samples: Vec<_> = times_ms.iter().map(sample).collect();
+    serde_json::json!({"source": "etl", "samples": samples}).to_string()
+}
+
+#[tokio::test]
+async fn remote_write_and_plain_samples_are_counted_as_otlp_is() {
+    let monitor = monitor();
+    let (router, counters) = routes(monitor.clone());
+    let response = post(&router, "/api/v1/write", &REMOTE_WRITE, written("runs_total", &[3.0, 5.0])).await;
+    assert_eq!((response.status(), text(response).await), (StatusCode::NO_CONTENT, String::new()));
+    // What no window takes is refused alone, and counted: a second time would be refused as well.
+    let response = post(&router, "/api/v1/write", &REMOTE_WRITE, written("ratio", &[f64::NAN])).await;
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    let response = post(&router, "/v1/samples", &[JSON], plain_samples(&[1, 2, 60_000])).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(text(response).await, r#"{"accepted":2,"rejected":{"future":1}}"#);
+
+    let closed = monitor.close(WindowIndex::containing(NOW, WINDOW)).await.expect("it is open");
+    let series: Vec<_> = closed.summary.series.iter().collect();
+    let [(depth, SeriesSummary::Level { samples: 2, .. }), (runs, SeriesSummary::Increase { increase, .. })] =
+        series[..]
+    else {
+        panic!("a level and a sum that rises: {series:?}");
+    };
+    let sources = [depth.source.as_str(), runs.source.as_str()];
+    assert_eq!((depth.name.as_str(), runs.name.as_str(), sources), ("depth", "runs_total", ["etl"; 2]));
+    assert_eq!(*increase, Quantity::from_i64(2));
+    let refused = &monitor.counters().sources().by_source.into_values().next().expect("one source").refused;
+    assert_eq!(*refused, [(Reason::NotFinite, 1), (Reason::Future, 1)].into());
+    assert_eq!((counters.taken(), counters.refused()), (3, 0));
+}
+
+#[tokio::test]
+async fn a_wrong_body_of_remote_write_or_of_plain_samples_is_refused_with_a_text() {
+    let (router, counters) = routes(monitor());
+    let claims = [&[0x80, 0x80, 0x80, 0x10], [0; 1_600_000].as_slice()].concat();
+    let wrong = b"{\"source\": \"etl\",\n \"samples\": [{\"nom\": 1}]}";
+    let snappy = |plain: &[u8]| snap::raw::Encoder::new().compress_vec(plain).expect("memory can be written");
+    let (label, write) = (snappy(b"\x0a\x04\x0a\x02\x12\x00"), "/api/v1/write");
+    let table: [(&str, &[_], &[u8], u16, &str); 8] = [
+        (write, &REMOTE_WRITE, &label, 400, "series 1, byte 2 after decompression: a label has no name"),
+        (write, &REMOTE_WRITE, b"\x05", 400, "the body is not valid snappy"),
+        (write, &REMOTE_WRITE, &claims, 413, "more than 16777216 bytes after decompression"),
+        (write, &[PROTOBUF], &label, 415, "send snappy"),
+        (write, &[JSON], b"{}", 415, "send application/x-protobuf"),
+        ("/v1/samples", &[JSON], wrong, 400, "line 2, column 19: unknown field `nom`"),
+        ("/v1/samples", &[PROTOBUF], b"", 415, "send application/json"),
+        ("/v1/samples", &[JSON, (header::CONTENT_ENCODING, "snappy")], b"", 415, "send gzip"),
+    ];
+    for (path, headers, body, status, word) in table {
+        let response = post(&router, path, headers, body.to_vec()).await;
+        assert_eq!(response.status(), status, "{path} {word}");
+        let text = text(response).await;
+        assert!(text.contains(word), "{path}: {text}");
+    }
+    assert_eq!(counters.refused(), 8);
+}
+
+#[tokio::test]
+async fn all_forms_share_the_queue_and_others_than_otlp_may_ask_again_soon() {
+    let (monitor, owner) = task::prepare(Monitor::new(PARAMETERS, NOW), || NOW);
+    let (router, counters) = patient_routes(monitor.clone(), Duration::ZERO);
+    for n in 0..MAX_QUEUED_BATCHES as u64 {
+        let response = post(&router, "/v1/samples", &[JSON], plain_samples(&[n])).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED, "it is queued, and nobody waited for more");
+    }
+    let table: [(&str, &[_], _, _); 3] = [
+        ("/api/v1/write", &REMOTE_WRITE, written("depth", &[1.0]), RETRY_SOON_SECONDS),
+        ("/v1/samples", &[JSON], plain_samples(&[1]).into_bytes(), RETRY_SOON_SECONDS),
+        ("/v1/metrics", &[JSON], gauge(&[1]).into_bytes(), RETRY_AFTER_SECONDS),
+    ];
+    for (path, headers, body, seconds) in table {
+        let response = post(&router, path, headers, body).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(response.headers()[header::RETRY_AFTER], seconds, "{path}");
+    }
+    assert_eq!(counters.overloaded(), 3);
+    let owner = tokio::spawn(owner.run());
+    let closed = monitor.close(WindowIndex::containing(NOW, WINDOW)).await.expect("it is open");
+    assert!(closed.partial, "samples of the window were turned away");
+    drop((monitor, router));
+    owner.await.expect("it ends when nobody can ask any more");
 }

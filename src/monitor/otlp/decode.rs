@@ -1,11 +1,13 @@
 //! The one entrance for bodies: what the headers say, then decompression, then decoding.
 
-use super::{
-    assemble::Assembler,
-    compression::{self, Encoding, MAX_DECOMPRESSED_BYTES},
-    json, protobuf,
+use super::{json, protobuf};
+use crate::monitor::{
+    Batch,
+    body::{DecodeError, Encoding, MAX_DECOMPRESSED_BYTES, assemble::Assembler, decompress},
 };
-use crate::monitor::Batch;
+
+/// What a `Content-Type` may name.
+const ALLOWED: &str = "application/x-protobuf or application/json";
 
 /// The two forms of OTLP over HTTP. An answer has the form of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ impl Format {
         } else if media_type.eq_ignore_ascii_case("application/json") {
             Ok(Self::Json)
         } else {
-            Err(DecodeError::UnsupportedType(given.chars().take(80).collect()))
+            Err(DecodeError::unsupported_type(given, ALLOWED))
         }
     }
 
@@ -41,41 +43,14 @@ impl Format {
             Self::Json => "application/json",
         }
     }
-}
 
-/// Why a body is refused whole.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// The content type is none of OTLP's.
-    #[error("content type {0:?} is not supported; send application/x-protobuf or application/json")]
-    UnsupportedType(String),
-    /// The content encoding is not supported.
-    #[error("content encoding {0:?} is not supported; send gzip, deflate or identity")]
-    UnsupportedEncoding(String),
-    /// It is larger than a body may be.
-    #[error("the body has more than {most} bytes{}", if *decompressed { " after decompression" } else { "" })]
-    TooLarge {
-        /// The limit.
-        most: usize,
-        /// Whether it is the limit after decompression.
-        decompressed: bool,
-    },
-    /// It is not what its content encoding says.
-    #[error("the body is not valid {encoding}: {why}")]
-    Compression {
-        /// The encoding that was named.
-        encoding: &'static str,
-        /// What is wrong.
-        why: String,
-    },
-    /// It is no metrics request in the form that its content type names.
-    #[error("the body is no OTLP metrics request in {}: {why}", format.content_type())]
-    Malformed {
-        /// The form that was named.
-        format: Format,
-        /// What is wrong.
-        why: String,
-    },
+    /// What is expected, in words.
+    pub(super) const fn expected(self) -> &'static str {
+        match self {
+            Self::Protobuf => "OTLP metrics request in application/x-protobuf",
+            Self::Json => "OTLP metrics request in application/json",
+        }
+    }
 }
 
 /// The points of a metrics request's body.
@@ -102,8 +77,8 @@ pub fn decode_within(
 ) -> Result<Batch, DecodeError> {
     let format = Format::of_content_type(content_type)?;
     let encoding = Encoding::of_header(content_encoding)?;
-    let plain = compression::decompress(body, encoding, most)?;
-    let malformed = |why: String| DecodeError::Malformed { format, why };
+    let plain = decompress(body, encoding, most)?;
+    let malformed = |why: String| DecodeError::Malformed { expected: format.expected(), why };
     match format {
         Format::Protobuf => {
             let mut assembler = Assembler::for_body(plain.len());

@@ -12,14 +12,16 @@ use serde::{
 
 use self::loose::{Loose, Numbers};
 
-use super::{
-    assemble::{Assembler, Attribute, Head, Histogram, Number, Quantile, Shape},
-    nested,
-    protobuf::temporality_of,
-};
+use super::protobuf::temporality_of;
 use crate::{
     knowledge::buckets::{Buckets, BucketsError},
-    monitor::{Kind, Reason, Temporality},
+    monitor::{
+        Kind, Reason, Temporality,
+        body::{
+            assemble::{Assembler, Attribute, Head, Histogram, Number, Quantile, Shape},
+            nested,
+        },
+    },
 };
 
 /// A byte order mark, which some clients write before the text.

@@ -2,18 +2,14 @@
 //!
 //! Protobuf is read in place, since most of a body (histograms' buckets, descriptions, exemplars) is not
 //! counted; JSON is read leniently, since clients write numbers as strings and enumerations as names. Both
-//! feed one assembler, so that a body counts the same in either form. Nothing here keeps state or knows HTTP.
-//! Invariant: a body that is malformed anywhere is refused whole; a point that cannot be counted is refused
+//! feed one assembler (`monitor::body`), so that a body counts the same in either form. Nothing here keeps state
+//! or knows HTTP. Invariant: a body that is malformed anywhere is refused whole; a point that cannot be counted is refused
 //! alone, with a reason.
 
-mod assemble;
-mod compression;
 mod decode;
 mod json;
-mod nested;
 mod protobuf;
 mod rewrite;
-mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +22,5 @@ pub const METRICS_PATHS: [&str; 4] = ["/v1/metrics", "/v1/metrics/", "//v1/metri
 pub const DROPPED_PATHS: [&str; 6] =
     ["/v1/traces", "/v1/traces/", "//v1/traces", "/v1/logs", "/v1/logs/", "//v1/logs"];
 
-pub use assemble::{MAX_ATTRIBUTES, MAX_IDENTITY_BYTES, MAX_NAME_BYTES};
-pub use compression::{Encoding, MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
-pub use decode::{DecodeError, Format, decode, decode_within};
+pub use decode::{Format, decode, decode_within};
 pub use rewrite::{Rename, RewriteError, map_times, rewrite};

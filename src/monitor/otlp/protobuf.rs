@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    assemble::{Assembler, Attribute, Head, Histogram, Number, Quantile, Shape},
-    nested,
-    wire::{Field, Fields, WireError},
-};
 use crate::{
     knowledge::buckets::{Buckets, MAX_COUNTS},
-    monitor::{Kind, Temporality},
+    monitor::{
+        Kind, Temporality,
+        body::{
+            assemble::{Assembler, Attribute, Head, Histogram, Number, Quantile, Shape},
+            nested,
+            wire::{Field, Fields, WireError},
+        },
+    },
 };
 
 pub(super) fn read_request<'a>(body: &'a [u8], into: &mut Assembler<'a>) -> Result<(), WireError> {

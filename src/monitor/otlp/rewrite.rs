@@ -8,11 +8,8 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 
-use super::{
-    compression::{self, Encoding, MAX_DECOMPRESSED_BYTES},
-    decode::{DecodeError, Format},
-    json,
-};
+use super::{decode::Format, json};
+use crate::monitor::body::{DecodeError, Encoding, MAX_DECOMPRESSED_BYTES, decompress};
 
 /// How to name things: each function gets a name or a value and returns the one to write.
 pub struct Rename<'a> {
@@ -62,9 +59,8 @@ pub fn rewrite(
     rename: &Rename<'_>,
 ) -> Result<Vec<u8>, RewriteError> {
     let format = Format::of_content_type(content_type)?;
-    let plain =
-        compression::decompress(body, Encoding::of_header(content_encoding)?, MAX_DECOMPRESSED_BYTES)?;
-    let malformed = |why: String| DecodeError::Malformed { format, why };
+    let plain = decompress(body, Encoding::of_header(content_encoding)?, MAX_DECOMPRESSED_BYTES)?;
+    let malformed = |why: String| DecodeError::Malformed { expected: format.expected(), why };
     match format {
         Format::Protobuf => {
             let mut request =

@@ -4,10 +4,14 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use prost::Message as _;
 use std::{collections::BTreeMap, io::Write};
 
-use super::{DecodeError, Format, MAX_DECOMPRESSED_BYTES, Rename, decode, rewrite};
+use super::{Format, Rename, decode, rewrite};
 use crate::{
     knowledge::observation::{AttributeValue, SeriesKey},
-    monitor::{Amount, Batch, Kind, Measure, Reason, Sample, Temporality, UnixNanos, recording},
+    monitor::{
+        Amount, Batch, Kind, Measure, Reason, Sample, Temporality, UnixNanos,
+        body::{DecodeError, MAX_DECOMPRESSED_BYTES},
+        recording,
+    },
     types::{Quantity, SourceId},
 };
 
@@ -337,6 +341,33 @@ fn a_summary_is_a_distribution_and_a_gauge_for_each_quantile() {
     let batch = decoded(&only("summary", &infinite));
     assert!(batch.is_empty());
     assert_eq!(batch.refused(), &BTreeMap::from([(Reason::NotFinite, 1)]));
+}
+
+#[test]
+fn exemplars_change_nothing_whatever_they_say() {
+    let exemplars = serde_json::json!([
+        {"timeUnixNano": "18446744073709551615", "asDouble": 1e300, "traceId": "00", "spanId": "00"},
+        {"timeUnixNano": 0, "asInt": "-5", "filteredAttributes": [{"key": "a", "value": {"stringValue": "x"}}]},
+    ]);
+    let number = serde_json::json!({"startTimeUnixNano": 5, "timeUnixNano": 9, "asInt": 12});
+    let histogram = serde_json::json!({
+        "startTimeUnixNano": 5, "timeUnixNano": 9, "count": 2, "sum": 3, "bucketCounts": [1, 1], "explicitBounds": [1],
+    });
+    let exponential = serde_json::json!({
+        "startTimeUnixNano": 5, "timeUnixNano": 9, "count": 1, "sum": 3, "zeroCount": 1,
+    });
+    for (kind, point) in [("sum", number), ("histogram", histogram), ("exponentialHistogram", exponential)] {
+        let of = |point: &serde_json::Value| {
+            let data =
+                serde_json::json!({"dataPoints": [point], "aggregationTemporality": 2, "isMonotonic": true});
+            in_both_forms(&metrics(&serde_json::json!([{"name": "m", kind: data}])))
+                .map(|batch| points(&batch))
+        };
+        let mut with = point.clone();
+        with["exemplars"] = exemplars.clone();
+        assert_eq!(of(&with), of(&point), "{kind}");
+        assert_eq!(of(&with)[0].len(), 1, "{kind}");
+    }
 }
 
 #[test]

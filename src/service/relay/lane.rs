@@ -25,6 +25,7 @@ use super::{
     status::Reach,
 };
 use crate::{
+    monitor::form::Protocol,
     service::{
         clock::{Stopwatch, wall_clock},
         http_client::{Answer, Bounds, HttpClient, HttpError},
@@ -272,13 +273,27 @@ fn is_older(body: &Taken, oldest: UnixMillis) -> bool {
 async fn attempt(client: &HttpClient, address: &str, kept: &Kept) -> Attempt {
     let again = |why: String, asked| Attempt::Again { why, asked };
     let body = Bytes::copy_from_slice(&kept.body);
-    match client.forward(address, headers(kept), body, BOUNDS).await {
+    let address = address_for(address, kept.protocol);
+    match client.forward(&address, headers(kept), body, BOUNDS).await {
         Ok(Answer { status, .. }) if status.is_success() => Attempt::Settled(Outcome::Sent, status),
         Ok(Answer { status, retry_after, .. }) if is_retryable(status) => {
             again(format!("it answered {status}"), retry_after)
         }
         Ok(Answer { status, .. }) => Attempt::Settled(Outcome::Refused, status),
         Err(error) => again(told(&error), None),
+    }
+}
+
+/// Where a replica takes what speaks this protocol, given its address for OTLP: the other paths lie beside that one.
+fn address_for(door: &str, protocol: Protocol) -> String {
+    let [own, ..] = Protocol::Otlp.paths() else { return door.to_owned() };
+    match protocol {
+        Protocol::Otlp => door.to_owned(),
+        Protocol::RemoteWrite | Protocol::Samples => {
+            let base = door.trim_end_matches('/');
+            let base = base.strip_suffix(own).unwrap_or(base);
+            protocol.paths().first().map_or_else(|| base.to_owned(), |path| format!("{base}{path}"))
+        }
     }
 }
 
@@ -309,4 +324,23 @@ fn headers(kept: &Kept) -> HeaderMap {
 fn told(error: &HttpError) -> String {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{error}{cause}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address_for;
+    use crate::monitor::form::Protocol;
+
+    #[test]
+    fn the_paths_of_a_replica_lie_beside_each_other() {
+        for (door, base) in [
+            ("http://a:1/v1/metrics", "http://a:1"),
+            ("https://gate/r0/v1/metrics/", "https://gate/r0"),
+            ("https://gate/r0", "https://gate/r0"),
+        ] {
+            assert_eq!(address_for(door, Protocol::Otlp), door);
+            assert_eq!(address_for(door, Protocol::RemoteWrite), format!("{base}/api/v1/write"));
+            assert_eq!(address_for(door, Protocol::Samples), format!("{base}/v1/samples"));
+        }
+    }
 }

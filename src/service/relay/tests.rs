@@ -28,11 +28,14 @@ use super::{
 };
 use crate::{
     consensus::journal::{Disk, DiskError, FileDisk, Salt},
+    monitor::form::Protocol,
     service::{clock::Stopwatch, entrance::EntranceMetrics, http_client::HttpClient},
     types::Millis,
 };
 
 type Seen = Arc<Mutex<Vec<(Option<HeaderValue>, Bytes)>>>;
+/// Where each body came, with its type and encoding.
+type Posted = Arc<Mutex<Vec<(String, Bytes)>>>;
 type Answers = Arc<Mutex<Vec<(StatusCode, &'static str)>>>;
 
 async fn serve_at(listener: TcpListener, router: Router) -> String {
@@ -145,6 +148,84 @@ async fn every_replica_gets_the_clients_own_bytes_and_a_refusal_is_not_repeated(
         assert_eq!(*seen.lock().expect("nobody panics"), vec![got; times]);
     }
     assert_eq!(status.replicas[2].trouble.as_deref(), Some("it answered 400 Bad Request"));
+}
+
+/// A replica that takes bodies at the paths of all protocols, and notes where each came and in which encoding.
+async fn replica_of_all_protocols() -> (String, Posted) {
+    let seen = Posted::default();
+    let take = async |State(seen): State<Posted>, uri: axum::http::Uri, headers: HeaderMap, body: Bytes| {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("-");
+        let came =
+            format!("{} {} {}", uri.path(), text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
+        seen.lock().expect("nobody panics").push((came, body));
+        StatusCode::NO_CONTENT
+    };
+    let router = Router::new().fallback(take).with_state(Arc::clone(&seen));
+    (serve_at(free_port().await, router).await, seen)
+}
+
+#[tokio::test]
+async fn bodies_of_every_protocol_go_to_their_own_path_also_after_a_restart() {
+    let folder = folder();
+    let away = nobody().await;
+    let relay = start(config(folder.path(), [away.clone()])).expect("it starts");
+    let door = door(&relay).await;
+    // A `WriteRequest` with one sample of the series `m`, as snappy.
+    let plain =
+        b"\x0a\x20\x0a\x0d\x0a\x08__name__\x12\x01m\x12\x0f\x09\0\0\0\0\0\0\xf0\x3f\x10\x80\xa0\xe9\xb8\x05";
+    let written = snap::raw::Encoder::new().compress_vec(plain).expect("memory can be written");
+    let samples = br#"{"source":"s","samples":[{"name":"m","at_ms":5,"value":1,"kind":"gauge"}]}"#;
+    let sent = [
+        ("/v1/metrics", "application/json", "", b"{}".as_slice(), 200, "{}"),
+        ("/api/v1/write", "application/x-protobuf", "snappy", &written, 204, ""),
+        ("/v1/samples", "application/json", "", samples, 202, r#"{"accepted":1,"rejected":{}}"#),
+        (
+            "/api/v1/write",
+            "application/x-protobuf",
+            "snappy",
+            &written[..9],
+            400,
+            "the body is not valid snappy",
+        ),
+        ("/api/v1/write", "application/x-protobuf", "", &written, 415, "send snappy"),
+        (
+            "/v1/samples",
+            "application/json",
+            "",
+            b"{\n\"source\": 1}",
+            400,
+            r#"{"error":"the body is no list of samples in JSON: line 2, column 11"#,
+        ),
+    ];
+    for (path, kind, encoding, body, status, text) in sent {
+        let mut headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+        if !encoding.is_empty() {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        let address = door.replace("/v1/metrics", path);
+        let client = HttpClient::new();
+        let answer = client.forward(&address, headers, Bytes::copy_from_slice(body), BOUNDS).await;
+        let answer = answer.expect("it answers");
+        let told = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.status.as_u16(), status, "{path} {told}");
+        assert!(told.contains(text), "{path} {told}");
+    }
+    relay.stop().await;
+
+    let (up, seen) = replica_of_all_protocols().await;
+    let relay = start(RelayConfig {
+        replicas: vec![Replica { name: "r0".to_owned(), address: up }],
+        ..config(folder.path(), [away])
+    });
+    all_settled(&relay.expect("the folder is free again")).await;
+    let mut seen = seen.lock().expect("nobody panics").clone();
+    seen.sort();
+    let expected = [
+        ("/api/v1/write application/x-protobuf snappy", written.as_slice()),
+        ("/v1/metrics application/json -", b"{}"),
+        ("/v1/samples application/json -", samples),
+    ];
+    assert_eq!(seen, expected.map(|(came, body)| (came.to_owned(), Bytes::copy_from_slice(body))));
 }
 
 #[tokio::test]
@@ -412,8 +493,12 @@ async fn bodies_that_wait_together_share_a_sync() {
     fate.hangs.store(true, Relaxed);
     let mut commits = tokio::task::JoinSet::new();
     for number in 0..50 {
-        let body =
-            Kept { content_type: "application/json".to_owned(), content_encoding: None, body: vec![number] };
+        let body = Kept {
+            protocol: Protocol::Otlp,
+            content_type: "application/json".to_owned(),
+            content_encoding: None,
+            body: vec![number],
+        };
         let keeper = keeper.clone();
         commits.spawn(async move { keeper.ask_to_commit(body, None).await });
     }

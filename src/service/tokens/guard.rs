@@ -22,7 +22,10 @@ use super::{
     file::{ListFileError, read_tokens},
 };
 use crate::{
-    monitor::{door, otlp::Format},
+    monitor::{
+        door::{self, answer},
+        form::Protocol,
+    },
     service::{clock::wall_clock, reload},
 };
 
@@ -31,8 +34,8 @@ use crate::{
 enum Access {
     /// Nothing: a supervisor holds no token, and the answers hold nothing worth one.
     Open,
-    /// A token with one of these scopes; telemetry is answered in its own form.
-    Telemetry,
+    /// A token for telemetry, which is answered in its own form.
+    Telemetry(Protocol),
     /// A token with one of these scopes.
     Needs(&'static [Scope]),
 }
@@ -41,7 +44,9 @@ impl Access {
     fn to(path: &str) -> Self {
         match path {
             "/livez" | "/readyz" => Self::Open,
-            "/" | "/v1/metrics" | "/v1/traces" | "/v1/logs" => Self::Telemetry,
+            "/" | "/v1/metrics" | "/v1/traces" | "/v1/logs" => Self::Telemetry(Protocol::Otlp),
+            "/api/v1/write" => Self::Telemetry(Protocol::RemoteWrite),
+            "/v1/samples" => Self::Telemetry(Protocol::Samples),
             "/v1/heads" | "/v1/plans" => Self::Needs(&[Scope::Agent, Scope::Read, Scope::Operator]),
             "/v1/receipts" => Self::Needs(&[Scope::Agent]),
             "/v1/status" | "/metrics" => Self::Needs(&[Scope::Read, Scope::Operator]),
@@ -57,7 +62,7 @@ impl Access {
     const fn scopes(self) -> &'static [Scope] {
         match self {
             Self::Open => &[],
-            Self::Telemetry => &[Scope::Ingest],
+            Self::Telemetry(_) => &[Scope::Ingest],
             Self::Needs(scopes) => scopes,
         }
     }
@@ -131,8 +136,8 @@ async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Resp
     let access = Access::to(request.uri().path());
     let admitted = match (access, bearer(request.headers())) {
         (Access::Open, _) => Ok(()),
-        (Access::Telemetry | Access::Needs(_), None) => Err(Denial::Missing),
-        (Access::Telemetry | Access::Needs(_), Some(token)) => {
+        (Access::Telemetry(_) | Access::Needs(_), None) => Err(Denial::Missing),
+        (Access::Telemetry(_) | Access::Needs(_), Some(token)) => {
             guard.tokens.borrow().admit(token, access.scopes(), wall_clock())
         }
     };
@@ -177,9 +182,8 @@ fn refuse(access: Access, denial: Denial, headers: &HeaderMap) -> Response {
         ),
     };
     let mut response = match access {
-        Access::Telemetry => {
-            let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-            door::refusal(Format::of_content_type(content_type).ok(), status, &why)
+        Access::Telemetry(protocol) => {
+            answer::refusal(protocol.form(door::content_type(headers)).ok(), status, &why)
         }
         Access::Open | Access::Needs(_) => (status, Json(serde_json::json!({"error": why}))).into_response(),
     };
@@ -261,12 +265,14 @@ mod tests {
         let all = secrets.iter().map(|(scope, token)| listed(scope.as_str(), token, &[*scope], None));
         guarded.tokens.send_replace(Tokens(all.collect()));
         let readers = [Scope::Agent, Scope::Operator, Scope::Read];
-        let rows: [(&str, &[Scope]); 19] = [
+        let rows: [(&str, &[Scope]); 21] = [
             ("/livez", &scopes),
             ("/readyz", &scopes),
             ("/", &[Scope::Ingest]),
             ("/v1/metrics", &[Scope::Ingest]),
             ("/v1/traces", &[Scope::Ingest]),
+            ("/api/v1/write", &[Scope::Ingest]),
+            ("/v1/samples", &[Scope::Ingest]),
             ("/v1/logs", &[Scope::Ingest]),
             ("/v1/heads", &readers),
             ("/v1/heads?after=1&wait=30", &readers),

@@ -7,14 +7,14 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::{
     consensus::journal::Salt,
-    monitor::otlp::MAX_BODY_BYTES,
+    monitor::{body::MAX_BODY_BYTES, form::Protocol},
     types::{Digest, Hasher, UnixMillis},
 };
 
 /// The longest value of a header that is kept with a body.
 pub(crate) const MAX_HEADER_BYTES: usize = 256;
 
-/// The most bytes of a record's payload: the largest body, two headers, and the lengths of all three.
+/// The most bytes of a record's payload: the largest body, two headers, the lengths of all three, and the protocol.
 const MAX_PAYLOAD_BYTES: usize = MAX_BODY_BYTES + 2 * MAX_HEADER_BYTES + 16;
 
 /// Bytes of a segment's header.
@@ -28,7 +28,8 @@ pub(super) const MAX_RECORD_BYTES: usize = RECORD_HEAD_BYTES + MAX_PAYLOAD_BYTES
 
 const SEGMENT_MAGIC: [u8; 16] = *b"quorate relay q\n";
 const RECORD_MAGIC: [u8; 4] = *b"QrR\x01";
-const VERSION: u32 = 1;
+/// Version 1 held no protocol beside a body.
+const VERSION: u32 = 2;
 
 /// What stands at the beginning of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -94,6 +95,8 @@ pub(super) enum Kind {
 /// A body with the headers that say how to read it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Kept {
+    /// Which of a replica's paths it goes to.
+    pub protocol: Protocol,
     /// Its `Content-Type`.
     pub content_type: String,
     /// Its `Content-Encoding`, if it has one.

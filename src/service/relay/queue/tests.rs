@@ -12,6 +12,7 @@ use crate::{
         Disk, DiskError, Salt,
         tests::memory::{MemoryDisk, Unsynced},
     },
+    monitor::form::Protocol,
     types::{Millis, UnixMillis},
 };
 
@@ -37,10 +38,14 @@ fn open(disk: &MemoryDisk, bytes: u64) -> (Queue<MemoryDisk>, Recovery) {
 }
 
 /// The body with this number: from none to some hundred bytes.
+fn protocol(number: usize) -> Protocol {
+    Protocol::ALL[number % Protocol::ALL.len()]
+}
+
 fn body(number: usize) -> Kept {
     let content_encoding = number.is_multiple_of(3).then(|| "gzip".to_owned());
     let body = number.to_string().repeat(number * 37 % 60).into_bytes();
-    Kept { content_type: "application/json".to_owned(), content_encoding, body }
+    Kept { protocol: protocol(number), content_type: "application/json".to_owned(), content_encoding, body }
 }
 
 /// Some bodies that a lane would be given, all that there are if `most` allows.
@@ -269,6 +274,7 @@ impl Disk for ScratchedDisk {
 /// A kilobyte.
 fn long_body(number: usize) -> Kept {
     Kept {
+        protocol: protocol(number),
         content_type: "application/json".to_owned(),
         content_encoding: None,
         body: vec![b'0'; 1_000 + number],
@@ -373,11 +379,11 @@ fn another_version_is_refused_with_what_to_do() {
     fill(&mut queue, 0..2, 1);
     let name = disk.names()[0].clone();
     let mut bytes = disk.bytes(&name);
-    bytes[16] = 2;
+    bytes[16] = 1;
     disk.put(&name, bytes);
-    let refused = Queue::open(disk.clone(), config(LARGE)).map(drop).expect_err("it is of version 2");
+    let refused = Queue::open(disk.clone(), config(LARGE)).map(drop).expect_err("it is of version 1");
     let told = refused.to_string();
-    assert!(told.starts_with(&format!("{name} has format version 2")), "{told}");
+    assert!(told.starts_with(&format!("{name} has format version 1")), "{told}");
     assert!(told.contains("start the version of quorate that wrote it"), "{told}");
     assert_eq!(disk.names(), [name], "nothing was touched");
 }

@@ -2,7 +2,7 @@
 
 /// A body that is no protobuf, or not of the expected message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum WireError {
+pub(in crate::monitor) enum WireError {
     /// It ends inside a field.
     #[error("it is cut short")]
     CutShort,
@@ -22,7 +22,7 @@ pub(super) enum WireError {
 
 /// A field's value by its wire type.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value<'a> {
+pub(in crate::monitor) enum Value<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
@@ -31,34 +31,34 @@ pub(super) enum Value<'a> {
 
 /// A field of a message.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Field<'a> {
-    pub(super) number: u32,
+pub(in crate::monitor) struct Field<'a> {
+    pub(in crate::monitor) number: u32,
     value: Value<'a>,
 }
 
 impl<'a> Field<'a> {
-    pub(super) const fn varint(self) -> Result<u64, WireError> {
+    pub(in crate::monitor) const fn varint(self) -> Result<u64, WireError> {
         match self.value {
             Value::Varint(number) => Ok(number),
             Value::Fixed64(_) | Value::Bytes(_) | Value::Fixed32(_) => Err(WireError::WrongType(self.number)),
         }
     }
 
-    pub(super) const fn fixed64(self) -> Result<u64, WireError> {
+    pub(in crate::monitor) const fn fixed64(self) -> Result<u64, WireError> {
         match self.value {
             Value::Fixed64(number) => Ok(number),
             Value::Varint(_) | Value::Bytes(_) | Value::Fixed32(_) => Err(WireError::WrongType(self.number)),
         }
     }
 
-    pub(super) const fn double(self) -> Result<f64, WireError> {
+    pub(in crate::monitor) const fn double(self) -> Result<f64, WireError> {
         match self.fixed64() {
             Ok(bits) => Ok(f64::from_bits(bits)),
             Err(error) => Err(error),
         }
     }
 
-    pub(super) const fn bytes(self) -> Result<&'a [u8], WireError> {
+    pub(in crate::monitor) const fn bytes(self) -> Result<&'a [u8], WireError> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),
             Value::Varint(_) | Value::Fixed64(_) | Value::Fixed32(_) => {
@@ -67,12 +67,12 @@ impl<'a> Field<'a> {
         }
     }
 
-    pub(super) fn text(self) -> Result<&'a str, WireError> {
+    pub(in crate::monitor) fn text(self) -> Result<&'a str, WireError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| WireError::NotText(self.number))
     }
 
     /// The 64-bit numbers that a repeated field adds, packed or not.
-    pub(super) fn fixed64s(self) -> Result<impl Iterator<Item = u64>, WireError> {
+    pub(in crate::monitor) fn fixed64s(self) -> Result<impl Iterator<Item = u64>, WireError> {
         let (one, packed): (_, &[u8]) = match self.value {
             Value::Fixed64(number) => (Some(number), &[]),
             Value::Bytes(bytes) if bytes.len() % 8 == 0 => (None, bytes),
@@ -85,7 +85,7 @@ impl<'a> Field<'a> {
     }
 
     /// Adds the numbers that a repeated field adds, packed or not, as far as there is room for `most`.
-    pub(super) fn varints(self, into: &mut Vec<u64>, most: usize) -> Result<(), WireError> {
+    pub(in crate::monitor) fn varints(self, into: &mut Vec<u64>, most: usize) -> Result<(), WireError> {
         match self.value {
             Value::Varint(number) if into.len() < most => into.push(number),
             Value::Varint(_) => {}
@@ -104,7 +104,7 @@ impl<'a> Field<'a> {
     }
 
     /// The fields of the message in this field.
-    pub(super) const fn message(self) -> Result<Fields<'a>, WireError> {
+    pub(in crate::monitor) const fn message(self) -> Result<Fields<'a>, WireError> {
         match self.bytes() {
             Ok(bytes) => Ok(Fields(bytes)),
             Err(error) => Err(error),
@@ -114,12 +114,12 @@ impl<'a> Field<'a> {
 
 /// The fields of a message, in order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(in crate::monitor) struct Fields<'a>(pub(in crate::monitor) &'a [u8]);
 
 impl<'a> Fields<'a> {
     /// The next field; `None` at the message's end.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Field<'a>>, WireError> {
+    pub(in crate::monitor) fn next(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.0.is_empty() {
             return Ok(None);
         }

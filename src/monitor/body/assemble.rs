@@ -21,17 +21,18 @@ pub const MAX_NAME_BYTES: usize = 1_024;
 /// The most bytes of a series' identity. Ten thousand of them must fit the monitor's memory several times.
 pub const MAX_IDENTITY_BYTES: usize = 4 * 1_024;
 
-const SERVICE_NAME: &str = "service.name";
+/// The resource attribute that names the source.
+pub(in crate::monitor) const SERVICE_NAME: &str = "service.name";
 /// What OpenTelemetry calls a service that does not say its name.
 const UNKNOWN_SERVICE: &str = "unknown_service";
 /// The attribute that tells a summary's quantiles apart, as in other systems.
 const QUANTILE: &str = "quantile";
 /// OTLP's data point flag for "the series ended".
-const NO_RECORDED_VALUE: u64 = 1;
+pub(in crate::monitor) const NO_RECORDED_VALUE: u64 = 1;
 
 /// An attribute's value.
 #[derive(Clone, Debug)]
-pub(super) enum Attribute<'a> {
+pub(in crate::monitor) enum Attribute<'a> {
     Text(&'a str),
     Bool(bool),
     Integer(i64),
@@ -41,54 +42,55 @@ pub(super) enum Attribute<'a> {
 
 /// A number of a point.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Number {
+pub(in crate::monitor) enum Number {
     Integer(i64),
     Double(f64),
+    Exact(Quantity),
 }
 
 /// What a metric says of all its points.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    pub(super) kind: Kind,
+pub(in crate::monitor) struct Shape {
+    pub(in crate::monitor) kind: Kind,
     /// Of sums and histograms.
-    pub(super) temporality: Option<Temporality>,
+    pub(in crate::monitor) temporality: Option<Temporality>,
 }
 
 impl Shape {
-    pub(super) const GAUGE: Self = Self { kind: Kind::Gauge, temporality: None };
+    pub(in crate::monitor) const GAUGE: Self = Self { kind: Kind::Gauge, temporality: None };
 
-    pub(super) const fn sum(temporality: Option<Temporality>, monotonic: bool) -> Self {
+    pub(in crate::monitor) const fn sum(temporality: Option<Temporality>, monotonic: bool) -> Self {
         Self { kind: if monotonic { Kind::RisingSum } else { Kind::Sum }, temporality }
     }
 }
 
 /// What all kinds of points have.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Head {
-    pub(super) start: u64,
-    pub(super) time: u64,
-    pub(super) flags: u64,
+pub(in crate::monitor) struct Head {
+    pub(in crate::monitor) start: u64,
+    pub(in crate::monitor) time: u64,
+    pub(in crate::monitor) flags: u64,
 }
 
 /// What both kinds of histograms have.
 #[derive(Clone, Debug)]
-pub(super) struct Histogram {
-    pub(super) count: u64,
-    pub(super) sum: Option<f64>,
-    pub(super) buckets: Result<Buckets, BucketsError>,
+pub(in crate::monitor) struct Histogram {
+    pub(in crate::monitor) count: u64,
+    pub(in crate::monitor) sum: Option<f64>,
+    pub(in crate::monitor) buckets: Result<Buckets, BucketsError>,
 }
 
 /// A summary's quantile: which one, and its value.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Quantile {
-    pub(super) quantile: f64,
-    pub(super) value: f64,
+pub(in crate::monitor) struct Quantile {
+    pub(in crate::monitor) quantile: f64,
+    pub(in crate::monitor) value: f64,
 }
 
 /// Builds a batch. The order of calls: a resource's attributes and [`Self::end_resource`]; for each of its
 /// metrics [`Self::metric`]; for each of its points the attributes, then the point.
 #[derive(Debug)]
-pub(super) struct Assembler<'a> {
+pub(in crate::monitor) struct Assembler<'a> {
     batch: Batch,
     attributes: Vec<(&'a str, Range<usize>)>,
     values: Vec<u8>,
@@ -101,7 +103,7 @@ pub(super) struct Assembler<'a> {
 
 impl<'a> Assembler<'a> {
     /// An assembler for a body of so many bytes.
-    pub(super) fn for_body(bytes: usize) -> Self {
+    pub(in crate::monitor) fn for_body(bytes: usize) -> Self {
         Self {
             batch: Batch::for_body(bytes),
             attributes: Vec::new(),
@@ -113,18 +115,18 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Batch {
+    pub(in crate::monitor) fn finish(self) -> Batch {
         self.batch
     }
 
     /// Forgets the attributes given so far; those that follow belong to something else.
-    pub(super) fn begin_attributes(&mut self) {
+    pub(in crate::monitor) fn begin_attributes(&mut self) {
         self.attributes.clear();
         self.values.clear();
     }
 
     /// Adds an attribute. One past the limit is kept, so that the limit is seen to be broken.
-    pub(super) fn attribute(&mut self, key: &'a str, value: &Attribute<'_>) {
+    pub(in crate::monitor) fn attribute(&mut self, key: &'a str, value: &Attribute<'_>) {
         if self.attributes.len() > MAX_ATTRIBUTES {
             return;
         }
@@ -149,7 +151,7 @@ impl<'a> Assembler<'a> {
     }
 
     /// The attributes given since [`Self::begin_attributes`] are a resource's.
-    pub(super) fn end_resource(&mut self) {
+    pub(in crate::monitor) fn end_resource(&mut self) {
         self.source = None;
         self.resource = self.encode_resource();
     }
@@ -176,21 +178,22 @@ impl<'a> Assembler<'a> {
     }
 
     /// The points that follow belong to this metric.
-    pub(super) fn metric(&mut self, name: &'a str) {
+    pub(in crate::monitor) fn metric(&mut self, name: &'a str) {
         self.name = if (1..=MAX_NAME_BYTES).contains(&name.len()) { Ok(name) } else { Err(Reason::BadName) };
     }
 
     /// Counts points that cannot even be looked at.
-    pub(super) fn refuse(&mut self, reason: Reason, points: u64) {
+    pub(in crate::monitor) fn refuse(&mut self, reason: Reason, points: u64) {
         self.batch.refuse(self.source.as_ref(), reason, points);
     }
 
     /// A point of a gauge or a sum.
-    pub(super) fn number(&mut self, shape: Shape, head: Head, value: Option<Number>) {
+    pub(in crate::monitor) fn number(&mut self, shape: Shape, head: Head, value: Option<Number>) {
         self.point(shape.kind, head, || {
             let value = match value.ok_or(Reason::NoValue)? {
                 Number::Integer(number) => Quantity::from_i64(number),
                 Number::Double(number) => quantity(number)?,
+                Number::Exact(number) => number,
             };
             match (shape.kind, shape.temporality) {
                 (Kind::Gauge, _) | (Kind::Sum, Some(Temporality::Cumulative)) => Ok(Measure::Level(value)),
@@ -205,7 +208,7 @@ impl<'a> Assembler<'a> {
     }
 
     /// A point of a histogram of either kind.
-    pub(super) fn histogram(&mut self, shape: Shape, head: Head, histogram: Histogram) {
+    pub(in crate::monitor) fn histogram(&mut self, shape: Shape, head: Head, histogram: Histogram) {
         self.point(shape.kind, head, || {
             let temporality = shape.temporality.ok_or(Reason::NoTemporality)?;
             let Histogram { count, sum, buckets } = histogram;
@@ -217,7 +220,13 @@ impl<'a> Assembler<'a> {
 
     /// A point of a summary: a distribution without buckets, and each quantile as a gauge of its own. Quantiles
     /// of several processes cannot be merged; as gauges nobody tries to.
-    pub(super) fn summary(&mut self, head: Head, count: u64, sum: Option<f64>, quantiles: &[Quantile]) {
+    pub(in crate::monitor) fn summary(
+        &mut self,
+        head: Head,
+        count: u64,
+        sum: Option<f64>,
+        quantiles: &[Quantile],
+    ) {
         // Where no value came lately there is no quantile, and clients write NaN.
         let known = quantiles.iter().filter(|quantile| !quantile.value.is_nan());
         let levels = known.map(|Quantile { quantile: which, value }| {

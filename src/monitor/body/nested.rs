@@ -5,15 +5,15 @@ use base64::Engine as _;
 use std::collections::BTreeMap;
 
 /// How deeply lists and maps may be nested in an attribute.
-pub(super) const MAX_DEPTH: usize = 16;
+pub(in crate::monitor) const MAX_DEPTH: usize = 16;
 
-pub(super) const NOTHING: &str = "null";
+pub(in crate::monitor) const NOTHING: &str = "null";
 
-pub(super) fn text(text: &str) -> String {
+pub(in crate::monitor) fn text(text: &str) -> String {
     serde_json::to_string(text).expect("a string is valid JSON")
 }
 
-pub(super) fn double(number: f64) -> String {
+pub(in crate::monitor) fn double(number: f64) -> String {
     if number.is_finite() {
         serde_json::to_string(&number).expect("a finite number is valid JSON")
     } else if number.is_nan() {
@@ -25,15 +25,15 @@ pub(super) fn double(number: f64) -> String {
     }
 }
 
-pub(super) fn bytes(bytes: &[u8]) -> String {
+pub(in crate::monitor) fn bytes(bytes: &[u8]) -> String {
     text(&base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
-pub(super) fn list(values: &[String]) -> String {
+pub(in crate::monitor) fn list(values: &[String]) -> String {
     format!("[{}]", values.join(","))
 }
 
-pub(super) fn map(entries: &BTreeMap<&str, String>) -> String {
+pub(in crate::monitor) fn map(entries: &BTreeMap<&str, String>) -> String {
     let entries: Vec<String> = entries.iter().map(|(key, value)| format!("{}:{value}", text(key))).collect();
     format!("{{{}}}", entries.join(","))
 }

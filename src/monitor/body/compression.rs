@@ -1,4 +1,7 @@
 //! Content encodings, with a bound on what comes out: twenty kilobytes of gzip can hold twenty megabytes.
+//!
+//! Nothing here reads what comes out. Invariant: no more memory is taken than the bound, and for snappy, which says
+//! its length first, no more than such a body can hold.
 
 use flate2::{Decompress, FlushDecompress, Status, bufread::MultiGzDecoder};
 use std::{borrow::Cow, io::Read};
@@ -11,7 +14,13 @@ pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// The most bytes of a body after decompression.
 pub const MAX_DECOMPRESSED_BYTES: usize = 16 * 1024 * 1024;
 
-/// How a body is compressed.
+/// What a body in one of [`Encoding`] may name.
+const ALLOWED: &str = "gzip, deflate or identity";
+
+/// The most bytes that one byte of a snappy block can stand for: three bytes copy up to 64.
+const MOST_SNAPPY_GROWTH: usize = 22;
+
+/// How a body of OTLP or of plain samples is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// Not at all.
@@ -33,23 +42,48 @@ impl Encoding {
             "" | "identity" => Ok(Self::Identity),
             "gzip" | "x-gzip" => Ok(Self::Gzip),
             "deflate" => Ok(Self::Deflate),
-            _ => Err(DecodeError::UnsupportedEncoding(given.chars().take(80).collect())),
+            _ => Err(DecodeError::unsupported_encoding(given, ALLOWED)),
         }
     }
 }
 
 /// The body without its compression, within both bounds: that of bodies as they arrive, and so many bytes after
 /// decompression. An empty body is empty in any encoding.
-pub(super) fn decompress(body: &[u8], encoding: Encoding, most: usize) -> Result<Cow<'_, [u8]>, DecodeError> {
-    if body.len() > MAX_BODY_BYTES {
-        return Err(DecodeError::TooLarge { most: MAX_BODY_BYTES, decompressed: false });
-    }
+pub(in crate::monitor) fn decompress(
+    body: &[u8],
+    encoding: Encoding,
+    most: usize,
+) -> Result<Cow<'_, [u8]>, DecodeError> {
+    check_size(body)?;
     match encoding {
         _ if body.is_empty() => Ok(Cow::Borrowed(body)),
         Encoding::Identity => Ok(Cow::Borrowed(body)),
         Encoding::Gzip => gunzip(body, most).map(Cow::Owned),
         Encoding::Deflate => inflate(body, most).map(Cow::Owned),
     }
+}
+
+const fn check_size(body: &[u8]) -> Result<(), DecodeError> {
+    if body.len() > MAX_BODY_BYTES {
+        return Err(DecodeError::TooLarge { most: MAX_BODY_BYTES, decompressed: false });
+    }
+    Ok(())
+}
+
+/// The body without its snappy compression (the block format, without frames), within both bounds. The length that
+/// it claims is looked at before anything is decompressed.
+pub(in crate::monitor) fn unsnap(body: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
+    check_size(body)?;
+    let refused = |why: String| DecodeError::Compression { encoding: "snappy", why };
+    let claimed = snap::raw::decompress_len(body).map_err(|error| refused(error.to_string()))?;
+    if claimed > body.len() * MOST_SNAPPY_GROWTH {
+        let held = body.len();
+        return Err(refused(format!("it claims {claimed} bytes, more than {held} bytes of it can hold")));
+    }
+    if claimed > most {
+        return Err(too_large(most));
+    }
+    snap::raw::Decoder::new().decompress_vec(body).map_err(|error| refused(error.to_string()))
 }
 
 const fn too_large(most: usize) -> DecodeError {
