@@ -263,4 +263,6 @@ fn selects(selector: &Selector, key: &SeriesKey) -> bool {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

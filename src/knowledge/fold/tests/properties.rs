@@ -56,12 +56,14 @@ proptest! {
 
     #[test]
     fn the_order_of_a_windows_reports_changes_no_byte_of_the_closed_window(
-        (log, shuffled) in reports(4, 3).prop_flat_map(|log| {
-            let shuffled: Vec<_> = log.iter().map(|window| Just(window.clone()).prop_shuffle()).collect();
-            (Just(log), shuffled)
-        })
+        (n, log, shuffled) in prop_oneof![Just(4_u8), Just(5), Just(7)]
+            .prop_flat_map(|n| (Just(n), reports(usize::from(n), 3)))
+            .prop_flat_map(|(n, log)| {
+                let shuffled: Vec<_> = log.iter().map(|window| Just(window.clone()).prop_shuffle()).collect();
+                (Just(n), Just(log), shuffled)
+            })
     ) {
-        let (mut first, mut second) = (Replicas::begun(4), Replicas::begun(4));
+        let (mut first, mut second) = (Replicas::begun(n), Replicas::begun(n));
         let expected = windows_closed_by(&mut first, &log.concat());
         prop_assert_eq!(expected.len(), 3);
         let got = windows_closed_by(&mut second, &shuffled.concat());
