@@ -5,6 +5,7 @@
 //! way of the data; each module's first lines say what it is and what it is not.
 
 pub mod analyze;
+pub mod backtest;
 pub mod consensus;
 pub mod cycle;
 pub mod execute;

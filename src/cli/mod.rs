@@ -5,6 +5,7 @@
 //! [`output`] alone. No decision of the control loop is made here.
 
 pub mod agent;
+pub mod backtest;
 pub mod bench;
 pub mod config;
 pub mod dev;
@@ -52,6 +53,8 @@ Examples:
       what the telemetry door would count from a recording
   quorate stop --all --operator-key operator.key
       no agent applies anything new; `quorate resume` lets the next plans through
+  quorate backtest --policy examples/policies/scaling.toml --plant queue --arrivals FILE --compare
+      what a policy costs and how well it serves, on virtual time
   quorate verify --root root.json --plan plan.json
       is this plan certified, and by whom
 
@@ -86,6 +89,7 @@ enum Command {
     ReplayOtlp(replay_otlp::Arguments),
     InspectOtlp(inspect_otlp::Arguments),
     Bench(bench::Arguments),
+    Backtest(Box<backtest::Arguments>),
     Config(config::Arguments),
 }
 
@@ -129,6 +133,7 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::ReplayOtlp(arguments) => wait_for(replay_otlp::run(arguments, output)),
         Command::InspectOtlp(arguments) => inspect_otlp::run(&arguments, output),
         Command::Bench(arguments) => wait_for(bench::run(arguments, output)),
+        Command::Backtest(arguments) => backtest::run(&arguments, output),
         Command::Config(arguments) => config::run(&arguments, output),
     }
 }

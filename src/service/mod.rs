@@ -16,6 +16,7 @@ pub mod key_file;
 pub mod lifecycle;
 pub mod metrics;
 pub mod operator_client;
+pub mod plant;
 pub mod postgres;
 pub mod relay;
 mod reload;

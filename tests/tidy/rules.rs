@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("analyze", &["knowledge", "types"]),
     ("plan", &["knowledge", "types"]),
     ("execute", &["knowledge", "types"]),
+    ("backtest", &["consensus", "cycle", "execute", "knowledge", "monitor", "types"]),
     ("cycle", &["analyze", "consensus", "execute", "knowledge", "monitor", "plan", "types"]),
 ];
 

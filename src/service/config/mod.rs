@@ -23,3 +23,4 @@ pub use policy_text::policy_text;
 pub use replica::{DatabaseUrl, LogFormat, ReplicaConfig, ReplicaFlags};
 pub use scale::{Speed, SpeedError, scaled};
 pub(in crate::service) use values::SpanText;
+pub use values::parse_span;

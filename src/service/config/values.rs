@@ -34,6 +34,20 @@ pub(super) fn span_text(span: Millis) -> String {
     }
 }
 
+/// The span that a text says, such as `10s`.
+#[must_use]
+pub fn parse_span(text: &str) -> Option<Millis> {
+    let (number, unit) = number_and_unit(text)?;
+    let millis = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => None,
+    };
+    millis.map(Millis::new)
+}
+
 /// The number in front of a unit, and the unit.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
@@ -51,16 +65,7 @@ impl<'de> Deserialize<'de> for SpanText {
                 f.write_str(FORM)
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<SpanText, E> {
-                let millis = match number_and_unit(text) {
-                    Some((number, "ms")) => Some(number),
-                    Some((number, "s")) => number.checked_mul(1000),
-                    Some((number, "m")) => number.checked_mul(60_000),
-                    Some((number, "h")) => number.checked_mul(3_600_000),
-                    Some(_) | None => None,
-                };
-                millis
-                    .map(|millis| SpanText(Millis::new(millis)))
-                    .ok_or_else(|| E::custom(format!("{text:?} is not {FORM}")))
+                parse_span(text).map(SpanText).ok_or_else(|| E::custom(format!("{text:?} is not {FORM}")))
             }
         }
         deserializer.deserialize_any(Text)
