@@ -124,6 +124,8 @@ pub struct Decided {
     pub report: PlanningReport,
     /// The plans that were derived, with the digests of their bodies.
     pub plans: Vec<(Digest, Plan)>,
+    /// What they were derived from: the bytes of the [`EvidenceBundle`](crate::plan::EvidenceBundle) that they name.
+    pub bundle: Option<Arc<[u8]>>,
 }
 
 /// Something that the loop survives and operators should know.
@@ -417,6 +419,7 @@ impl Cycle {
             findings,
             report: planned.report,
             plans: plans.iter().map(|(digest, plan, ..)| (*digest, plan.clone())).collect(),
+            bundle: planned.bundle.map(Arc::from),
         }));
         for (_, _, subject, body) in plans {
             self.endorse(&subject, PLAN_TYPE, body);

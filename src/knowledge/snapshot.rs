@@ -5,7 +5,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
 
 use super::{finding::Interval, genesis::Genesis, plan::DesiredState};
-use crate::types::{Cycle, Digest, Epoch, TargetId, UnixMillis, WindowIndex};
+use crate::types::{Cycle, Digest, Epoch, ReplicaIndex, TargetId, UnixMillis, WindowIndex};
 
 /// How a window closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
@@ -67,6 +67,8 @@ pub struct Snapshot<'a> {
     pub window: WindowIndex,
     /// How it closed.
     pub finality: Finality,
+    /// The replicas whose reports on it were logged by then, and whether a report was partial: such a one did not count.
+    pub reporters: Vec<(ReplicaIndex, bool)>,
     /// One reading for each policy's indicator, in the order of the genesis' policies.
     pub readings: Vec<Reading>,
     /// What is known of each target.

@@ -31,12 +31,14 @@
 //!
 //! The report has one line for each policy, in the genesis' order, whether it acted or not.
 
+mod bundle;
 mod check;
 mod planner;
 mod report;
 #[cfg(test)]
 mod testing;
 
+pub use bundle::{BundleError, EvidenceBundle, MAX_BUNDLE_BYTES};
 pub use check::{LONGEST_EXPIRY, Violation, check};
 pub use planner::{Planned, plan};
 pub use report::{Decision, Hold, PlanningReport, PolicyReport, Quiet};

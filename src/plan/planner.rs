@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    bundle::{EvidenceBundle, MAX_BUNDLE_BYTES},
     check::check,
     report::{Decision, Hold, PlanningReport, PolicyReport, Quiet},
 };
@@ -27,6 +28,8 @@ pub struct Planned {
     pub plans: Vec<Plan>,
     /// What each policy did.
     pub report: PlanningReport,
+    /// The bytes of the [`EvidenceBundle`] that the plans name, if there are plans and it is not too long to be kept.
+    pub bundle: Option<Vec<u8>>,
 }
 
 /// Plans for one cycle. The findings are those that analysis made in the snapshot's window, all of them, and those that it
@@ -56,6 +59,8 @@ pub fn plan(snapshot: &Snapshot<'_>, findings: &[Finding]) -> Planned {
         };
         planned.report.policies.push(PolicyReport { policy: policy.name.clone(), decision });
     }
+    let bundle = (!planned.plans.is_empty()).then(|| EvidenceBundle::encode(snapshot, &cycle.findings));
+    planned.bundle = bundle.filter(|bundle| bundle.len() <= MAX_BUNDLE_BYTES);
     planned
 }
 

@@ -13,7 +13,9 @@ use crate::knowledge::{
     },
     snapshot::{Finality, Reading, Snapshot, TargetState},
 };
-use crate::types::{Cycle, Digest, Epoch, Millis, Quantity, SecretKey, TargetId, UnixMillis, WindowIndex};
+use crate::types::{
+    Cycle, Digest, Epoch, Millis, Quantity, ReplicaIndex, SecretKey, TargetId, UnixMillis, WindowIndex,
+};
 
 pub(super) const NOW: UnixMillis = UnixMillis::new(1_800_000_000_000);
 
@@ -106,6 +108,7 @@ pub(super) fn snapshot(genesis: &Genesis) -> Snapshot<'_> {
         now: NOW,
         window: WindowIndex::new(180),
         finality: Finality::Confirmed,
+        reporters: (0..4).map(|place| (ReplicaIndex::new(place), false)).collect(),
         readings: genesis.policies.iter().map(|_| Reading::Fresh(value(37))).collect(),
         targets,
         stopped: BTreeMap::new(),

@@ -161,6 +161,7 @@ impl State {
             now: closed.closed_at,
             window: closed.window,
             finality: closed.finality,
+            reporters: closed.reporters.clone(),
             readings: closed.readings.clone(),
             targets: ids.zip(self.targets.states(closed.closed_at)).collect(),
             stopped: self.stopped(),
