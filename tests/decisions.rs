@@ -17,7 +17,7 @@ use quorate::{
         finding::Symptom,
         genesis::Genesis,
         observation::AttributeValue,
-        plan::{DesiredState, Plan},
+        plan::{DesiredState, PLAN_TYPE, Plan},
         root::Operators,
     },
     monitor::{
@@ -27,8 +27,8 @@ use quorate::{
     },
     service::config::{Completion, PolicyFile},
     types::{
-        Committee, Digest, Epoch, Millis, ReplicaIndex, SecretKey, SourceId, TargetId, UnixMillis, View,
-        WindowIndex,
+        Committee, Digest, Envelope, Epoch, Millis, ReplicaIndex, SecretKey, SourceId, TargetId, UnixMillis,
+        View, WindowIndex, pae,
     },
 };
 
@@ -41,6 +41,8 @@ struct Decisions {
     plans: Vec<(u64, Plan)>,
     /// Each finding: its policy's place in the genesis, what it is, and when its window closed.
     findings: Vec<(Option<usize>, Symptom, u64)>,
+    /// What the plans of each cycle that planned were derived from.
+    bundles: Vec<Arc<[u8]>>,
 }
 
 impl Decisions {
@@ -273,10 +275,8 @@ impl Cluster {
                         }
                     }
                     Output::Alarm(alarm) => panic!("honest replicas raise no alarm: {alarm:?}"),
-                    Output::Seal(_)
-                    | Output::Decided(_)
-                    | Output::PlanCertified(_)
-                    | Output::HeadCertified(_) => {}
+                    Output::Decided(decided) => decisions.bundles.extend(decided.bundle),
+                    Output::Seal(_) | Output::PlanCertified(_) | Output::HeadCertified(_) => {}
                 }
             }
         }
@@ -345,6 +345,80 @@ fn the_incident_raises_the_pool_once_and_the_silent_scheduler_is_only_found() {
     for symptom in [Symptom::Disputed, Symptom::Unconfirmed, Symptom::Gap] {
         assert_eq!(decisions.closes_of(symptom), Vec::<u64>::new(), "{symptom:?}");
     }
+}
+
+/// Runs `quorate plan` in a folder with these files and nothing else: no network, no database, no configuration.
+fn quorate_plan(files: &[(&str, &[u8])], arguments: &[&str]) -> std::process::Output {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    for (name, bytes) in files {
+        std::fs::write(folder.path().join(name), bytes).expect("the folder is writable");
+    }
+    let mut quorate = std::process::Command::new(env!("CARGO_BIN_EXE_quorate"));
+    quorate.env_clear().current_dir(folder.path()).arg("plan").args(arguments);
+    quorate.output().expect("the program is built")
+}
+
+fn envelope(plan: &Plan) -> Vec<u8> {
+    let (body, key) = (plan.to_bytes(), SecretKey::from_seed(&[1; 32]));
+    let signature = (key.public().id(), key.sign(&pae(PLAN_TYPE, &body)));
+    Envelope::new(PLAN_TYPE, body, vec![signature]).to_json()
+}
+
+#[test]
+fn every_plan_is_computed_again_and_explained_from_its_bundle_in_an_empty_folder() {
+    // Plans may follow each other in every window, so that there are several.
+    let mut genesis = genesis();
+    for target in &mut genesis.targets {
+        (target.cooldown, target.plans_per_hour) = (Millis::ZERO, 600);
+    }
+    for action in genesis.policies.iter_mut().filter_map(|policy| policy.action.as_mut()) {
+        action.cooldown = Millis::ZERO;
+    }
+    let decisions = decide(&telemetry(&recorded()), &genesis, Order::AsRecorded);
+    assert!(!decisions.plans.is_empty());
+    for (_, plan) in &decisions.plans {
+        let bundle = decisions.bundles.iter().find(|bundle| Digest::of(bundle) == plan.evidence);
+        let bundle = bundle.expect("its evidence is kept");
+        let envelope = envelope(plan);
+        let files = [("bundle", &bundle[..]), ("plan.json", &envelope)];
+        let replayed = quorate_plan(&files, &["replay", "--bundle", "bundle", "--plan", "plan.json"]);
+        assert_eq!(replayed.status.code(), Some(0), "{replayed:?}");
+        let said = String::from_utf8_lossy(&replayed.stdout).into_owned();
+        assert!(said.contains(&Digest::of(&plan.to_bytes()).to_string()), "{said}");
+        assert!(said.contains("the plan has these very bytes"), "{said}");
+
+        let forged =
+            self::envelope(&Plan { expires_at: plan.expires_at.plus(Millis::new(1)), ..plan.clone() });
+        let files = [("bundle", &bundle[..]), ("plan.json", &forged)];
+        let refused = quorate_plan(&files, &["replay", "--bundle", "bundle", "--plan", "plan.json"]);
+        assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("the plan has expires_at"), "{said}");
+    }
+    let (_, first) = &decisions.plans[0];
+    let bundle = decisions.bundles.iter().find(|bundle| Digest::of(bundle) == first.evidence);
+    let bundle = bundle.expect("its evidence is kept");
+    let explained = quorate_plan(&[("bundle", bundle)], &["explain", "--bundle", "bundle"]);
+    assert_eq!(explained.status.code(), Some(0), "{explained:?}");
+    let said = String::from_utf8_lossy(&explained.stdout).into_owned();
+    for words in [
+        "confirmed by a quorum",
+        "reported   r0 r1 r2 r3",
+        "policy extract-backlog: fired: airflow/extract_pool from 3 slots to 6 slots",
+        "found      threshold 37 against 20, since ",
+        "quiet: no symptom",
+        "limits     2 to 12 slots, at most 3 a plan",
+        "checker    breaks no invariant",
+    ] {
+        assert!(said.contains(words), "{words:?} is not in\n{said}");
+    }
+    let damaged = [&bundle[..bundle.len() - 1], &[7, 7]].concat();
+    let refused = quorate_plan(&[("bundle", &damaged)], &["explain", "--bundle", "bundle"]);
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("bundle: not an evidence bundle"),
+        "{refused:?}"
+    );
 }
 
 #[test]

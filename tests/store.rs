@@ -78,7 +78,20 @@ fn block(height: u64, changes: Vec<Change>) -> AppliedBlock {
         proposer: ReplicaIndex::new(2),
         commands: changes.len() as u64,
     };
-    AppliedBlock { header, changes }
+    AppliedBlock { header, changes, bundles: Vec::new() }
+}
+
+#[tokio::test]
+async fn what_plans_were_derived_from_is_stored_once_under_its_digest() {
+    let (mut writer, store, url) = fresh_store().await;
+    let bundle = b"what was seen".to_vec();
+    for height in 1..=2 {
+        let block = AppliedBlock { bundles: vec![bundle.clone().into()], ..block(height, Vec::new()) };
+        writer.apply(&block, SIGNED).await.expect("nothing is wrong with it");
+    }
+    assert_eq!(count(&url, "evidence_bundles").await, 1);
+    assert_eq!(store.bundle(Digest::of(&bundle)).await.expect("it is read"), Some(bundle));
+    assert_eq!(store.bundle(Digest::ZERO).await.expect("it is read"), None);
 }
 
 fn replica_keys() -> Vec<SecretKey> {
@@ -282,7 +295,7 @@ async fn a_store_goes_on_from_a_checkpoint_and_says_what_it_lacks() {
     let inside = writer.apply(&block(5, Vec::new()), SIGNED).await.expect("nothing is wrong with it");
     assert_eq!(inside, ApplyOutcome::AlreadyApplied, "what is missing is not filled in");
     let other = BlockHeader { parent: digest_at(70), ..block(9, Vec::new()).header };
-    let other = AppliedBlock { header: other, changes: Vec::new() };
+    let other = AppliedBlock { header: other, ..block(9, Vec::new()) };
     let refused = writer.apply(&other, SIGNED).await;
     assert!(matches!(refused, Err(ApplyError::Diverged { .. })), "{refused:?}");
     writer.apply(&block(9, Vec::new()), SIGNED).await.expect("it goes on above the checkpoint");

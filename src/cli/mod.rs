@@ -15,6 +15,7 @@ pub mod init;
 pub mod inspect_otlp;
 mod operator;
 pub mod output;
+pub mod plan;
 pub mod plans;
 mod reach;
 pub mod relay;
@@ -55,6 +56,8 @@ Examples:
       no agent applies anything new; `quorate resume` lets the next plans through
   quorate backtest --policy examples/policies/scaling.toml --plant queue --arrivals FILE --compare
       what a policy costs and how well it serves, on virtual time
+  quorate plan explain 32
+      why there is a plan: what was seen, which rules fired, which did not and why
   quorate verify --root root.json --plan plan.json
       is this plan certified, and by whom
 
@@ -82,6 +85,7 @@ enum Command {
     Stop(Box<stop::Arguments>),
     Resume(Box<resume::Arguments>),
     Plans(plans::Arguments),
+    Plan(plan::Arguments),
     Verify(verify::Arguments),
     Evidence(evidence::Arguments),
     Token(token::Arguments),
@@ -126,6 +130,7 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Stop(arguments) => wait_for(stop::run(*arguments, output)),
         Command::Resume(arguments) => wait_for(resume::run(*arguments, output)),
         Command::Plans(arguments) => wait_for(plans::run(arguments, output)),
+        Command::Plan(arguments) => plan::run(arguments, output),
         Command::Verify(arguments) => verify::run(&arguments, output),
         Command::Evidence(arguments) => evidence::run(arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),

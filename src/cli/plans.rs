@@ -181,6 +181,15 @@ async fn newest(
     Ok(found)
 }
 
+/// Every plan that a replica serves, as it serves them.
+pub(super) async fn served(client: &HttpClient, url: &str) -> Result<Vec<Envelope>, Failure> {
+    let mut all = Vec::new();
+    for status in targets(client, url).await? {
+        all.extend(newest(client, url, &status.target, PLANS_KEPT_PER_TARGET).await?);
+    }
+    Ok(all)
+}
+
 fn body(envelope: &Envelope) -> Result<Plan, String> {
     from_strict_json(envelope.unverified_body()).map_err(|error| error.to_string())
 }

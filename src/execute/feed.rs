@@ -1,8 +1,9 @@
-//! The feed: what a replica serves to agents — roots, the newest certified head of each shard, and logged
-//! plans. It is data; the HTTP API reads it and waits for its changes elsewhere.
+//! The feed: what a replica serves — to agents roots, the newest certified head of each shard, and logged
+//! plans; to people what the newest plans were derived from. It is data; the HTTP API reads it and waits for its changes
+//! elsewhere.
 //!
-//! Invariant: only verified documents are in it, and neither a shard's head nor a target's newest plan ever
-//! goes back.
+//! Invariant: only verified documents are in it, and what this replica derived plans from itself; neither a shard's head
+//! nor a target's newest plan ever goes back.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,8 +12,14 @@ use std::{
 
 use crate::{
     knowledge::{certified::Certified, head::Head, plan::Plan, root::VerifiedRoot},
-    types::{Cycle, Epoch, HeadNumber, Shard, TargetId},
+    types::{Cycle, Digest, Epoch, HeadNumber, Shard, TargetId},
 };
+
+/// How many cycles' evidence bundles are kept. Older ones are in the knowledge base.
+pub const BUNDLES_KEPT: usize = 64;
+
+/// The most bytes of them, the newest one aside: a bundle of a hundred targets and policies has some 100 KiB.
+pub const BUNDLE_BYTES_KEPT: usize = 8 * 1024 * 1024;
 
 /// How many logged plans are kept for each target. An agent acts on the newest alone; the rest is for people
 /// who look at what happened. At a typical 3 KiB a plan this is some 200 KiB a target.
@@ -27,6 +34,8 @@ pub struct Feed {
     roots: BTreeMap<Epoch, Arc<VerifiedRoot>>,
     heads: BTreeMap<Shard, Arc<Certified<Head>>>,
     plans: BTreeMap<TargetId, VecDeque<Arc<Certified<Plan>>>>,
+    /// The newest evidence bundles by their digests, oldest first.
+    bundles: VecDeque<(Digest, Arc<[u8]>)>,
 }
 
 impl Feed {
@@ -35,7 +44,24 @@ impl Feed {
     pub fn new(root: VerifiedRoot, targets: impl IntoIterator<Item = TargetId>) -> Self {
         let plans = targets.into_iter().map(|target| (target, VecDeque::new())).collect();
         let roots = BTreeMap::from([(root.root().epoch, Arc::new(root))]);
-        Self { roots, heads: BTreeMap::new(), plans }
+        Self { roots, heads: BTreeMap::new(), plans, bundles: VecDeque::new() }
+    }
+
+    /// Takes up what the plans of a cycle were derived from, by the digest that they name.
+    pub fn keep_bundle(&mut self, bundle: Arc<[u8]>) {
+        let digest = Digest::of(&bundle);
+        self.bundles.retain(|(kept, _)| *kept != digest);
+        self.bundles.push_back((digest, bundle));
+        let mut bytes: usize = self.bundles.iter().map(|(_, bundle)| bundle.len()).sum();
+        while self.bundles.len() > 1 && (self.bundles.len() > BUNDLES_KEPT || bytes > BUNDLE_BYTES_KEPT) {
+            bytes -= self.bundles.pop_front().map_or(0, |(_, oldest)| oldest.len());
+        }
+    }
+
+    /// The evidence bundle with this digest, if it is one of the newest.
+    #[must_use]
+    pub fn bundle(&self, digest: Digest) -> Option<&Arc<[u8]>> {
+        self.bundles.iter().rev().find(|(kept, _)| *kept == digest).map(|(_, bundle)| bundle)
     }
 
     /// Takes up a logged plan. Returns whether it changed anything: a plan for an unknown target, or one that
@@ -110,14 +136,14 @@ impl Feed {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Feed, PLANS_KEPT_PER_TARGET, PLANS_PER_ANSWER};
+    use super::{BUNDLE_BYTES_KEPT, BUNDLES_KEPT, Feed, PLANS_KEPT_PER_TARGET, PLANS_PER_ANSWER};
     use crate::{
         knowledge::{
             fixtures::{certified_head, certified_plan, head, plan, target, verified_root},
             head::Mode,
             plan::Plan,
         },
-        types::{Cycle, Epoch, HeadNumber, Shard, TargetId},
+        types::{Cycle, Digest, Epoch, HeadNumber, Shard, TargetId},
     };
 
     fn feed() -> Feed {
@@ -138,6 +164,28 @@ mod tests {
         assert_eq!(numbers(&feed, 0), [3, 7, 9]);
         assert_eq!(numbers(&feed, 3), [7, 9]);
         assert_eq!(numbers(&feed, 9), [0; 0]);
+    }
+
+    #[test]
+    fn the_newest_bundles_are_kept_within_their_number_and_bytes() {
+        let bundle = |number: usize, bytes: usize| {
+            let mut bundle = number.to_le_bytes().to_vec();
+            bundle.resize(bytes, 0);
+            bundle
+        };
+        let cases = [(3, 100, 3), (BUNDLES_KEPT + 9, 100, BUNDLES_KEPT), (9, BUNDLE_BYTES_KEPT / 2, 2)];
+        for (count, bytes, expected) in cases.into_iter().chain([(3, BUNDLE_BYTES_KEPT + 1, 1)]) {
+            let mut feed = feed();
+            for number in (0..count).chain([count - 1]) {
+                feed.keep_bundle(bundle(number, bytes).into());
+            }
+            let kept = (0..count).filter(|number| {
+                let bundle = bundle(*number, bytes);
+                feed.bundle(Digest::of(&bundle)).is_some_and(|kept| **kept == *bundle)
+            });
+            let newest: Vec<usize> = (count - expected..count).collect();
+            assert_eq!(kept.collect::<Vec<_>>(), newest, "{count} of {bytes} bytes");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A finding: a symptom that analysis sees, with its evidence.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use std::fmt;
 
 use crate::types::{Quantity, UnixMillis, WindowIndex};
 
@@ -13,6 +14,16 @@ pub struct Interval {
     pub median: Quantity,
     /// The largest value that may be true.
     pub high: Quantity,
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.low == self.high {
+            write!(f, "{}", self.low)
+        } else {
+            write!(f, "{}..{}", self.low, self.high)
+        }
+    }
 }
 
 /// What kind of symptom it is.
@@ -28,6 +39,20 @@ pub enum Symptom {
     Unconfirmed,
     /// Windows passed that nobody reported.
     Gap,
+}
+
+impl Symptom {
+    /// Its name in events, the database and accounts.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Threshold => "threshold",
+            Self::Absence => "absence",
+            Self::Disputed => "disputed",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Gap => "gap",
+        }
+    }
 }
 
 /// A symptom with its interval of evidence.

@@ -4,7 +4,7 @@
 //! the same samples build the same bytes in whatever order the samples came.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use super::buckets::Buckets;
 use crate::types::{
@@ -23,6 +23,16 @@ pub enum AttributeValue {
     Integer(i64),
     /// Any other value, as compact JSON.
     Other(String),
+}
+
+impl fmt::Display for AttributeValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) | Self::Other(text) => f.write_str(text),
+            Self::Bool(truth) => write!(f, "{truth}"),
+            Self::Integer(number) => write!(f, "{number}"),
+        }
+    }
 }
 
 /// Attributes by name.

@@ -36,7 +36,6 @@ use crate::{
     consensus::task::ConsensusStatus,
     knowledge::{
         change::{Change, Effect, PlanRefusal, ReceiptRefusal, ReportRefusal},
-        finding::Symptom,
         head::Mode,
         receipt::Outcome,
         snapshot::Finality,
@@ -116,7 +115,7 @@ impl Metrics {
             Change::Gap { .. } => {
                 self.window_gaps.inc();
             }
-            Change::Found { finding, .. } => count(&self.findings, symptom(finding.symptom)),
+            Change::Found { finding, .. } => count(&self.findings, finding.symptom.as_str()),
             Change::PlanLogged(_) => {
                 self.plans_logged.inc();
             }
@@ -201,16 +200,6 @@ const fn finality(finality: Finality) -> &'static str {
     match finality {
         Finality::Confirmed => "confirmed",
         Finality::Unconfirmed => "unconfirmed",
-    }
-}
-
-const fn symptom(symptom: Symptom) -> &'static str {
-    match symptom {
-        Symptom::Threshold => "threshold",
-        Symptom::Absence => "absence",
-        Symptom::Disputed => "disputed",
-        Symptom::Unconfirmed => "unconfirmed",
-        Symptom::Gap => "gap",
     }
 }
 

@@ -4,7 +4,7 @@
 //! height come one after the other and the second sees that there is nothing left to do.
 
 use sqlx::{Connection as _, PgConnection};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     connect::Writer,
@@ -46,6 +46,8 @@ pub struct AppliedBlock {
     pub header: BlockHeader,
     /// What its commands changed, in order.
     pub changes: Vec<Change>,
+    /// What plans that were derived at it name as their evidence, as bytes.
+    pub bundles: Vec<Arc<[u8]>>,
 }
 
 /// What became of a block that did not fail.
@@ -107,6 +109,9 @@ impl Writer {
         }
         insert_header(&mut transaction, header).await?;
         let agreed_time = insert_changes(&mut transaction, block, below.agreed_time, self.window).await?;
+        for bundle in &block.bundles {
+            decisions::insert_bundle(&mut transaction, header.height, bundle).await?;
+        }
         move_applied_height(&mut transaction, header.height, header.digest, agreed_time, signed).await?;
         transaction.commit().await.map_err(StatementError::on("applied_height"))?;
         Ok(ApplyOutcome::Applied)

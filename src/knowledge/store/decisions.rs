@@ -80,6 +80,25 @@ pub(super) async fn insert_plan(
     Ok(())
 }
 
+/// Stores what plans were derived from, once: it is named by its content.
+pub(super) async fn insert_bundle(
+    connection: &mut PgConnection,
+    height: Height,
+    bundle: &[u8],
+) -> Result<(), ApplyError> {
+    let digest = Digest::of(bundle);
+    sqlx::query!(
+        "INSERT INTO evidence_bundles (digest, height, bundle) VALUES ($1, $2, $3) ON CONFLICT (digest) DO NOTHING",
+        digest.as_bytes().as_slice(),
+        counter("evidence_bundles", "height", height.number())?,
+        bundle,
+    )
+    .execute(connection)
+    .await
+    .map_err(StatementError::on("evidence_bundles"))?;
+    Ok(())
+}
+
 /// Whether the plan is stored.
 pub(super) async fn has_plan(connection: &mut PgConnection, plan: Digest) -> Result<bool, ApplyError> {
     let stored = sqlx::query_scalar!(

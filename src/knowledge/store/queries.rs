@@ -197,6 +197,18 @@ impl Store {
         row.map(|row| Ok(row.read()?)).transpose()
     }
 
+    /// What the plans that name this digest as their evidence were derived from.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn bundle(&self, digest: Digest) -> Result<Option<Vec<u8>>, QueryError> {
+        let stored = sqlx::query_scalar!(
+            "SELECT bundle FROM evidence_bundles WHERE digest = $1",
+            digest.as_bytes().as_slice()
+        );
+        Ok(stored.fetch_optional(&self.pool).await.map_err(StatementError::on("evidence_bundles"))?)
+    }
+
     /// A shard's newest certified head.
     ///
     /// # Errors

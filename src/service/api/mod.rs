@@ -3,6 +3,7 @@
 //!
 //! Invariant: an answer other than success is JSON with a field `error` that says what is wrong.
 
+mod bundles;
 mod evidence;
 mod heads;
 mod operator_requests;
@@ -88,6 +89,7 @@ pub fn router(api: AgentApi) -> Router {
     Router::new()
         .merge(heads::router())
         .merge(plans::router())
+        .merge(bundles::router())
         .merge(roots::router())
         .merge(receipts::router())
         .merge(operator_requests::router())

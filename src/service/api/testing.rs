@@ -148,6 +148,12 @@ impl Replica {
         self.send(Request::get(uri).body(Body::empty()).expect("a valid request")).await
     }
 
+    /// For what is no JSON.
+    pub(super) async fn get_bytes(&self, uri: &str) -> (StatusCode, Vec<u8>) {
+        let request = Request::get(uri).body(Body::empty()).expect("a valid request");
+        send_bytes(self.api.clone(), request).await
+    }
+
     pub(super) async fn post(&mut self, uri: &str, body: Vec<u8>) -> (StatusCode, Value) {
         let request = Request::post(uri).body(Body::from(body)).expect("a valid request");
         let api = self.api.clone();
@@ -170,8 +176,13 @@ impl Replica {
 }
 
 async fn send(api: AgentApi, request: Request<Body>) -> (StatusCode, Value) {
+    let (status, body) = send_bytes(api, request).await;
+    (status, serde_json::from_slice(&body).expect("every other answer is JSON"))
+}
+
+async fn send_bytes(api: AgentApi, request: Request<Body>) -> (StatusCode, Vec<u8>) {
     let response = router(api).oneshot(request).await.expect("a router does not fail");
     let status = response.status();
     let body = response.into_body().collect().await.expect("the body is in memory").to_bytes();
-    (status, serde_json::from_slice(&body).expect("every answer is JSON"))
+    (status, body.to_vec())
 }

@@ -441,6 +441,10 @@ impl Control {
 
     fn decided(&mut self, decided: &Decided) {
         self.times.decided(decided, clock::wall_clock());
+        if let Some(bundle) = &decided.bundle {
+            self.feed.keep_bundle(Arc::clone(bundle));
+            self.around.feed.send_replace(Arc::new(self.feed.clone()));
+        }
         for (digest, plan) in &decided.plans {
             self.tell(ReplicaEvent::plan_derived(&self.name, *digest, plan));
         }

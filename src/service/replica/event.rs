@@ -12,7 +12,7 @@ use crate::{
     knowledge::{
         change::{ClosedWindow, Effect},
         evidence::{EvidenceKind, VerifiedEvidence},
-        finding::{Finding, Symptom},
+        finding::Finding,
         operator_request::VerifiedOperatorRequest,
         plan::{DesiredState, Plan},
         receipt::{Outcome, Receipt},
@@ -218,15 +218,12 @@ impl ReplicaEvent {
     /// Analysis saw something.
     #[must_use]
     pub fn found(replica: &str, cycle: Cycle, finding: &Finding, close_ms: UnixMillis) -> Self {
-        let observed = finding.observed.map(|seen| {
-            if seen.low == seen.high { seen.low.to_string() } else { format!("{}..{}", seen.low, seen.high) }
-        });
         Self::Found {
             replica: replica.to_owned(),
             cycle,
             policy: finding.policy.clone(),
-            symptom: symptom_name(finding.symptom).to_owned(),
-            observed,
+            symptom: finding.symptom.as_str().to_owned(),
+            observed: finding.observed.map(|seen| seen.to_string()),
             against: finding.against.map(|against| against.to_string()),
             close_ms,
         }
@@ -321,16 +318,6 @@ pub(super) fn describe(alarm: &Alarm) -> String {
             "{} was endorsed as {endorsed} before and is {derived} now: it is not signed again",
             name(subject)
         ),
-    }
-}
-
-const fn symptom_name(symptom: Symptom) -> &'static str {
-    match symptom {
-        Symptom::Threshold => "threshold",
-        Symptom::Absence => "absence",
-        Symptom::Disputed => "disputed",
-        Symptom::Unconfirmed => "unconfirmed",
-        Symptom::Gap => "gap",
     }
 }
 

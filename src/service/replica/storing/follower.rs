@@ -42,6 +42,14 @@ impl From<ArchiveError> for FollowError {
     }
 }
 
+/// A committed block that was folded.
+pub(super) struct Followed {
+    /// The block and what it changed.
+    pub(super) folded: Folded,
+    /// What plans that were derived at it name as their evidence.
+    pub(super) bundles: Vec<Arc<[u8]>>,
+}
+
 pub(super) struct Follower {
     config: CycleConfig,
     cycle: Cycle,
@@ -93,7 +101,7 @@ impl Follower {
     }
 
     /// Folds the next committed block; `None` when there is none.
-    pub(super) async fn next(&mut self) -> Result<Option<Folded>, FollowError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Followed>, FollowError> {
         let Some(height) = self.height else { return Ok(None) };
         if self.read.is_empty() {
             self.read = self.read_above(height).await?.into();
@@ -101,13 +109,20 @@ impl Follower {
         let Some(block) = self.read.pop_front() else { return Ok(None) };
         self.height = Some(block.height());
         self.cycle.commit(&block);
-        let mut folded = None;
+        let (mut folded, mut bundles) = (None, Vec::new());
         while let Some(output) = self.cycle.poll_output() {
-            if let Output::Folded(changed) = output {
-                folded = Some(changed);
+            match output {
+                Output::Folded(changed) => folded = Some(changed),
+                Output::Decided(decided) => bundles.extend(decided.bundle),
+                Output::Seal(_)
+                | Output::Endorse(_)
+                | Output::Submit(_)
+                | Output::PlanCertified(_)
+                | Output::HeadCertified(_)
+                | Output::Alarm(_) => {}
             }
         }
-        Ok(folded)
+        Ok(folded.map(|folded| Followed { folded, bundles }))
     }
 
     /// Tells the journal's owner that only blocks above this height are still needed.
@@ -142,7 +157,7 @@ mod tests {
     use std::sync::Arc;
     use tokio::sync::mpsc;
 
-    use super::{FollowError, Follower};
+    use super::{FollowError, Followed, Follower};
     use crate::{
         consensus::{
             ArchiveError, Base, Block, Checkpoint, CheckpointCertificate, Command, Payload,
@@ -227,7 +242,8 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(follower.begin(Height::new(4)).await.expect("it answers"), None);
             for block in &chain {
-                let folded = follower.next().await.expect("it answers").expect("there is one more");
+                let Followed { folded, .. } =
+                    follower.next().await.expect("it answers").expect("there is one more");
                 assert_eq!((folded.block.id(), folded.changes.len()), (block.id(), 1));
                 assert_eq!(follower.height(), Some(block.height()));
             }
@@ -270,7 +286,8 @@ mod tests {
             let missing = follower.begin(Height::new(stored)).await.expect("it answers");
             let expected = is_missing.then(|| (Height::new(3), chain[2].id()));
             assert_eq!(missing.map(|base| (base.height, base.block)), expected, "{stored} are stored");
-            let folded = follower.next().await.expect("it answers").expect("there is one more");
+            let Followed { folded, .. } =
+                follower.next().await.expect("it answers").expect("there is one more");
             assert_eq!(folded.block.id(), chain[3].id());
         }
     }

@@ -4,7 +4,7 @@
 //! beyond an operator's repair. Invariant: the block that is stored next is the one above the height that Postgres
 //! itself says it holds.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     first::{StoreConfig, StoreStartError},
-    follower::{FollowError, Follower},
+    follower::{FollowError, Followed, Follower},
     progress::StoreProgress,
 };
 use crate::{
@@ -73,7 +73,7 @@ pub(in crate::service::replica) struct StoreTask {
     config: StoreConfig,
     follower: Follower,
     /// The folded block that is not stored yet.
-    pending: Option<Folded>,
+    pending: Option<Followed>,
     /// What Postgres holds, as far as this connection knows.
     stored: Stored,
     /// Up to which height the journal's owner was told that it is stored.
@@ -273,7 +273,7 @@ impl StoreTask {
     /// Whether the next block to be folded lies above the one to be stored next, the log is not taken up, or this replica
     /// began at a certified state since: then what was folded from its own may be wrong.
     fn must_begin(&self) -> bool {
-        let pending = self.pending.as_ref().map(|folded| folded.block.height());
+        let pending = self.pending.as_ref().map(|pending| pending.folded.block.height());
         let next = pending.or(self.follower.height().map(Height::next));
         // A control task that is gone has nothing to say.
         let began_elsewhere = self.installed.has_changed().unwrap_or(false);
@@ -339,7 +339,7 @@ impl StoreTask {
 
     /// Stores the block that waits, unless Postgres has it; says whether Postgres was asked.
     async fn apply(&mut self, writer: &mut Writer) -> Result<bool, Failure> {
-        let Some(folded) = &self.pending else { return Ok(false) };
+        let Some(Followed { folded, bundles }) = &self.pending else { return Ok(false) };
         let (height, digest) = (folded.block.height(), folded.block.id());
         if height == self.stored.height && digest != self.stored.digest {
             let stored = self.stored.digest;
@@ -349,7 +349,7 @@ impl StoreTask {
         let is_new = height > self.stored.height;
         if is_new {
             let signed = self.consensus.borrow().signed;
-            let applied = writer.apply(&applied_block(folded), signed).await;
+            let applied = writer.apply(&applied_block(folded, bundles), signed).await;
             applied.map_err(|error| Failure::of(error.trouble(), &error))?;
             self.stored = Stored { height, digest };
             self.progress.send_modify(|progress| progress.applied = height);
@@ -431,7 +431,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn applied_block(folded: &Folded) -> AppliedBlock {
+fn applied_block(folded: &Folded, bundles: &[Arc<[u8]>]) -> AppliedBlock {
     let block = &folded.block;
     AppliedBlock {
         header: BlockHeader {
@@ -443,6 +443,7 @@ fn applied_block(folded: &Folded) -> AppliedBlock {
             commands: block.payload().commands().len() as u64,
         },
         changes: folded.changes.clone(),
+        bundles: bundles.to_vec(),
     }
 }
 
