@@ -3,7 +3,11 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use super::{absence::Absence, threshold::Threshold};
+use super::{
+    absence::Absence,
+    conservation::{Books, Conservation, Merged},
+    threshold::Threshold,
+};
 use crate::knowledge::{
     change::ClosedWindow,
     finding::{Finding, Interval, Symptom},
@@ -45,6 +49,7 @@ enum Events {
 enum Detector {
     Threshold(Threshold),
     Absence(Absence),
+    Conservation(Box<Conservation>),
 }
 
 /// Which window a detector looks at.
@@ -104,7 +109,7 @@ impl Analyzer {
                 .watches
                 .iter_mut()
                 .zip(readings)
-                .filter_map(|(watch, reading)| watch.look(moment, reading))
+                .filter_map(|(watch, reading)| watch.look(moment, reading, &closed.series))
                 .collect(),
             // W3.
             Finality::Unconfirmed => std::iter::once(about_the_loop(Symptom::Unconfirmed, moment))
@@ -112,7 +117,7 @@ impl Analyzer {
                     self.watches
                         .iter_mut()
                         .zip(readings)
-                        .filter_map(|(watch, reading)| watch.glance(moment, reading)),
+                        .filter_map(|(watch, reading)| watch.glance(moment, reading, &closed.series)),
                 )
                 .collect(),
         }
@@ -135,23 +140,39 @@ fn about_the_loop(symptom: Symptom, moment: Moment) -> Finding {
 
 impl Watch {
     fn new(policy: &Policy) -> Self {
-        let detector = match policy.condition {
+        let detector = match &policy.condition {
             Condition::Threshold { side, enter, leave, hold } => {
-                Detector::Threshold(Threshold::new(side, enter, leave, hold))
+                Detector::Threshold(Threshold::new(*side, *enter, *leave, *hold))
             }
             Condition::Absence { after_milli_intervals } => {
-                Detector::Absence(Absence::new(after_milli_intervals))
+                Detector::Absence(Absence::new(*after_milli_intervals))
+            }
+            Condition::Conservation { outflow, stock, tolerance, over } => {
+                Detector::Conservation(Box::new(Conservation::new(Books {
+                    inflow: policy.indicator.selector.clone(),
+                    outflow: outflow.clone(),
+                    stock: stock.clone(),
+                    tolerance: *tolerance,
+                    over: *over,
+                })))
             }
         };
-        let events = match policy.indicator.statistic {
-            Statistic::Increase => Events::Counted { newest: None },
-            Statistic::Last
-            | Statistic::Min
-            | Statistic::Max
-            | Statistic::Mean
-            | Statistic::P50
-            | Statistic::P90
-            | Statistic::P99 => Events::NotCounted,
+        let events = match (policy.indicator.statistic, &policy.condition) {
+            (Statistic::Increase, Condition::Threshold { .. } | Condition::Absence { .. }) => {
+                Events::Counted { newest: None }
+            }
+            // What does not add up is no event: it is so or not.
+            (Statistic::Increase, Condition::Conservation { .. })
+            | (
+                Statistic::Last
+                | Statistic::Min
+                | Statistic::Max
+                | Statistic::Mean
+                | Statistic::P50
+                | Statistic::P90
+                | Statistic::P99,
+                _,
+            ) => Events::NotCounted,
         };
         Self { policy: policy.name.clone(), detector, events }
     }
@@ -178,7 +199,7 @@ impl Watch {
     }
 
     /// Looks at a confirmed window's reading and learns from it.
-    fn look(&mut self, moment: Moment, reading: Reading) -> Option<Finding> {
+    fn look(&mut self, moment: Moment, reading: Reading, merged: &Merged) -> Option<Finding> {
         if reading == Reading::Unknown {
             // W4, W5.
             self.detector.lose_sight();
@@ -187,7 +208,7 @@ impl Watch {
                 ..about_the_loop(Symptom::Unconfirmed, moment)
             });
         }
-        let sighting = self.detector.look(moment, reading);
+        let sighting = self.detector.look(moment, reading, merged);
         let finding = sighting.map(|sighting| self.finding(moment, sighting));
         // W6. A held value repeats events that were found before.
         if let (Events::Counted { newest }, Reading::Fresh(_), Some(found)) =
@@ -200,8 +221,8 @@ impl Watch {
     }
 
     /// Looks at an unconfirmed window's reading without learning from it (W3).
-    fn glance(&mut self, moment: Moment, reading: Reading) -> Option<Finding> {
-        let sighting = self.detector.clone().look(moment, reading);
+    fn glance(&mut self, moment: Moment, reading: Reading, merged: &Merged) -> Option<Finding> {
+        let sighting = self.detector.clone().look(moment, reading, merged);
         // W5.
         self.detector.lose_sight();
         sighting.map(|sighting| self.finding(moment, Sighting { symptom: Symptom::Unconfirmed, ..sighting }))
@@ -220,10 +241,11 @@ impl Watch {
 }
 
 impl Detector {
-    fn look(&mut self, moment: Moment, reading: Reading) -> Option<Sighting> {
+    fn look(&mut self, moment: Moment, reading: Reading, merged: &Merged) -> Option<Sighting> {
         match self {
             Self::Threshold(threshold) => threshold.look(moment, reading),
             Self::Absence(absence) => absence.look(moment, reading),
+            Self::Conservation(conservation) => conservation.look(moment, merged),
         }
     }
 
@@ -231,6 +253,7 @@ impl Detector {
         match self {
             Self::Threshold(threshold) => threshold.begin_anew(),
             Self::Absence(_) => {}
+            Self::Conservation(conservation) => conservation.begin_anew(),
         }
     }
 
@@ -239,6 +262,8 @@ impl Detector {
             Self::Threshold(threshold) => threshold.lose_sight(),
             // Silence is counted by the reading itself: there is nothing to forget.
             Self::Absence(_) => {}
+            // What was not seen may have flowed.
+            Self::Conservation(conservation) => conservation.begin_anew(),
         }
     }
 }

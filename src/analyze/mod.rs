@@ -47,9 +47,23 @@
 //!   this one: it is at least as long as that, wherever in its window the last sample lay. Silence of at least
 //!   the allowed number of learned intervals is an `Absence` finding, since that earlier close.
 //! - **A4** A value, fresh or held, ends it at once.
+//!
+//! For conservation, where one source says what flowed in, what flowed out, and what is there:
+//!
+//! - **C1** Each of the three terms is the sum of its series' merged intervals in the window: of the flows, by how much
+//!   they rose; of the stock, its last value. A sum or a difference of intervals holds those of all their points.
+//! - **C2** A window in which no term has a series says nothing: what flowed shows in the next one that has.
+//! - **C3** After a window in which only some terms have series, or another number of them than before, after one of
+//!   which nothing is learned (W3, W4), and after a gap, it begins anew: what was not seen may have flowed.
+//! - **C4** Flows are added up from the first window after the span's beginning, which is the newest window at least
+//!   `over` ago, in event time, or the oldest since it began anew. Of that window only the stock counts.
+//! - **C5** If for every choice of points more than the tolerance is missing, or for every choice more than that is too
+//!   much, it is a `Threshold` finding, about what is missing and against the tolerance, since agreed time of the
+//!   window that showed it first; if so only for some, it is `Disputed`; else nothing.
 
 mod absence;
 mod analyzer;
+mod conservation;
 mod threshold;
 
 pub use analyzer::Analyzer;

@@ -5,15 +5,18 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use super::{
     head::SHARD_TARGETS,
     plan::OnStale,
-    policy::{Action, Change, Condition, Policy, Side, Target, TargetKind},
+    policy::{Action, Change, Combine, Condition, Indicator, Policy, Side, Statistic, Target, TargetKind},
 };
-use crate::types::{Digest, MAX_DOCUMENT_BYTES, Millis, TargetId};
+use crate::types::{Digest, MAX_DOCUMENT_BYTES, Millis, Quantity, TargetId};
 
 /// The most targets a genesis may have: all shards that a shard's number can name, of 16 bits.
 pub const MAX_TARGETS: usize = SHARD_TARGETS << 16;
 /// The most policies a genesis may have: each is read from every report of every window, so that with 10,000
 /// series and four differing reports this many cost a tenth of a second.
 pub const MAX_POLICIES: usize = 256;
+/// The most windows that a conservation check adds up: each is remembered in the replicated state. Those of an hour
+/// are 360; a replay's rounding makes some more of them.
+pub const MAX_CONSERVATION_WINDOWS: u64 = 512;
 /// The most plans an hour that a target may allow: one a second, more than any window's length gives.
 pub const MAX_PLANS_PER_HOUR: u32 = 3600;
 /// The most tasks that one plan may tell to run again: one page of an engine's API, read before and after. More
@@ -82,6 +85,11 @@ impl Genesis {
             }
             let refused = |why| GenesisError::Policy { name: policy.name.clone(), why };
             check_condition(&policy.condition).map_err(refused)?;
+            check_conservation(policy, &self.parameters).map_err(refused)?;
+            let is_check = |policy: &Policy| matches!(policy.condition, Condition::Conservation { .. });
+            if !is_check(policy) && self.policies[..place].last().is_some_and(is_check) {
+                return Err(refused("conservation checks stand after all other policies"));
+            }
             if let Some(action) = &policy.action {
                 let target = self.target(&action.target).ok_or_else(|| GenesisError::UnknownTarget {
                     policy: policy.name.clone(),
@@ -208,8 +216,33 @@ fn check_condition(condition: &Condition) -> Result<(), &'static str> {
         Condition::Absence { after_milli_intervals } if *after_milli_intervals < 1000 => {
             Err("absence must be at least 1 interval (1000 thousandths)")
         }
-        Condition::Threshold { .. } | Condition::Absence { .. } => Ok(()),
+        Condition::Threshold { .. } | Condition::Absence { .. } | Condition::Conservation { .. } => Ok(()),
     }
+}
+
+/// What a conservation check needs besides its condition's own bounds.
+fn check_conservation(policy: &Policy, parameters: &Parameters) -> Result<(), &'static str> {
+    let Condition::Conservation { outflow, stock, tolerance, over } = &policy.condition else {
+        return Ok(());
+    };
+    let Indicator { selector: inflow, statistic, combine } = &policy.indicator;
+    if (*statistic, *combine) != (Statistic::Increase, Combine::Sum) {
+        return Err("the indicator of a conservation check is the sum of increases");
+    }
+    if inflow.source.is_none() || [outflow, stock].iter().any(|part| part.source != inflow.source) {
+        return Err("a conservation check is over the series of one source");
+    }
+    if policy.action.is_some() {
+        return Err("a conservation check has no action: it cannot say what is wrong");
+    }
+    if *tolerance < Quantity::ZERO {
+        return Err("tolerance must not be below zero");
+    }
+    let longest = parameters.window.times(MAX_CONSERVATION_WINDOWS);
+    if *over < parameters.window || *over > longest {
+        return Err("over must be 1 to 512 windows");
+    }
+    Ok(())
 }
 
 fn check_action(action: &Action, kind: &TargetKind) -> Result<(), &'static str> {

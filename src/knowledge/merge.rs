@@ -252,7 +252,8 @@ fn indicator_in(indicator: &Indicator, summary: &WindowSummary) -> Option<Quanti
 }
 
 /// Whether a selector names this series.
-fn selects(selector: &Selector, key: &SeriesKey) -> bool {
+#[must_use]
+pub fn selects(selector: &Selector, key: &SeriesKey) -> bool {
     let has = |attributes: &Attributes, name, value| attributes.get(name) == Some(value);
     key.name == selector.name
         && selector.source.as_ref().is_none_or(|source| *source == key.source)

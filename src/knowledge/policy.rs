@@ -111,6 +111,18 @@ pub enum Condition {
         /// Thousandths of the learned interval.
         after_milli_intervals: u32,
     },
+    /// What flowed in (the indicator's series) less what flowed out is not by how much the stock changed. It raises
+    /// findings about its source and has no action.
+    Conservation {
+        /// The rising sums of what flowed out.
+        outflow: Selector,
+        /// The levels of what is there.
+        stock: Selector,
+        /// How much may be missing or too much.
+        tolerance: Quantity,
+        /// Over which span all of it is added up.
+        over: Millis,
+    },
 }
 
 /// How a policy's action changes its target.

@@ -300,6 +300,8 @@ fn verify(policy: &Policy, by: UnixMillis) -> Result<Verify, Decision> {
         Condition::Threshold { side: Side::Above, leave, .. } => (VerifyOp::AtMost, leave),
         Condition::Threshold { side: Side::Below, leave, .. } => (VerifyOp::AtLeast, leave),
         Condition::Absence { .. } => (VerifyOp::Present, Quantity::ZERO),
+        // It has no action, so nobody asks.
+        Condition::Conservation { .. } => return Err(Decision::Found),
     };
     Ok(Verify {
         series: policy.indicator.selector.name.clone(),

@@ -8,11 +8,11 @@ use crate::knowledge::{
     change::ClosedWindow,
     finding::{Finding, Interval, Symptom},
     genesis::{Genesis, Parameters},
-    observation::Attributes,
+    observation::{Attributes, SeriesKey},
     policy::{Combine, Condition, Indicator, Policy, Selector, Side, Statistic},
     snapshot::{Finality, Reading},
 };
-use crate::types::{Cycle, Digest, Millis, Quantity, UnixMillis, WindowIndex};
+use crate::types::{Cycle, Digest, Millis, Quantity, SourceId, UnixMillis, WindowIndex};
 
 const WINDOW: Millis = Millis::from_secs(10);
 
@@ -418,4 +418,56 @@ fn closed_at(window: u64, readings: Vec<Reading>) -> ClosedWindow {
         closed_at: UnixMillis::ZERO,
         ..closed(0, Finality::Confirmed, readings)
     }
+}
+
+#[test]
+fn a_source_that_does_not_add_up_is_found_by_its_checks_name_and_nothing_is_learned_of_what_was_not_seen() {
+    let selector =
+        |name: &str| Selector { source: None, name: name.to_owned(), attributes: Attributes::new() };
+    let mut genesis = genesis(&[Condition::Conservation {
+        outflow: selector("out"),
+        stock: selector("stock"),
+        tolerance: Quantity::from_i64(1),
+        over: Millis::from_secs(60),
+    }]);
+    genesis.policies[0].indicator.statistic = Statistic::Increase;
+    let window = |index, finality, inflow, stock| {
+        let terms = [
+            ("series", Statistic::Increase, inflow),
+            ("out", Statistic::Increase, 0),
+            ("stock", Statistic::Last, stock),
+        ];
+        let series = terms.map(|(name, statistic, value)| {
+            let key = SeriesKey {
+                source: SourceId::new("engine").expect("a valid name"),
+                name: name.to_owned(),
+                attributes: Attributes::new(),
+                resource: Attributes::new(),
+            };
+            (key, BTreeMap::from([(statistic, interval(value, value, value))]))
+        });
+        ClosedWindow { series: series.into(), ..closed(index, finality, vec![exactly(inflow)]) }
+    };
+    let mut analyzer = Analyzer::new(&genesis);
+    let (yes, no) = (Finality::Confirmed, Finality::Unconfirmed);
+    let steps = [
+        (yes, 0, 7, None),
+        (yes, 4, 7, Some(Symptom::Threshold)),
+        (no, 0, 7, Some(Symptom::Unconfirmed)),
+        (yes, 9, 7, None),
+        (yes, 0, 7, None),
+    ];
+    for (index, (finality, inflow, stock, expected)) in (100..).zip(steps) {
+        let found = analyzer.advance(&window(index, finality, inflow, stock), agreed(index));
+        let found: Vec<&Finding> =
+            found.iter().filter(|found| found.policy.as_deref() == Some("p0")).collect();
+        assert_eq!(found.first().map(|found| found.symptom), expected, "{index}");
+        assert!(analyzer.fits(&genesis), "what it remembers is of its genesis");
+    }
+    assert_eq!(analyzer.advance(&window(106, yes, 4, 7), agreed(106)).len(), 1);
+    drop(analyzer.pass_gap(WindowIndex::new(107), agreed(107)));
+    assert_eq!(analyzer.advance(&window(108, yes, 0, 7), agreed(108)), []);
+    assert_eq!(analyzer.remembered().count(), 0, "it is no event");
+    let bytes = borsh::to_vec(&analyzer).expect("memory takes all");
+    assert_eq!(borsh::from_slice::<Analyzer>(&bytes).ok(), Some(analyzer));
 }

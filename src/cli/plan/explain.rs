@@ -229,6 +229,12 @@ fn condition(condition: &Condition) -> String {
             let (whole, thousandths) = (after_milli_intervals / 1000, after_milli_intervals % 1000);
             format!("silent for {whole}.{thousandths:03} of the learned intervals")
         }
+        Condition::Conservation { outflow, stock, tolerance, over } => format!(
+            "adds up with {} flowing out and {} there, within {tolerance}, over {}",
+            outflow.name,
+            stock.name,
+            span(*over)
+        ),
     }
 }
 

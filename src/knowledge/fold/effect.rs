@@ -40,9 +40,9 @@ impl Pending {
             (Condition::Absence { .. }, Some(Reading::Fresh(_) | Reading::Held { .. })) => Effect::Better,
             (Condition::Absence { .. }, Some(Reading::NoSamples { .. })) => Effect::Worse,
             (Condition::Threshold { .. }, Some(Reading::NoSamples { .. }))
-            | (Condition::Threshold { .. } | Condition::Absence { .. }, Some(Reading::Unknown) | None) => {
-                Effect::Inconclusive
-            }
+            | (Condition::Threshold { .. } | Condition::Absence { .. }, Some(Reading::Unknown) | None)
+            // It has no action.
+            | (Condition::Conservation { .. }, _) => Effect::Inconclusive,
         }
     }
 }

@@ -182,3 +182,48 @@ fn every_broken_policy_is_named() {
     ];
     named(cases);
 }
+
+#[test]
+fn a_conservation_check_is_over_one_source_and_stands_last() {
+    let part = |source: &str| Selector {
+        source: Some(crate::types::SourceId::new(source).expect("a valid name")),
+        name: "m".to_owned(),
+        attributes: BTreeMap::new(),
+    };
+    let check = |outflow: &str, tolerance, over_secs| Policy {
+        name: "adds-up".to_owned(),
+        indicator: Indicator { selector: part("a"), statistic: Statistic::Increase, combine: Combine::Sum },
+        condition: Condition::Conservation {
+            outflow: part(outflow),
+            stock: part("a"),
+            tolerance: Quantity::from_i64(tolerance),
+            over: Millis::from_secs(over_secs),
+        },
+        action: None,
+    };
+    let with = |check: Policy| {
+        let mut genesis = good();
+        genesis.policies.push(check);
+        genesis
+    };
+    assert_eq!(with(check("a", 0, 10)).check(), Ok(()));
+    let mut acts = check("a", 0, 10);
+    acts.action = good().policies[0].action.clone();
+    let mut of_levels = check("a", 0, 10);
+    of_levels.indicator.statistic = Statistic::Last;
+    let mut first = with(check("a", 0, 10));
+    first.policies.reverse();
+    let broken = [
+        (with(check("b", 0, 10)), "over the series of one source"),
+        (with(check("a", -1, 10)), "tolerance must not be below zero"),
+        (with(check("a", 0, 9)), "over must be 1 to 512 windows"),
+        (with(check("a", 0, 5_121)), "over must be 1 to 512 windows"),
+        (with(acts), "has no action"),
+        (with(of_levels), "the sum of increases"),
+        (first, "stand after all other policies"),
+    ];
+    for (genesis, why) in broken {
+        let refused = genesis.check().expect_err(why).to_string();
+        assert!(refused.contains(why), "{why}: {refused}");
+    }
+}

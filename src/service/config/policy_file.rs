@@ -9,8 +9,8 @@ use std::{
 use toml::Spanned;
 
 use self::text::{
-    CycleText, FileText, OnStaleText, PolicyText, PoolText, SwitchState, TargetText, TasksText, ThenText,
-    WhenText,
+    CycleText, FileText, OnStaleText, PolicyText, PoolText, SeriesText, SwitchState, TargetText, TasksText,
+    ThenText, WhenText,
 };
 use super::{
     error::{ConfigError, Source, nearest},
@@ -119,13 +119,15 @@ impl PolicyFile {
         let agents = self.targets_without_agent().map(|target| {
             format!("target {target} has no agent's key here; `quorate init` and `quorate dev` make one")
         });
-        let policies = self.policies.iter().filter_map(|Policy { name, action, .. }| match action {
-            None => Some(format!("policy {name} has no action: it only raises findings")),
-            Some(Action { risk: Risk::Low, .. }) => None,
-            Some(Action { risk: Risk::Medium | Risk::High, .. }) => {
-                Some(format!("policy {name} stays in shadow: above low risk it needs sources of two owners"))
-            }
-        });
+        let policies =
+            self.policies.iter().filter_map(|Policy { name, action, condition, .. }| match action {
+                None if matches!(condition, Condition::Conservation { .. }) => None,
+                None => Some(format!("policy {name} has no action: it only raises findings")),
+                Some(Action { risk: Risk::Low, .. }) => None,
+                Some(Action { risk: Risk::Medium | Risk::High, .. }) => Some(format!(
+                    "policy {name} stays in shadow: above low risk it needs sources of two owners"
+                )),
+            });
         agents.chain(policies).collect()
     }
 
@@ -176,6 +178,15 @@ impl FileText {
                 return Err(source.error(name.span(), message));
             }
             policies.push(policy.check(&targets, &parameters, source)?);
+        }
+        for conservation in self.conservation {
+            let conservation = conservation.into_inner();
+            let name = conservation.name.clone();
+            if !names.insert(name.get_ref().clone()) {
+                let message = format!("{} is the name of a policy or another check already", name.get_ref());
+                return Err(source.error(name.span(), message));
+            }
+            policies.push(conservation.check(&parameters, source)?);
         }
         let file = PolicyFile { parameters, targets, policies };
         // No limit depends on a key or an owner, so one for all will do here.
@@ -304,24 +315,10 @@ impl PolicyText {
         parameters: &Parameters,
         source: Source<'_>,
     ) -> Result<Policy, ConfigError> {
-        let name = self.name.get_ref();
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte);
-        if !(1..=MAX_POLICY_NAME_BYTES).contains(&name.len()) || !name.bytes().all(allowed) {
-            let message = "a policy's name has 1 to 64 characters of a-z A-Z 0-9 . _ - / :";
-            return Err(source.error(self.name.span(), message));
-        }
-        let metric = &self.series.name;
-        if !(1..=MAX_METRIC_NAME_BYTES).contains(&metric.get_ref().len()) {
-            return Err(source.error(metric.span(), "a metric's name has 1 to 255 bytes"));
-        }
-        let attributes = self.series.attributes.into_iter().map(|(name, value)| (name, value.0)).collect();
+        check_policy_name(&self.name, source)?;
         Ok(Policy {
             indicator: Indicator {
-                selector: Selector {
-                    source: self.series.source,
-                    name: self.series.name.into_inner(),
-                    attributes,
-                },
+                selector: check_series(self.series, source)?,
                 statistic: self.statistic.into(),
                 combine: self.combine.into(),
             },
@@ -330,6 +327,24 @@ impl PolicyText {
             name: self.name.into_inner(),
         })
     }
+}
+
+fn check_policy_name(name: &Spanned<String>, source: Source<'_>) -> Result<(), ConfigError> {
+    let text = name.get_ref();
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte);
+    if !(1..=MAX_POLICY_NAME_BYTES).contains(&text.len()) || !text.bytes().all(allowed) {
+        let message = "a policy's name has 1 to 64 characters of a-z A-Z 0-9 . _ - / :";
+        return Err(source.error(name.span(), message));
+    }
+    Ok(())
+}
+
+fn check_series(series: SeriesText, source: Source<'_>) -> Result<Selector, ConfigError> {
+    if !(1..=MAX_METRIC_NAME_BYTES).contains(&series.name.get_ref().len()) {
+        return Err(source.error(series.name.span(), "a metric's name has 1 to 255 bytes"));
+    }
+    let attributes = series.attributes.into_iter().map(|(name, value)| (name, value.0)).collect();
+    Ok(Selector { source: series.source, name: series.name.into_inner(), attributes })
 }
 
 fn check_when(when: &Spanned<WhenText>, source: Source<'_>) -> Result<Condition, ConfigError> {
@@ -487,6 +502,7 @@ fn check_change(
     refused.map_or(Ok(change), |message| Err(source.error(span, message)))
 }
 
+mod conservation;
 #[cfg(test)]
 mod tests;
 mod text;

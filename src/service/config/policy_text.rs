@@ -8,9 +8,11 @@ use crate::knowledge::{
     genesis::Genesis,
     observation::AttributeValue,
     plan::OnStale,
-    policy::{Action, Change, Combine, Condition, Policy, Risk, Side, Statistic, Target, TargetKind},
+    policy::{
+        Action, Change, Combine, Condition, Policy, Risk, Selector, Side, Statistic, Target, TargetKind,
+    },
 };
-use crate::types::Quantity;
+use crate::types::{Millis, Quantity};
 
 /// The text of a policy file that gives this genesis.
 #[must_use]
@@ -71,23 +73,57 @@ fn put_target(lines: &mut Lines, target: &Target) {
     lines.put(format_args!("agent = \"{}\"", crate::types::Digest::from_bytes(target.agent.to_bytes())));
 }
 
+/// A series' name and attributes.
+fn series(selector: &Selector) -> String {
+    let attributes = selector.attributes.iter();
+    let attributes: Vec<String> =
+        attributes.map(|(name, value)| format!("{} = {}", quoted(name), attribute(value))).collect();
+    format!("name = {}, attributes = {{ {} }}", quoted(&selector.name), attributes.join(", "))
+}
+
+fn put_conservation(
+    lines: &mut Lines,
+    policy: &Policy,
+    [outflow, stock]: [&Selector; 2],
+    tolerance: Quantity,
+    over: Millis,
+) {
+    let inflow = &policy.indicator.selector;
+    lines.put("\n[[conservation]]");
+    lines.put(format_args!("name = {}", quoted(&policy.name)));
+    if let Some(source) = &inflow.source {
+        lines.put(format_args!("source = \"{source}\""));
+    }
+    for (term, selector) in [("inflow", inflow), ("outflow", outflow), ("stock", stock)] {
+        lines.put(format_args!("{term} = {{ {} }}", series(selector)));
+    }
+    lines.put(format_args!("tolerance = \"{tolerance}\""));
+    lines.put(format_args!("over = \"{}\"", span_text(over)));
+}
+
 fn put_policy(lines: &mut Lines, policy: &Policy) {
     let indicator = &policy.indicator;
+    let when = match &policy.condition {
+        Condition::Conservation { outflow, stock, tolerance, over } => {
+            return put_conservation(lines, policy, [outflow, stock], *tolerance, *over);
+        }
+        Condition::Threshold { side, enter, leave, hold } => {
+            let side = match side {
+                Side::Above => "above",
+                Side::Below => "below",
+            };
+            format!("{side} = \"{enter}\", until = \"{leave}\", for = \"{}\"", span_text(*hold))
+        }
+        Condition::Absence { after_milli_intervals } => {
+            let intervals = Quantity::from_nanos(i128::from(*after_milli_intervals) * 1_000_000);
+            format!("absent = \"{intervals}\"")
+        }
+    };
     lines.put("\n[[policy]]");
     lines.put(format_args!("name = {}", quoted(&policy.name)));
     let source = indicator.selector.source.as_ref();
     let source = source.map_or(String::new(), |source| format!("source = \"{source}\", "));
-    let attributes: Vec<String> = indicator
-        .selector
-        .attributes
-        .iter()
-        .map(|(name, value)| format!("{} = {}", quoted(name), attribute(value)))
-        .collect();
-    lines.put(format_args!(
-        "series = {{ {source}name = {}, attributes = {{ {} }} }}",
-        quoted(&indicator.selector.name),
-        attributes.join(", ")
-    ));
+    lines.put(format_args!("series = {{ {source}{} }}", series(&indicator.selector)));
     let statistic = match indicator.statistic {
         Statistic::Last => "last",
         Statistic::Min => "min",
@@ -105,22 +141,7 @@ fn put_policy(lines: &mut Lines, policy: &Policy) {
     };
     lines.put(format_args!("statistic = \"{statistic}\""));
     lines.put(format_args!("combine = \"{combine}\""));
-    match policy.condition {
-        Condition::Threshold { side, enter, leave, hold } => {
-            let side = match side {
-                Side::Above => "above",
-                Side::Below => "below",
-            };
-            let hold = span_text(hold);
-            lines.put(format_args!(
-                "when = {{ {side} = \"{enter}\", until = \"{leave}\", for = \"{hold}\" }}"
-            ));
-        }
-        Condition::Absence { after_milli_intervals } => {
-            let intervals = Quantity::from_nanos(i128::from(after_milli_intervals) * 1_000_000);
-            lines.put(format_args!("when = {{ absent = \"{intervals}\" }}"));
-        }
-    }
+    lines.put(format_args!("when = {{ {when} }}"));
     if let Some(action) = &policy.action {
         put_action(lines, action);
     }

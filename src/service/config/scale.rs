@@ -84,8 +84,11 @@ pub fn scaled(genesis: &Genesis, speed: Speed) -> Genesis {
         target.cooldown = speed.shorten(target.cooldown);
     }
     for policy in &mut scaled.policies {
-        if let Condition::Threshold { hold, .. } = &mut policy.condition {
-            *hold = speed.shorten(*hold);
+        match &mut policy.condition {
+            Condition::Threshold { hold: span, .. } | Condition::Conservation { over: span, .. } => {
+                *span = speed.shorten(*span);
+            }
+            Condition::Absence { .. } => {}
         }
         if let Some(action) = &mut policy.action {
             action.cooldown = speed.shorten(action.cooldown);

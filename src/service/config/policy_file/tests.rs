@@ -80,7 +80,72 @@ fn the_example_states_the_defaults() {
     assert_eq!(example.parameters(), defaults.parameters());
     let changes: Vec<_> =
         example.policies().iter().map(|policy| policy.action.as_ref().map(|action| action.change)).collect();
-    assert_eq!(changes, [Some(Change::AddSlots(3)), Some(Change::Pause), None]);
+    assert_eq!(changes, [Some(Change::AddSlots(3)), Some(Change::Pause), None, None]);
+}
+
+const CHECK: &str = "[[conservation]]
+name = \"adds-up\"
+source = \"engine\"
+inflow = { name = \"in\", attributes = { queue = \"a\" } }
+outflow = { name = \"out\" }
+stock = { name = \"there\" }
+tolerance = 1.5
+over = \"1m\"
+";
+
+#[test]
+fn a_conservation_check_is_a_policy_without_an_action_over_one_source() {
+    let file = PolicyFile::parse("check.toml", CHECK).expect("it is valid");
+    let part = |name: &str, attributes: &[(&str, &str)]| Selector {
+        source: Some(SourceId::new("engine").expect("a valid name")),
+        name: name.to_owned(),
+        attributes: attributes
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), AttributeValue::Text((*value).to_owned())))
+            .collect(),
+    };
+    let expected = Policy {
+        name: "adds-up".to_owned(),
+        indicator: Indicator {
+            selector: part("in", &[("queue", "a")]),
+            statistic: Statistic::Increase,
+            combine: Combine::Sum,
+        },
+        condition: Condition::Conservation {
+            outflow: part("out", &[]),
+            stock: part("there", &[]),
+            tolerance: Quantity::from_nanos(1_500_000_000),
+            over: Millis::from_secs(60),
+        },
+        action: None,
+    };
+    assert_eq!(file.policies(), [expected]);
+    assert!(file.notes().is_empty());
+    let rows = [
+        ("source = \"engine\"\n", "", (1, 1), "missing field `source`"),
+        ("\"there\"", "\"\"", (6, 18), "a metric's name has 1 to 255 bytes"),
+        (
+            "name = \"out\"",
+            "name = \"out\", source = \"other\"",
+            (5, 27),
+            "unknown field `source`, expected `name` or `attributes`",
+        ),
+        ("1.5", "-1", (7, 13), "tolerance must not be below zero"),
+        ("\"1m\"", "\"9s\"", (8, 8), "over must be 1 to 360 windows"),
+        ("\"1m\"", "\"61m\"", (8, 8), "over must be 1 to 360 windows"),
+        ("\"adds-up\"", "\"adds up\"", (2, 8), "a policy's name has 1 to 64 characters"),
+    ];
+    for (part, instead, place, message) in rows {
+        let error = PolicyFile::parse("check.toml", &CHECK.replacen(part, instead, 1)).expect_err(message);
+        assert!(error.to_string().contains(message), "{message}: {error}");
+        let (line, column) = place;
+        assert_eq!(error.place(), Some(Place { line, column }), "{message}");
+    }
+    let error = PolicyFile::parse("check.toml", &[CHECK, CHECK].concat()).expect_err("it stands twice");
+    assert!(
+        error.to_string().contains("adds-up is the name of a policy or another check already"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -322,12 +387,34 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     )
 }
 
+fn any_check() -> impl Strategy<Value = Policy> {
+    let source = "[a-z./:]{1,9}".prop_map(|name| SourceId::new(name).expect("a valid name"));
+    let attributes = || {
+        proptest::collection::btree_map(any::<String>(), any::<i64>().prop_map(AttributeValue::Integer), 0..3)
+    };
+    let terms = [(); 3].map(|()| ("\\PC{1,40}", attributes()));
+    (source, terms, 0_i128..1 << 90, 10_000_u64..=3_600_000).prop_map(|(source, terms, tolerance, over)| {
+        let [selector, outflow, stock] =
+            terms.map(|(name, attributes)| Selector { source: Some(source.clone()), name, attributes });
+        let (tolerance, over) = (Quantity::from_nanos(tolerance), Millis::new(over));
+        Policy {
+            name: String::new(),
+            indicator: Indicator { selector, statistic: Statistic::Increase, combine: Combine::Sum },
+            condition: Condition::Conservation { outflow, stock, tolerance, over },
+            action: None,
+        }
+    })
+}
+
 proptest! {
     #[test]
-    fn a_genesis_is_read_as_it_was_written(policies in proptest::collection::vec(any_policy(), 0..5)) {
+    fn a_genesis_is_read_as_it_was_written(
+        policies in proptest::collection::vec(any_policy(), 0..5),
+        checks in proptest::collection::vec(any_check(), 0..3),
+    ) {
         let file = PolicyFile::parse("good.toml", GOOD).expect("the file is valid");
         let mut genesis: Genesis = file.genesis(&completion_for(&file)).expect("every target has an agent");
-        genesis.policies = policies;
+        genesis.policies = [policies, checks].concat();
         for (index, policy) in genesis.policies.iter_mut().enumerate() {
             policy.name = format!("p{index}");
         }

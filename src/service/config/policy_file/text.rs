@@ -20,6 +20,8 @@ pub(super) struct FileText {
     pub(super) target: Vec<Spanned<TargetText>>,
     #[serde(default)]
     pub(super) policy: Vec<Spanned<PolicyText>>,
+    #[serde(default)]
+    pub(super) conservation: Vec<Spanned<ConservationText>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -89,6 +91,26 @@ pub(super) struct PolicyText {
     pub(super) combine: CombineText,
     pub(super) when: Spanned<WhenText>,
     pub(super) then: Option<Spanned<ThenText>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConservationText {
+    pub(super) name: Spanned<String>,
+    pub(super) source: SourceId,
+    pub(super) inflow: TermText,
+    pub(super) outflow: TermText,
+    pub(super) stock: TermText,
+    pub(super) tolerance: Spanned<Decimal>,
+    pub(super) over: Spanned<SpanText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TermText {
+    pub(super) name: Spanned<String>,
+    #[serde(default)]
+    pub(super) attributes: BTreeMap<String, Attribute>,
 }
 
 #[derive(Deserialize)]
