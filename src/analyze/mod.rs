@@ -8,6 +8,8 @@
 //! [`Threshold`]: crate::knowledge::finding::Symptom::Threshold
 //! [`Absence`]: crate::knowledge::finding::Symptom::Absence
 //!
+//! The detectors in [`series`] look at samples of one series instead of closed windows; no policy uses them.
+//!
 //! # The rules
 //!
 //! For every window:
@@ -64,6 +66,7 @@
 mod absence;
 mod analyzer;
 mod conservation;
+pub mod series;
 mod threshold;
 
 pub use analyzer::Analyzer;
