@@ -19,7 +19,7 @@
 //!   less, all of it at 6 times.
 //!
 //! The idea of comparing recent values with all past ones at two scales is common to nearest-neighbour
-//! detectors (for example LAMP and KNN-CAD); the pair, the quantising and the calibration are this file's.
+//! detectors such as KNN-CAD; the pair, the quantising and the calibration are this file's.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::VecDeque;

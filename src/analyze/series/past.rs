@@ -46,6 +46,8 @@ impl Past {
         if is_near(&self.pairs, pair, grain) {
             return;
         }
+        // Exactly: doubling would take more memory than the state's bound.
+        self.pairs.reserve_exact(PLACES - self.pairs.len());
         self.pairs.push(pair);
         while self.pairs.len() >= PLACES {
             self.grain = (self.grain * COARSER).max(floor).max(f64::from(f32::MIN_POSITIVE));

@@ -20,7 +20,10 @@ impl Ring {
     }
 
     pub(super) fn push(&mut self, value: f64) {
-        if self.values.len() < self.places as usize {
+        let places = self.places as usize;
+        if self.values.len() < places {
+            // Exactly: doubling would take more memory than the state's bound.
+            self.values.reserve_exact(places - self.values.len());
             self.values.push(value);
             self.sum += value;
             return;
