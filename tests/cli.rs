@@ -46,6 +46,32 @@ fn a_wrong_command_line_is_a_usage_error_that_names_the_mistake() {
 }
 
 #[test]
+fn a_recorded_series_is_scored_row_by_row() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let (input, out) = (folder.path().join("in.csv"), folder.path().join("out.csv"));
+    let value = |row: u32| if row == 700 { 500 } else { row * 7 % 50 };
+    let rows: String =
+        (0..1000).map(|row| format!("{},{}\n", 1_700_000_000 + 300 * row, value(row))).collect();
+    std::fs::write(&input, format!("timestamp,value\n{rows}")).expect("it is ours");
+    let path = |path: &std::path::Path| path.to_str().expect("it is UTF-8").to_owned();
+    let (code, stdout, stderr) = run(&["analyze", "--in", &path(&input), "--out", &path(&out)]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.ends_with("1000 rows, 1 findings by novelty\n"), "{stdout}");
+
+    let scored = std::fs::read_to_string(&out).expect("it was written");
+    let lines: Vec<&str> = scored.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("timestamp,anomaly_score,finding", 1001));
+    assert!(lines.iter().all(|line| line.split(',').count() == 3));
+    let found: Vec<&&str> = lines.iter().skip(1).filter(|line| !line.ends_with(',')).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("1700210000,0."), "{found:?}");
+    assert!(
+        found[0].contains("value 500.000000 with mean")
+            && found[0].ends_with("since 2023-11-17 08:33:20.000 UTC")
+    );
+}
+
+#[test]
 fn a_broken_configuration_is_one_line_with_its_own_exit_code() {
     let (code, stdout, stderr) = run(&["config", "check", "no-such-file.toml"]);
     assert_eq!((code, stdout.as_str()), (Some(78), ""));

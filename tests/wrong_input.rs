@@ -103,6 +103,52 @@ fn wrong_flags_are_named_with_the_nearest_and_the_range() {
 }
 
 #[test]
+fn a_wrong_recording_is_told_with_file_line_column_and_what_is_allowed() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("it is ours");
+    write("right.csv", "timestamp,value\n2026-12-01 14:30:00,1\n");
+    write("header.csv", "time;value\n");
+    write("value.csv", "timestamp,value\n2026-12-01 14:30:00,1\n2026-12-01 14:35:00,high\n");
+    write("time.csv", "timestamp,value\n01.12.2026,1\n");
+    assert_told(
+        folder.path(),
+        &[
+            ("analyze --in right.csv", 2, &["were not provided", "--out <FILE.csv>"]),
+            (
+                "analyze --in right.csv --out o --detector novlty",
+                2,
+                &["possible values: novelty, holt, range", "a similar value exists: 'novelty'"],
+            ),
+            ("analyze --in right.csv --out o --detector limit", 2, &["--limit <VALUE>"]),
+            ("analyze --in right.csv --out o --detector limit --limit x", 2, &["such as 0.5 or 2e9"]),
+            (
+                "analyze --in right.csv --out o --detector burn-rate --objective 1",
+                2,
+                &["--objective 1", "above 0 and below 1"],
+            ),
+            ("analyze --in none.csv --out o", 1, &["cannot read none.csv", "No such file"]),
+            (
+                "analyze --in header.csv --out o",
+                1,
+                &["header.csv", "line 1, column 1", "\"timestamp,value\""],
+            ),
+            (
+                "analyze --in value.csv --out o",
+                1,
+                &["value.csv", "line 3, column 21", "\"high\"", "finite decimal"],
+            ),
+            (
+                "analyze --in time.csv --out o",
+                1,
+                &["time.csv", "line 2, column 1", "\"01.12.2026\"", "in UTC"],
+            ),
+            ("analyze --in right.csv --out no/o", 1, &["cannot write no/o", "No such file"]),
+        ],
+    );
+    assert!(!folder.path().join("o").exists(), "nothing is written when anything is wrong");
+}
+
+#[test]
 fn wrong_configuration_is_told_with_file_line_and_column() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("it is ours");

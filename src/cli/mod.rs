@@ -5,6 +5,7 @@
 //! [`output`] alone. No decision of the control loop is made here.
 
 pub mod agent;
+pub mod analyze;
 pub mod backtest;
 pub mod bench;
 pub mod config;
@@ -52,6 +53,8 @@ Examples:
       post a recorded incident to it
   quorate inspect-otlp RECORDING
       what the telemetry door would count from a recording
+  quorate analyze --in FILE.csv --out FOUND.csv
+      where a recorded series is unlike everything that it was before
   quorate stop --all --operator-key operator.key
       no agent applies anything new; `quorate resume` lets the next plans through
   quorate backtest --policy examples/policies/scaling.toml --plant queue --arrivals FILE --compare
@@ -92,6 +95,7 @@ enum Command {
     Relay(relay::Arguments),
     ReplayOtlp(replay_otlp::Arguments),
     InspectOtlp(inspect_otlp::Arguments),
+    Analyze(analyze::Arguments),
     Bench(bench::Arguments),
     Backtest(Box<backtest::Arguments>),
     Config(config::Arguments),
@@ -137,6 +141,7 @@ fn dispatch(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Relay(arguments) => wait_for(relay::run(arguments, output)),
         Command::ReplayOtlp(arguments) => wait_for(replay_otlp::run(arguments, output)),
         Command::InspectOtlp(arguments) => inspect_otlp::run(&arguments, output),
+        Command::Analyze(arguments) => analyze::run(&arguments, output),
         Command::Bench(arguments) => wait_for(bench::run(arguments, output)),
         Command::Backtest(arguments) => backtest::run(&arguments, output),
         Command::Config(arguments) => config::run(&arguments, output),
