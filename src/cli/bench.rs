@@ -10,13 +10,16 @@ use super::{
     ExitCode, Failure,
     output::{Format, Output},
 };
-use crate::service::bench::{Quantiles, TemporaryFolder, consensus, cycle, footprint, ingest, paced};
+use crate::service::bench::{
+    Quantiles, TemporaryFolder, consensus, cycle, detectors, footprint, ingest, paced,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   quorate bench consensus
   quorate bench consensus --replicas 7 --outstanding 1,300 --seconds 30 -o jsonl
   quorate bench ingest
+  quorate bench detectors
 
 Figures depend on everything else that the machine does: measure when it is quiet, and a release build.";
 
@@ -35,6 +38,8 @@ enum What {
     Cycle(CycleArguments),
     Idle(FootprintArguments),
     Memory(FootprintArguments),
+    /// The novelty detector over clean series: time a sample, bytes of state, false alarms
+    Detectors,
     /// One replica of `bench consensus`
     #[command(hide = true)]
     Replica(ReplicaArguments),
@@ -156,6 +161,7 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
         What::Cycle(arguments) => measure_cycles(arguments, output).await,
         What::Idle(arguments) => measure_footprint(arguments, false, output).await,
         What::Memory(arguments) => measure_footprint(arguments, true, output).await,
+        What::Detectors => measure_detectors(output),
         What::Replica(ReplicaArguments { place, replicas, journal }) => {
             let driver = Output::new(Format::Jsonl);
             let seat = consensus::Seat { place, replicas, journal };
@@ -168,6 +174,13 @@ pub async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failu
             Ok(ExitCode::Done)
         }
     }
+}
+
+fn measure_detectors(output: Output) -> Result<ExitCode, Failure> {
+    for kind in detectors::Kind::ALL {
+        output.event(&detectors::measure(kind))?;
+    }
+    Ok(ExitCode::Done)
 }
 
 async fn measure_consensus(arguments: ConsensusArguments, output: Output) -> Result<ExitCode, Failure> {

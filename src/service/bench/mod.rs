@@ -5,6 +5,7 @@
 
 pub mod consensus;
 pub mod cycle;
+pub mod detectors;
 mod folder;
 pub mod footprint;
 pub mod ingest;
