@@ -16,7 +16,7 @@ HEAD = {"v": {1}, "shard": U16, "number": U64, "time": U64, "log_size": U64, "lo
 VERIFY = {"series": TEXT, "op": {"at_most", "at_least"}, "by": U64, "else": {"finding"}, "value": {"value": I64, "scale": U32, "unit": TEXT}}
 PLAN = {"v": {1}, "target": NAME, "seq": U64, "prev": HEX, "issued_at": U64, "not_before": U64, "expires_at": U64, "desired": STATE,
         "preconditions": {"state": STATE}, "limits": LIMITS, "verify": VERIFY, "rollback": STATE, "evidence": HEX, "policy": HEX,
-        "on_stale": {"hold", "rollback"}, "risk": {"low", "medium", "high"}, "reason": {"threshold", "absence"}}
+        "on_stale": {"hold", "rollback"}, "risk": {"low", "medium", "high"}, "reason": {"threshold", "absence", "capacity"}}
 def need(holds, why):
     if not holds: raise ValueError(why)
 def fits(value, shape):

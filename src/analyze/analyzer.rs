@@ -5,6 +5,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::{
     absence::Absence,
+    capacity::{Capacity, Side as CapacitySide},
     conservation::{Books, Conservation, Merged},
     threshold::Threshold,
 };
@@ -50,6 +51,25 @@ enum Detector {
     Threshold(Threshold),
     Absence(Absence),
     Conservation(Box<Conservation>),
+    Capacity(Capacity),
+}
+
+impl Detector {
+    /// How many readings it looks at beside the policy's own.
+    const fn further_readings(&self) -> usize {
+        match self {
+            Self::Threshold(_) | Self::Absence(_) | Self::Conservation(_) => 0,
+            Self::Capacity(_) => 3,
+        }
+    }
+}
+
+/// What one policy's detector looks at.
+#[derive(Clone, Copy, Debug)]
+struct Sight<'a> {
+    own: Reading,
+    further: [Reading; 3],
+    merged: &'a Merged,
 }
 
 /// Which window a detector looks at.
@@ -102,25 +122,38 @@ impl Analyzer {
     /// at most one for each.
     pub fn advance(&mut self, closed: &ClosedWindow, now: UnixMillis) -> Vec<Finding> {
         let moment = Moment { window: closed.window, length: self.window, now };
-        // W4: a window that lacks a reading says nothing of it.
-        let readings = closed.readings.iter().copied().chain(std::iter::repeat(Reading::Unknown));
+        let sights = self.sights(closed);
         match closed.finality {
             Finality::Confirmed => self
                 .watches
                 .iter_mut()
-                .zip(readings)
-                .filter_map(|(watch, reading)| watch.look(moment, reading, &closed.series))
+                .zip(sights)
+                .filter_map(|(watch, sight)| watch.look(moment, sight))
                 .collect(),
             // W3.
             Finality::Unconfirmed => std::iter::once(about_the_loop(Symptom::Unconfirmed, moment))
                 .chain(
                     self.watches
                         .iter_mut()
-                        .zip(readings)
-                        .filter_map(|(watch, reading)| watch.glance(moment, reading, &closed.series)),
+                        .zip(sights)
+                        .filter_map(|(watch, sight)| watch.glance(moment, sight)),
                 )
                 .collect(),
         }
+    }
+
+    /// What each detector looks at: the policies' own readings come first, then what some read besides, in the same order.
+    fn sights<'a>(&self, closed: &'a ClosedWindow) -> Vec<Sight<'a>> {
+        // W4: a window that lacks a reading says nothing of it.
+        let reading = |place: usize| closed.readings.get(place).copied().unwrap_or(Reading::Unknown);
+        let mut further = self.watches.len();
+        let sight = |(place, watch): (usize, &Watch)| {
+            let first = further;
+            further += watch.detector.further_readings();
+            let further = [first, first + 1, first + 2].map(reading);
+            Sight { own: reading(place), further, merged: &closed.series }
+        };
+        self.watches.iter().enumerate().map(sight).collect()
     }
 
     /// Passes over windows that nobody reported, the last of which is `last`, at agreed time `now`.
@@ -156,13 +189,15 @@ impl Watch {
                     over: *over,
                 })))
             }
+            Condition::Capacity(model) => Detector::Capacity(Capacity::new(model)),
         };
         let events = match (policy.indicator.statistic, &policy.condition) {
             (Statistic::Increase, Condition::Threshold { .. } | Condition::Absence { .. }) => {
                 Events::Counted { newest: None }
             }
             // What does not add up is no event: it is so or not.
-            (Statistic::Increase, Condition::Conservation { .. })
+            // A load is judged in each window by itself.
+            (Statistic::Increase, Condition::Conservation { .. } | Condition::Capacity(_))
             | (
                 Statistic::Last
                 | Statistic::Min
@@ -199,7 +234,8 @@ impl Watch {
     }
 
     /// Looks at a confirmed window's reading and learns from it.
-    fn look(&mut self, moment: Moment, reading: Reading, merged: &Merged) -> Option<Finding> {
+    fn look(&mut self, moment: Moment, sight: Sight<'_>) -> Option<Finding> {
+        let reading = sight.own;
         if reading == Reading::Unknown {
             // W4, W5.
             self.detector.lose_sight();
@@ -208,7 +244,7 @@ impl Watch {
                 ..about_the_loop(Symptom::Unconfirmed, moment)
             });
         }
-        let sighting = self.detector.look(moment, reading, merged);
+        let sighting = self.detector.look(moment, sight);
         let finding = sighting.map(|sighting| self.finding(moment, sighting));
         // W6. A held value repeats events that were found before.
         if let (Events::Counted { newest }, Reading::Fresh(_), Some(found)) =
@@ -221,8 +257,8 @@ impl Watch {
     }
 
     /// Looks at an unconfirmed window's reading without learning from it (W3).
-    fn glance(&mut self, moment: Moment, reading: Reading, merged: &Merged) -> Option<Finding> {
-        let sighting = self.detector.clone().look(moment, reading, merged);
+    fn glance(&mut self, moment: Moment, sight: Sight<'_>) -> Option<Finding> {
+        let sighting = self.detector.clone().look(moment, sight);
         // W5.
         self.detector.lose_sight();
         sighting.map(|sighting| self.finding(moment, Sighting { symptom: Symptom::Unconfirmed, ..sighting }))
@@ -241,17 +277,22 @@ impl Watch {
 }
 
 impl Detector {
-    fn look(&mut self, moment: Moment, reading: Reading, merged: &Merged) -> Option<Sighting> {
+    fn look(&mut self, moment: Moment, sight: Sight<'_>) -> Option<Sighting> {
         match self {
-            Self::Threshold(threshold) => threshold.look(moment, reading),
-            Self::Absence(absence) => absence.look(moment, reading),
-            Self::Conservation(conservation) => conservation.look(moment, merged),
+            Self::Threshold(threshold) => threshold.look(moment, sight.own),
+            Self::Absence(absence) => absence.look(moment, sight.own),
+            Self::Conservation(conservation) => conservation.look(moment, sight.merged),
+            Self::Capacity(capacity) => {
+                let [work, completions, backlog] = sight.further;
+                capacity.look(moment, sight.own, CapacitySide { work, completions, backlog })
+            }
         }
     }
 
     fn begin_anew(&mut self) {
         match self {
             Self::Threshold(threshold) => threshold.begin_anew(),
+            Self::Capacity(capacity) => capacity.begin_anew(),
             Self::Absence(_) => {}
             Self::Conservation(conservation) => conservation.begin_anew(),
         }
@@ -260,6 +301,7 @@ impl Detector {
     fn lose_sight(&mut self) {
         match self {
             Self::Threshold(threshold) => threshold.lose_sight(),
+            Self::Capacity(capacity) => capacity.lose_sight(),
             // Silence is counted by the reading itself: there is nothing to forget.
             Self::Absence(_) => {}
             // What was not seen may have flowed.

@@ -1,5 +1,5 @@
 //! The conservation detector: what flowed into a stock, less what flowed out of it, is by how much the stock changed
-//! (rules C1 to C5). One source posts all three, so if they do not add up, it loses or invents something.
+//! (rules B1 to B5). One source posts all three, so if they do not add up, it loses or invents something.
 //!
 //! It works on merged intervals, by interval arithmetic, and cannot say which of the three is wrong. Invariant: it
 //! remembers no more windows than its span holds, and two.
@@ -61,13 +61,13 @@ impl Conservation {
         let stock = total(stock, Statistic::Last, merged);
         let ([Some(inflow), Some(outflow)], Some(stock)) = (flows, stock) else {
             if flows.iter().chain([&stock]).any(Option::is_some) {
-                self.begin_anew(); // C3
+                self.begin_anew(); // B3
             }
-            return None; // C2
+            return None; // B2
         };
         let series = [inflow.series, outflow.series, stock.series];
         if self.points.last().is_some_and(|last| last.series != series) {
-            self.begin_anew(); // C3
+            self.begin_anew(); // B3
         }
         let net = less(inflow.sum, outflow.sum);
         self.points.push(Point { window: moment.window, net, stock: stock.sum, series });
@@ -75,13 +75,13 @@ impl Conservation {
         self.judge(moment)
     }
 
-    /// As it was before the first window, and after one of which nothing is known (C3).
+    /// As it was before the first window, and after one of which nothing is known (B3).
     pub(super) fn begin_anew(&mut self) {
         self.points.clear();
         self.since = None;
     }
 
-    /// C4: the span begins at the newest window that is old enough, or at the oldest there is.
+    /// B4: the span begins at the newest window that is old enough, or at the oldest there is.
     fn forget_before_the_span(&mut self, moment: Moment) {
         let now = moment.window.close(moment.length);
         let over = self.books.over;
@@ -90,7 +90,7 @@ impl Conservation {
         self.points.drain(..old.saturating_sub(1));
     }
 
-    /// C5.
+    /// B5.
     fn judge(&mut self, moment: Moment) -> Option<Sighting> {
         let (first, rest) = self.points.split_first()?;
         let last = rest.last()?;
@@ -120,7 +120,7 @@ struct Term {
     sum: Interval,
 }
 
-/// C1: `None` when no series has the statistic.
+/// B1: `None` when no series has the statistic.
 fn total(selector: &Selector, statistic: Statistic, merged: &Merged) -> Option<Term> {
     let values = merged.iter().filter(|(key, _)| selects(selector, key));
     let values = values.filter_map(|(_, statistics)| statistics.get(&statistic));

@@ -52,19 +52,39 @@
 //!
 //! For conservation, where one source says what flowed in, what flowed out, and what is there:
 //!
-//! - **C1** Each of the three terms is the sum of its series' merged intervals in the window: of the flows, by how much
+//! - **B1** Each of the three terms is the sum of its series' merged intervals in the window: of the flows, by how much
 //!   they rose; of the stock, its last value. A sum or a difference of intervals holds those of all their points.
-//! - **C2** A window in which no term has a series says nothing: what flowed shows in the next one that has.
-//! - **C3** After a window in which only some terms have series, or another number of them than before, after one of
+//! - **B2** A window in which no term has a series says nothing: what flowed shows in the next one that has.
+//! - **B3** After a window in which only some terms have series, or another number of them than before, after one of
 //!   which nothing is learned (W3, W4), and after a gap, it begins anew: what was not seen may have flowed.
-//! - **C4** Flows are added up from the first window after the span's beginning, which is the newest window at least
+//! - **B4** Flows are added up from the first window after the span's beginning, which is the newest window at least
 //!   `over` ago, in event time, or the oldest since it began anew. Of that window only the stock counts.
-//! - **C5** If for every choice of points more than the tolerance is missing, or for every choice more than that is too
+//! - **B5** If for every choice of points more than the tolerance is missing, or for every choice more than that is too
 //!   much, it is a `Threshold` finding, about what is missing and against the tolerance, since agreed time of the
 //!   window that showed it first; if so only for some, it is `Disputed`; else nothing.
 
+//!
+//! For capacity, where a policy's indicator counts the jobs that arrive, and the model reads three more: how long the
+//! finished jobs were worked on, how many they were, and how many jobs wait:
+//!
+//! - **C1** A job takes the time that the finished jobs took, divided by their number, older windows counted less: each
+//!   window's share is 15 sixteenths of the next one's. Nothing is found before a job was finished.
+//! - **C2** The rate of arrivals is an increase over the time since the last window with samples, for engines that
+//!   export less often than windows close.
+//! - **C3** It is smoothed: what is new counts by its share of itself and `smooth`. The trend is by how much the middle rate
+//!   rose, a quarter of each change taken up; the forecast is the middle rate and what a rising trend adds to it within
+//!   `lead`. A falling trend takes nothing away: the forecast only raises.
+//! - **C4** The load asks for rate or forecast, whichever is more, times the job's time, divided by the utilization.
+//! - **C5** The backlog asks for what works it off within `drain`, beside that.
+//! - **C6** Both are computed for the lowest, the middle and the highest of what may be true: quotients take their divisors from
+//!   the other end. The lower end is that of the window; the upper end is the highest of the last `keep`. So there are more
+//!   slots as soon as every choice asks for more, and fewer once every choice of that whole time was content with fewer.
+//! - **C7** It is found in every window in which all is known; in others nothing is. A window about which nothing is
+//!   known ends a trend.
+
 mod absence;
 mod analyzer;
+mod capacity;
 mod conservation;
 pub mod series;
 mod threshold;

@@ -289,6 +289,7 @@ impl fmt::Display for Line {
         let why = match plan.reason {
             Reason::Threshold => "a threshold",
             Reason::Absence => "an absence",
+            Reason::Capacity => "a load",
         };
         let issued: UnixMillis = plan.issued_at;
         write!(

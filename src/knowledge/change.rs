@@ -33,7 +33,7 @@ pub struct ClosedWindow {
     pub finality: Finality,
     /// Whose reports were logged, and whether each was partial.
     pub reporters: Vec<(ReplicaIndex, bool)>,
-    /// One reading for each policy's indicator, in the order of the genesis' policies.
+    /// One reading for each of the genesis' indicators, in their order: those of the policies come first.
     pub readings: Vec<Reading>,
     /// Every series of the counted reports, each statistic merged by itself.
     pub series: BTreeMap<SeriesKey, BTreeMap<Statistic, Interval>>,

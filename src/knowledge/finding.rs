@@ -39,6 +39,8 @@ pub enum Symptom {
     Unconfirmed,
     /// Windows passed that nobody reported.
     Gap,
+    /// How many slots a load asks for, by a capacity model: it is found in every window.
+    Capacity,
 }
 
 impl Symptom {
@@ -51,6 +53,7 @@ impl Symptom {
             Self::Disputed => "disputed",
             Self::Unconfirmed => "unconfirmed",
             Self::Gap => "gap",
+            Self::Capacity => "capacity",
         }
     }
 }

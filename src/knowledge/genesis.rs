@@ -64,6 +64,13 @@ impl Genesis {
         self.targets.binary_search_by(|target| target.id.cmp(id)).ok()
     }
 
+    /// Every indicator that is read from the reports: those of the policies, in their order, then those that their
+    /// conditions read besides, in the same order.
+    pub fn indicators(&self) -> impl Iterator<Item = &Indicator> {
+        let own = self.policies.iter().map(|policy| &policy.indicator);
+        own.chain(self.policies.iter().flat_map(|policy| policy.condition.further_indicators()))
+    }
+
     /// Checks everything that the stages of the control loop rely on.
     ///
     /// # Errors
@@ -85,6 +92,7 @@ impl Genesis {
             }
             let refused = |why| GenesisError::Policy { name: policy.name.clone(), why };
             check_condition(&policy.condition).map_err(refused)?;
+            check_capacity(policy).map_err(refused)?;
             check_conservation(policy, &self.parameters).map_err(refused)?;
             let is_check = |policy: &Policy| matches!(policy.condition, Condition::Conservation { .. });
             if !is_check(policy) && self.policies[..place].last().is_some_and(is_check) {
@@ -216,7 +224,42 @@ fn check_condition(condition: &Condition) -> Result<(), &'static str> {
         Condition::Absence { after_milli_intervals } if *after_milli_intervals < 1000 => {
             Err("absence must be at least 1 interval (1000 thousandths)")
         }
-        Condition::Threshold { .. } | Condition::Absence { .. } | Condition::Conservation { .. } => Ok(()),
+        Condition::Capacity(capacity) if !(1..=1000).contains(&capacity.utilization_milli) => {
+            Err("utilization must be more than 0 and at most 1")
+        }
+        Condition::Capacity(capacity) if capacity.drain == Millis::ZERO => {
+            Err("drain must be more than nothing: no pool empties a queue at once")
+        }
+        Condition::Capacity(capacity)
+            if [capacity.drain, capacity.lead, capacity.smooth, capacity.keep].iter().max()
+                > Some(&REMEMBERED) =>
+        {
+            Err("drain, lead, smooth and keep are at most 1 hour")
+        }
+        Condition::Threshold { .. }
+        | Condition::Absence { .. }
+        | Condition::Conservation { .. }
+        | Condition::Capacity(_) => Ok(()),
+    }
+}
+
+/// A capacity model counts arrivals, and only scaling can follow from it; nothing else says how far to scale.
+///
+/// # Errors
+/// What does not go together.
+pub fn check_capacity(policy: &Policy) -> Result<(), &'static str> {
+    let is_model = matches!(policy.condition, Condition::Capacity(_));
+    if is_model && policy.indicator.statistic != Statistic::Increase {
+        return Err("a capacity model counts arrivals: the statistic must be increase");
+    }
+    match policy.action.as_ref().map(|action| action.change) {
+        Some(Change::Scale) if !is_model => Err("scale needs a capacity model as its condition"),
+        Some(Change::AddSlots(_) | Change::SetSlots(_) | Change::Pause | Change::Resume | Change::Retry)
+            if is_model =>
+        {
+            Err("only scale can follow from a capacity model")
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -257,15 +300,16 @@ fn check_action(action: &Action, kind: &TargetKind) -> Result<(), &'static str> 
         (Change::SetSlots(slots), TargetKind::Pool { min, max, .. }) if !(*min..=*max).contains(&slots) => {
             Err("set_slots lies outside the target's min and max")
         }
-        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Pool { .. })
+        (Change::AddSlots(_) | Change::SetSlots(_) | Change::Scale, TargetKind::Pool { .. })
         | (Change::Pause | Change::Resume, TargetKind::Switch { .. }) => Ok(()),
         (Change::Retry, TargetKind::Tasks { .. }) if action.on_stale == OnStale::Rollback => {
             Err("a retry cannot be taken back, so on_stale must be hold")
         }
         (Change::Retry, TargetKind::Tasks { .. }) => Ok(()),
-        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Switch { .. } | TargetKind::Tasks { .. }) => {
-            Err("only a pool has slots, and the target is none")
-        }
+        (
+            Change::AddSlots(_) | Change::SetSlots(_) | Change::Scale,
+            TargetKind::Switch { .. } | TargetKind::Tasks { .. },
+        ) => Err("only a pool has slots, and the target is none"),
         (Change::Pause | Change::Resume, TargetKind::Pool { .. } | TargetKind::Tasks { .. }) => {
             Err("only a switch is paused or resumed, and the target is none")
         }

@@ -198,6 +198,8 @@ pub enum Reason {
     Threshold,
     /// A series had no samples.
     Absence,
+    /// A load asked for more or fewer slots.
+    Capacity,
 }
 
 /// The risk class that stands in the plan.

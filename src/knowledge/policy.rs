@@ -123,6 +123,40 @@ pub enum Condition {
         /// Over which span all of it is added up.
         over: Millis,
     },
+    /// The indicator counts the jobs that arrive, and what is found is how many slots they ask for.
+    Capacity(Box<Capacity>),
+}
+
+impl Condition {
+    /// What it reads beside the policy's own indicator.
+    #[must_use]
+    pub fn further_indicators(&self) -> Vec<&Indicator> {
+        match self {
+            Self::Threshold { .. } | Self::Absence { .. } | Self::Conservation { .. } => Vec::new(),
+            Self::Capacity(capacity) => vec![&capacity.work, &capacity.completions, &capacity.backlog],
+        }
+    }
+}
+
+/// A model of how many slots a load asks for (rules C1 to C7 in [`crate::analyze`]).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Capacity {
+    /// How long the finished jobs were worked on, in seconds, as an increase.
+    pub work: Indicator,
+    /// How many jobs were finished, as an increase.
+    pub completions: Indicator,
+    /// How many jobs wait.
+    pub backlog: Indicator,
+    /// Which share of the slots' time is to be work, in thousandths.
+    pub utilization_milli: u32,
+    /// Within which time the backlog is to be gone.
+    pub drain: Millis,
+    /// How long a new slot takes to work: so far ahead the load is forecast.
+    pub lead: Millis,
+    /// How long a change of the load takes to be believed, beyond its window.
+    pub smooth: Millis,
+    /// How long the highest recommendation holds before there may be fewer slots.
+    pub keep: Millis,
 }
 
 /// How a policy's action changes its target.
@@ -138,6 +172,8 @@ pub enum Change {
     Resume,
     /// Tells tasks that failed since the last retry to run again.
     Retry,
+    /// Gives a pool as many slots as the condition's capacity model found, within the target's limits.
+    Scale,
 }
 
 /// How much harm an action can do when it is wrong.

@@ -69,7 +69,7 @@ pub struct Snapshot<'a> {
     pub finality: Finality,
     /// The replicas whose reports on it were logged by then, and whether a report was partial: such a one did not count.
     pub reporters: Vec<(ReplicaIndex, bool)>,
-    /// One reading for each policy's indicator, in the order of the genesis' policies.
+    /// One reading for each of the genesis' indicators, in their order: those of the policies come first.
     pub readings: Vec<Reading>,
     /// What is known of each target.
     pub targets: BTreeMap<TargetId, TargetState>,

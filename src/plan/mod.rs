@@ -8,7 +8,7 @@
 //! # The rules
 //!
 //! - **P1** Policies are tried in the genesis' order, and a target gets at most one plan a cycle: the first.
-//! - **P2** Only a `Threshold` or `Absence` finding of the snapshot's own, confirmed window is acted on.
+//! - **P2** Only a `Threshold`, `Absence` or `Capacity` finding of the snapshot's own, confirmed window is acted on.
 //!   `Disputed` and `Unconfirmed` ones are shown and left to operators.
 //! - **P3** A policy without an action only finds. One above low risk stays in shadow: it would need sources
 //!   of two owners, and no source is bound to an owner.
@@ -28,6 +28,8 @@
 //!   after its own, while the target's retried span ends before that window's close and the window is not out of the
 //!   target's reach: tasks that failed are there until they are told to run again, whether or not more of them fail. So a
 //!   failure in a rest, under a stop, or of which the plan was not applied, is retried by the first plan that may be.
+//! - **P11** A policy that scales gives its target the present slots, raised to the lower end of what its capacity model
+//!   found, or lowered to the upper end: only what every choice of points asks for is done.
 //!
 //! The report has one line for each policy, in the genesis' order, whether it acted or not.
 

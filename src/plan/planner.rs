@@ -10,7 +10,7 @@ use super::{
     report::{Decision, Hold, PlanningReport, PolicyReport, Quiet},
 };
 use crate::knowledge::{
-    finding::{Finding, Symptom},
+    finding::{Finding, Interval, Symptom},
     plan::{
         DesiredState, Limits, Measure, Plan, Preconditions, Reason, RiskClass, Verify, VerifyElse, VerifyOp,
     },
@@ -82,7 +82,7 @@ impl From<Hold> for Decision {
 impl Cycle<'_> {
     /// The policy's plan and whether it was clamped, or why there is none.
     fn decide(&self, index: usize, policy: &Policy) -> Result<(Plan, bool), Decision> {
-        let reason = self.reason(index, policy)?;
+        let (reason, observed) = self.reason(index, policy)?;
         let action = policy.action.as_ref().ok_or(Decision::Found)?;
         // P3.
         match action.risk {
@@ -95,7 +95,8 @@ impl Cycle<'_> {
             return Err(Hold::Stopped { by: by.clone() }.into());
         }
         self.rested(policy, action, target, state)?;
-        let (desired, clamped) = desired(action.change, target.kind, state.state, self.snapshot.now)?;
+        let (desired, clamped) =
+            desired(action.change, target.kind, state.state, self.snapshot.now, observed)?;
         if desired == state.state {
             return Err(Hold::Noop.into());
         }
@@ -105,15 +106,15 @@ impl Cycle<'_> {
         Ok((plan, clamped))
     }
 
-    /// P2 and P10: why the policy may act, or why not.
-    fn reason(&self, index: usize, policy: &Policy) -> Result<Reason, Decision> {
+    /// P2 and P10: why the policy may act, and on which value, or why not.
+    fn reason(&self, index: usize, policy: &Policy) -> Result<(Reason, Option<Interval>), Decision> {
         let (own, earlier): (Vec<&Finding>, Vec<&Finding>) = self
             .findings
             .iter()
             .filter(|finding| finding.policy.as_deref() == Some(policy.name.as_str()))
             .partition(|finding| finding.window == self.snapshot.window);
         let is_proven = |finding: &&&Finding| match finding.symptom {
-            Symptom::Threshold | Symptom::Absence => true,
+            Symptom::Threshold | Symptom::Absence | Symptom::Capacity => true,
             Symptom::Disputed | Symptom::Unconfirmed | Symptom::Gap => false,
         };
         // What is owed does not wait for what cannot be told of this window.
@@ -124,11 +125,12 @@ impl Cycle<'_> {
         let reason = match finding.symptom {
             Symptom::Threshold => Reason::Threshold,
             Symptom::Absence => Reason::Absence,
+            Symptom::Capacity => Reason::Capacity,
             Symptom::Disputed => return Err(Hold::Disputed.into()),
             Symptom::Unconfirmed | Symptom::Gap => return Err(Hold::Unconfirmed.into()),
         };
         match self.snapshot.finality {
-            Finality::Confirmed => Ok(reason),
+            Finality::Confirmed => Ok((reason, finding.observed)),
             Finality::Unconfirmed => Err(Hold::Unconfirmed.into()),
         }
     }
@@ -241,8 +243,13 @@ fn desired(
     kind: TargetKind,
     present: DesiredState,
     now: UnixMillis,
+    observed: Option<Interval>,
 ) -> Result<(DesiredState, bool), Decision> {
     match (kind, present, change) {
+        (TargetKind::Pool { min, max, max_step, .. }, DesiredState::Slots { slots }, Change::Scale) => {
+            let wanted = observed.map_or(i64::from(slots), |asked| scaled(slots, asked));
+            slots_toward(wanted, slots, (min, max), max_step)
+        }
         (TargetKind::Pool { min, max, max_step, .. }, DesiredState::Slots { slots }, Change::AddSlots(n)) => {
             slots_toward(i64::from(slots) + i64::from(n), slots, (min, max), max_step)
         }
@@ -265,9 +272,20 @@ fn desired(
             | DesiredState::Paused {}
             | DesiredState::Running {}
             | DesiredState::Retried { .. },
-            Change::AddSlots(_) | Change::SetSlots(_) | Change::Pause | Change::Resume | Change::Retry,
+            Change::AddSlots(_)
+            | Change::SetSlots(_)
+            | Change::Pause
+            | Change::Resume
+            | Change::Retry
+            | Change::Scale,
         ) => Err(Hold::WrongKind.into()),
     }
+}
+
+/// P11: up to what every choice asks for, down to what every choice is content with; in between nothing changes.
+fn scaled(slots: u32, asked: Interval) -> i64 {
+    let (present, whole) = (i64::from(slots), |slots: Quantity| slots.to_i64().unwrap_or(i64::MAX));
+    present.clamp(whole(asked.low), whole(asked.high).max(whole(asked.low)))
 }
 
 fn slots_toward(
@@ -299,7 +317,7 @@ fn verify(policy: &Policy, by: UnixMillis) -> Result<Verify, Decision> {
     let (op, bound) = match policy.condition {
         Condition::Threshold { side: Side::Above, leave, .. } => (VerifyOp::AtMost, leave),
         Condition::Threshold { side: Side::Below, leave, .. } => (VerifyOp::AtLeast, leave),
-        Condition::Absence { .. } => (VerifyOp::Present, Quantity::ZERO),
+        Condition::Absence { .. } | Condition::Capacity(_) => (VerifyOp::Present, Quantity::ZERO),
         // It has no action, so nobody asks.
         Condition::Conservation { .. } => return Err(Decision::Found),
     };

@@ -108,18 +108,18 @@ fn what_does_not_add_up_is_found_in_each_window_in_which_it_lasts() {
     let table = [
         ("books that balance", vec![all(9, 0, 7), all(5, 2, 10), all(0, 10, 0)], vec![None, None, None]),
         (
-            "C4 flows of the first window lie before the span",
+            "B4 flows of the first window lie before the span",
             vec![all(900, 0, 7), all(0, 0, 7)],
             vec![None, None],
         ),
         ("within the tolerance", vec![all(0, 0, 7), all(5, 0, 7), all(0, 0, 7)], vec![None, None, None]),
         (
-            "C5 more came than is there",
+            "B5 more came than is there",
             vec![all(0, 0, 7), all(6, 0, 7), all(0, 0, 7), all(0, 6, 7)],
             vec![None, missing(threshold, 101, 6, 6), missing(threshold, 101, 6, 6), None],
         ),
         (
-            "C5 more is there than came",
+            "B5 more is there than came",
             vec![all(0, 0, 7), all(0, 0, 40)],
             vec![None, missing(threshold, 101, -33, -33)],
         ),
@@ -129,18 +129,18 @@ fn what_does_not_add_up_is_found_in_each_window_in_which_it_lasts() {
             [vec![None; 3], vec![missing(threshold, 103, 6, 6); 4], vec![None; 3]].concat(),
         ),
         (
-            "C5 only for some points",
+            "B5 only for some points",
             vec![all(0, 0, 7), wide, all(0, 0, 17)],
             vec![None, missing(disputed, 101, 0, 10), missing(disputed, 101, 0, 10)],
         ),
         (
-            "C2 windows without samples say nothing and interrupt nothing",
+            "B2 windows without samples say nothing and interrupt nothing",
             vec![all(0, 0, 7), none.clone(), all(9, 0, 7), none, all(0, 0, 7)],
             vec![None, None, missing(threshold, 102, 9, 9), None, missing(threshold, 102, 9, 9)],
         ),
-        ("C3 a term is missing", vec![all(0, 0, 7), no_stock, all(0, 0, 7)], vec![None, None, None]),
+        ("B3 a term is missing", vec![all(0, 0, 7), no_stock, all(0, 0, 7)], vec![None, None, None]),
         (
-            "C3 a series came",
+            "B3 a series came",
             vec![all(0, 0, 7), two_queues.clone(), two_queues],
             vec![None, None, missing(threshold, 102, 75, 75)],
         ),

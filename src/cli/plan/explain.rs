@@ -235,6 +235,14 @@ fn condition(condition: &Condition) -> String {
             stock.name,
             span(*over)
         ),
+        Condition::Capacity(capacity) => {
+            let (milli, drain) = (capacity.utilization_milli, span(capacity.drain));
+            let (whole, thousandths) = (milli / 1000, milli % 1000);
+            format!(
+                "as many slots as the load asks for at {whole}.{thousandths:03} of their time, and a backlog \
+                 gone within {drain}"
+            )
+        }
     }
 }
 
@@ -290,5 +298,5 @@ fn history(state: &TargetState) -> String {
 
 fn span(span: Millis) -> String {
     let millis = span.as_millis();
-    if millis % 1000 == 0 { format!("{} s", millis / 1000) } else { format!("{millis} ms") }
+    if millis.is_multiple_of(1000) { format!("{} s", millis / 1000) } else { format!("{millis} ms") }
 }

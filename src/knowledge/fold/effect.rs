@@ -42,7 +42,9 @@ impl Pending {
             (Condition::Threshold { .. }, Some(Reading::NoSamples { .. }))
             | (Condition::Threshold { .. } | Condition::Absence { .. }, Some(Reading::Unknown) | None)
             // It has no action.
-            | (Condition::Conservation { .. }, _) => Effect::Inconclusive,
+            | (Condition::Conservation { .. }, _)
+            // What a load asked for is no bound to come back to: the next recommendation is the judgement.
+            | (Condition::Capacity(_), _) => Effect::Inconclusive,
         }
     }
 }

@@ -136,7 +136,8 @@
 //!   nothing back, nor does a part of the change: another agent, or a later look, refused what is in force.
 //! - **E3** Then its policy's reading decides. Threshold: better when the whole interval is at `leave` or on its
 //!   healthy side, worse when none of it is. Absence: better with samples, fresh or held, worse with none. All else is
-//!   inconclusive.
+//!   inconclusive,
+//!   and so is every plan by a capacity model: its next recommendation is the judgement.
 //!
 //! # Evidence
 //!

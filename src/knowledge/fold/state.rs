@@ -121,7 +121,7 @@ impl State {
             policies: policies.map(|(place, policy)| (Digest::of_value(policy), place)).collect(),
             agreed: AgreedTime::new(committee.size()),
             windows: OpenWindows::default(),
-            memories: vec![IndicatorMemory::default(); genesis.policies.len()],
+            memories: vec![IndicatorMemory::default(); genesis.indicators().count()],
             cycle: Cycle::ZERO,
             targets: Targets::new(&genesis),
             operations: Operations::new(&genesis),
@@ -332,8 +332,8 @@ impl State {
         };
         let counted = CountedReports::new(size, counted(&closing.reports));
         let parameters = &self.genesis.parameters;
-        let readings = self.genesis.policies.iter().zip(&mut self.memories).map(|(policy, memory)| {
-            memory.read(closing.window, finality, counted.indicator(&policy.indicator), parameters)
+        let readings = self.genesis.indicators().zip(&mut self.memories).map(|(indicator, memory)| {
+            memory.read(closing.window, finality, counted.indicator(indicator), parameters)
         });
         ClosedWindow {
             window: closing.window,

@@ -112,6 +112,7 @@ named!(Symptom {
     Disputed = "disputed",
     Unconfirmed = "unconfirmed",
     Gap = "gap",
+    Capacity = "capacity",
 });
 
 named!(Refusal {

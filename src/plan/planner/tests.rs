@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::{Planned, plan};
 use crate::knowledge::{
-    finding::{Finding, Symptom},
+    finding::{Finding, Interval, Symptom},
     genesis::Genesis,
-    plan::{DesiredState, OnStale, VerifyOp},
+    plan::{DesiredState, OnStale, Reason, VerifyOp},
     policy::{Change, Condition, Risk, TargetKind},
     snapshot::{Finality, Reading, Snapshot},
 };
@@ -187,6 +187,32 @@ fn slots_stay_within_the_bounds_and_the_largest_step() {
         in_state(slots(present))(&mut snapshot);
         let planned = plan(&snapshot, &[finding("backlog", Symptom::Threshold)]);
         assert_eq!(decisions(planned), [expected], "{present} slots, {change:?}");
+    }
+}
+
+/// Bounds are 2 to 10, the largest step is 4. Each row: present slots, what the model found, and what becomes of it.
+#[test]
+fn a_pool_is_scaled_to_what_every_choice_asks_for_and_no_further() {
+    let rows = [
+        (3, (5, 8), fired(slots(3), slots(5), false)),
+        (6, (5, 8), held(Hold::Noop)),
+        (8, (5, 8), held(Hold::Noop)),
+        (9, (5, 8), fired(slots(9), slots(8), false)),
+        (3, (9, 9), fired(slots(3), slots(7), true)),
+        (9, (0, 1), fired(slots(9), slots(5), true)),
+        (4, (0, 0), fired(slots(4), slots(2), true)),
+        (10, (1_000_000, 1_000_000), held(Hold::Noop)),
+    ];
+    for (present, (low, high), expected) in rows {
+        let genesis = genesis(vec![target("pool", POOL)], vec![policy("load", "pool", Change::Scale)]);
+        let mut snapshot = snapshot(&genesis);
+        in_state(slots(present))(&mut snapshot);
+        let [low, high] = [low, high].map(Quantity::from_i64);
+        let observed = Some(Interval { low, median: low, high });
+        let asked = Finding { observed, ..finding("load", Symptom::Capacity) };
+        let planned = plan(&snapshot, &[asked]);
+        assert!(planned.plans.iter().all(|plan| plan.reason == Reason::Capacity));
+        assert_eq!(decisions(planned), [expected], "{present} slots, {low} to {high}");
     }
 }
 

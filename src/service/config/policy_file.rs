@@ -9,17 +9,20 @@ use std::{
 use toml::Spanned;
 
 use self::text::{
-    CycleText, FileText, OnStaleText, PolicyText, PoolText, SeriesText, SwitchState, TargetText, TasksText,
-    ThenText, WhenText,
+    CapacityText, CycleText, FileText, OnStaleText, PolicyText, PoolText, SeriesText, SwitchState,
+    TargetText, TasksText, ThenText, WhenText,
 };
 use super::{
     error::{ConfigError, Source, nearest},
     values::{Decimal, SpanText, span_text},
 };
 use crate::knowledge::{
-    genesis::{Genesis, MOST_RETRIES, Parameters, REMEMBERED},
+    genesis::{Genesis, MOST_RETRIES, Parameters, REMEMBERED, check_capacity},
     plan::Measure,
-    policy::{Action, Change, Condition, Indicator, Policy, Risk, Selector, Side, Target, TargetKind},
+    policy::{
+        Action, Capacity, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic,
+        Target, TargetKind,
+    },
 };
 use crate::plan::LONGEST_EXPIRY;
 use crate::types::{Millis, PublicKey, Quantity, SecretKey, TargetId};
@@ -316,16 +319,19 @@ impl PolicyText {
         source: Source<'_>,
     ) -> Result<Policy, ConfigError> {
         check_policy_name(&self.name, source)?;
-        Ok(Policy {
+        let whole = self.name.span();
+        let policy = Policy {
             indicator: Indicator {
                 selector: check_series(self.series, source)?,
                 statistic: self.statistic.into(),
                 combine: self.combine.into(),
             },
-            condition: check_when(&self.when, source)?,
+            condition: check_when(self.when, source)?,
             action: self.then.map(|then| check_then(then, targets, parameters, source)).transpose()?,
             name: self.name.into_inner(),
-        })
+        };
+        check_capacity(&policy).map_err(|why| source.error(whole, why))?;
+        Ok(policy)
     }
 }
 
@@ -347,12 +353,54 @@ fn check_series(series: SeriesText, source: Source<'_>) -> Result<Selector, Conf
     Ok(Selector { source: series.source, name: series.name.into_inner(), attributes })
 }
 
-fn check_when(when: &Spanned<WhenText>, source: Source<'_>) -> Result<Condition, ConfigError> {
-    let text = when.get_ref();
-    let (side, enter) = match (text.above, text.below, &text.absent) {
-        (Some(enter), None, None) => (Side::Above, enter.0),
-        (None, Some(enter), None) => (Side::Below, enter.0),
-        (None, None, Some(absent)) => {
+fn check_model(text: CapacityText, source: Source<'_>) -> Result<Condition, ConfigError> {
+    const MILLI: i128 = Quantity::ONE.as_nanos() / 1000;
+    let share = text.utilization.get_ref().0.as_nanos();
+    let utilization_milli = u32::try_from(share / MILLI).ok().filter(|milli| (1..=1000).contains(milli));
+    let (Some(utilization_milli), 0) = (utilization_milli, share % MILLI) else {
+        let message = "`utilization` is a share from 0.001 to 1, with at most three decimal places";
+        return Err(source.error(text.utilization.span(), message));
+    };
+    if text.drain.get_ref().0 == Millis::ZERO {
+        let message = "`drain` is more than nothing: no pool empties a queue at once";
+        return Err(source.error(text.drain.span(), message));
+    }
+    let smooth = text.smooth.as_ref();
+    for span in [Some(&text.drain), Some(&text.lead), smooth, Some(&text.keep)].into_iter().flatten() {
+        if span.get_ref().0 > REMEMBERED {
+            return Err(source.error(span.span(), "`drain`, `lead`, `smooth` and `keep` are at most 1h"));
+        }
+    }
+    let indicator = |series, statistic| {
+        let selector = check_series(series, source)?;
+        Ok(Indicator { selector, statistic, combine: Combine::Sum })
+    };
+    Ok(Condition::Capacity(Box::new(Capacity {
+        utilization_milli,
+        drain: text.drain.get_ref().0,
+        lead: text.lead.get_ref().0,
+        smooth: smooth.map_or(Millis::ZERO, |smooth| smooth.get_ref().0),
+        keep: text.keep.get_ref().0,
+        work: indicator(text.work, Statistic::Increase)?,
+        completions: indicator(text.completions, Statistic::Increase)?,
+        backlog: indicator(text.backlog, Statistic::Last)?,
+    })))
+}
+
+fn check_when(when: Spanned<WhenText>, source: Source<'_>) -> Result<Condition, ConfigError> {
+    let whole = when.span();
+    let text = when.into_inner();
+    let (side, enter) = match (text.above, text.below, &text.absent, text.capacity) {
+        (Some(enter), None, None, None) => (Side::Above, enter.0),
+        (None, Some(enter), None, None) => (Side::Below, enter.0),
+        (None, None, None, Some(capacity)) if text.until.is_none() && text.hold.is_none() => {
+            return check_model(capacity.into_inner(), source);
+        }
+        (None, None, None, Some(capacity)) => {
+            let message = "a capacity model is found in every window: no `until` and no `for`";
+            return Err(source.error(capacity.span(), message));
+        }
+        (None, None, Some(absent), None) => {
             if let Some(until) = &text.until {
                 return Err(source.error(until.span(), "silence ends with the next sample: no `until`"));
             }
@@ -362,14 +410,14 @@ fn check_when(when: &Spanned<WhenText>, source: Source<'_>) -> Result<Condition,
             }
             return check_absent(absent, source);
         }
-        (None, None, None) | (Some(_), _, _) | (None, Some(_), Some(_)) => {
-            let message = "a condition is one of `above`, `below` and `absent`";
-            return Err(source.error(when.span(), message));
+        (_, _, _, _) => {
+            let message = "a condition is one of `above`, `below`, `absent` and `capacity`";
+            return Err(source.error(whole, message));
         }
     };
     let Some(until) = &text.until else {
         let message = "`until` is missing: the value at which the symptom ends";
-        return Err(source.error(when.span(), message));
+        return Err(source.error(whole, message));
     };
     let leave = until.get_ref().0;
     let apart = match side {
@@ -381,7 +429,7 @@ fn check_when(when: &Spanned<WhenText>, source: Source<'_>) -> Result<Condition,
         return Err(source.error(until.span(), message));
     }
     if [enter, leave].iter().any(|bound| Measure::exactly(*bound, "").is_none()) {
-        return Err(source.error(when.span(), "a bound has more digits than a plan can carry (18)"));
+        return Err(source.error(whole, "a bound has more digits than a plan can carry (18)"));
     }
     let hold = text.hold.as_ref().map_or(Millis::ZERO, |hold| hold.get_ref().0);
     Ok(Condition::Threshold { side, enter, leave, hold })
@@ -460,11 +508,12 @@ fn check_change(
         stated(&then.pause, Change::Pause)?,
         stated(&then.resume, Change::Resume)?,
         stated(&then.retry, Change::Retry)?,
+        stated(&then.scale, Change::Scale)?,
     ];
     let mut stated = changes.into_iter().flatten();
     let (Some((change, span)), None) = (stated.next(), stated.next()) else {
-        let message = "an action is one of `add_slots`, `set_slots`, `pause = true`, `resume = true` and \
-                       `retry = true`";
+        let message = "an action is one of `add_slots`, `set_slots`, `pause = true`, `resume = true`, \
+                       `retry = true` and `scale = true`";
         return Err(source.error(whole, message));
     };
     let refused = match (change, target.kind) {
@@ -475,7 +524,7 @@ fn check_change(
         (Change::SetSlots(slots), TargetKind::Pool { min, max, .. }) if !(min..=max).contains(&slots) => {
             Some(format!("{} may have {min} to {max} slots", target.id))
         }
-        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Pool { .. })
+        (Change::AddSlots(_) | Change::SetSlots(_) | Change::Scale, TargetKind::Pool { .. })
         | (Change::Pause | Change::Resume, TargetKind::Switch { .. }) => None,
         (Change::Retry, TargetKind::Tasks { .. }) => match then.on_stale {
             OnStaleText::Hold => None,
@@ -483,10 +532,10 @@ fn check_change(
                 Some("a retry cannot be taken back: on_stale must be \"hold\"".to_owned())
             }
         },
-        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Switch { .. }) => {
+        (Change::AddSlots(_) | Change::SetSlots(_) | Change::Scale, TargetKind::Switch { .. }) => {
             Some(format!("{} is a switch and has no slots", target.id))
         }
-        (Change::AddSlots(_) | Change::SetSlots(_), TargetKind::Tasks { .. }) => {
+        (Change::AddSlots(_) | Change::SetSlots(_) | Change::Scale, TargetKind::Tasks { .. }) => {
             Some(format!("{} are tasks and have no slots", target.id))
         }
         (Change::Pause | Change::Resume, TargetKind::Pool { .. }) => {

@@ -9,7 +9,8 @@ use crate::knowledge::{
     observation::AttributeValue,
     plan::OnStale,
     policy::{
-        Action, Change, Combine, Condition, Policy, Risk, Selector, Side, Statistic, Target, TargetKind,
+        Action, Capacity, Change, Combine, Condition, Policy, Risk, Selector, Side, Statistic, Target,
+        TargetKind,
     },
 };
 use crate::types::{Millis, Quantity};
@@ -81,6 +82,12 @@ fn series(selector: &Selector) -> String {
     format!("name = {}, attributes = {{ {} }}", quoted(&selector.name), attributes.join(", "))
 }
 
+/// A series as a policy names it: its source as well.
+fn sourced_series(selector: &Selector) -> String {
+    let source = selector.source.as_ref().map_or(String::new(), |source| format!("source = \"{source}\", "));
+    format!("{{ {source}{} }}", series(selector))
+}
+
 fn put_conservation(
     lines: &mut Lines,
     policy: &Policy,
@@ -103,27 +110,12 @@ fn put_conservation(
 
 fn put_policy(lines: &mut Lines, policy: &Policy) {
     let indicator = &policy.indicator;
-    let when = match &policy.condition {
-        Condition::Conservation { outflow, stock, tolerance, over } => {
-            return put_conservation(lines, policy, [outflow, stock], *tolerance, *over);
-        }
-        Condition::Threshold { side, enter, leave, hold } => {
-            let side = match side {
-                Side::Above => "above",
-                Side::Below => "below",
-            };
-            format!("{side} = \"{enter}\", until = \"{leave}\", for = \"{}\"", span_text(*hold))
-        }
-        Condition::Absence { after_milli_intervals } => {
-            let intervals = Quantity::from_nanos(i128::from(*after_milli_intervals) * 1_000_000);
-            format!("absent = \"{intervals}\"")
-        }
-    };
+    if let Condition::Conservation { outflow, stock, tolerance, over } = &policy.condition {
+        return put_conservation(lines, policy, [outflow, stock], *tolerance, *over);
+    }
     lines.put("\n[[policy]]");
     lines.put(format_args!("name = {}", quoted(&policy.name)));
-    let source = indicator.selector.source.as_ref();
-    let source = source.map_or(String::new(), |source| format!("source = \"{source}\", "));
-    lines.put(format_args!("series = {{ {source}{} }}", series(&indicator.selector)));
+    lines.put(format_args!("series = {}", sourced_series(&indicator.selector)));
     let statistic = match indicator.statistic {
         Statistic::Last => "last",
         Statistic::Min => "min",
@@ -141,9 +133,46 @@ fn put_policy(lines: &mut Lines, policy: &Policy) {
     };
     lines.put(format_args!("statistic = \"{statistic}\""));
     lines.put(format_args!("combine = \"{combine}\""));
-    lines.put(format_args!("when = {{ {when} }}"));
+    match &policy.condition {
+        Condition::Threshold { side, enter, leave, hold } => {
+            let side = match side {
+                Side::Above => "above",
+                Side::Below => "below",
+            };
+            let hold = span_text(*hold);
+            lines.put(format_args!(
+                "when = {{ {side} = \"{enter}\", until = \"{leave}\", for = \"{hold}\" }}"
+            ));
+        }
+        Condition::Absence { after_milli_intervals } => {
+            let intervals = Quantity::from_nanos(i128::from(*after_milli_intervals) * 1_000_000);
+            lines.put(format_args!("when = {{ absent = \"{intervals}\" }}"));
+        }
+        Condition::Capacity(capacity) => put_capacity(lines, capacity),
+        // It stands in a table of its own.
+        Condition::Conservation { .. } => {}
+    }
     if let Some(action) = &policy.action {
         put_action(lines, action);
+    }
+}
+
+fn put_capacity(lines: &mut Lines, capacity: &Capacity) {
+    lines.put("[policy.when.capacity]");
+    for (name, indicator) in
+        [("work", &capacity.work), ("completions", &capacity.completions), ("backlog", &capacity.backlog)]
+    {
+        lines.put(format_args!("{name} = {}", sourced_series(&indicator.selector)));
+    }
+    let utilization = Quantity::from_nanos(i128::from(capacity.utilization_milli) * 1_000_000);
+    lines.put(format_args!("utilization = \"{utilization}\""));
+    for (name, span) in [
+        ("drain", capacity.drain),
+        ("lead", capacity.lead),
+        ("smooth", capacity.smooth),
+        ("keep", capacity.keep),
+    ] {
+        lines.put(format_args!("{name} = \"{}\"", span_text(span)));
     }
 }
 
@@ -156,6 +185,7 @@ fn put_action(lines: &mut Lines, action: &Action) {
         Change::Pause => lines.put("pause = true"),
         Change::Resume => lines.put("resume = true"),
         Change::Retry => lines.put("retry = true"),
+        Change::Scale => lines.put("scale = true"),
     }
     let risk = match action.risk {
         Risk::Low => "low",

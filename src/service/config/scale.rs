@@ -89,6 +89,13 @@ pub fn scaled(genesis: &Genesis, speed: Speed) -> Genesis {
                 *span = speed.shorten(*span);
             }
             Condition::Absence { .. } => {}
+            Condition::Capacity(capacity) => {
+                for span in
+                    [&mut capacity.drain, &mut capacity.lead, &mut capacity.smooth, &mut capacity.keep]
+                {
+                    *span = speed.shorten(*span);
+                }
+            }
         }
         if let Some(action) = &mut policy.action {
             action.cooldown = speed.shorten(action.cooldown);

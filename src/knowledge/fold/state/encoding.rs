@@ -93,7 +93,7 @@ impl State {
         let checks = [
             (agreed.fits(size), "its times are not those of the committee"),
             (windows.fits(size), "its open windows are not those of the committee"),
-            (memories.len() == genesis.policies.len(), "it does not have a memory for each policy"),
+            (memories.len() == genesis.indicators().count(), "it does not have a memory for each indicator"),
             (memories.iter().all(IndicatorMemory::is_sound), "it remembers too many distances"),
             (operations.fits(&genesis), "its orders are not about the genesis' targets"),
             (evidence.is_sound(&committee), "its evidence proves nothing, or something else"),

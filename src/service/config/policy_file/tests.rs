@@ -9,7 +9,8 @@ use crate::knowledge::{
     observation::AttributeValue,
     plan::OnStale,
     policy::{
-        Action, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic, TargetKind,
+        Action, Capacity, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic,
+        TargetKind,
     },
 };
 use crate::service::config::{Completion, IncompleteTarget, POLICY_EXAMPLE, Place, policy_text};
@@ -233,8 +234,8 @@ fn what_is_wrong_is_said_with_its_place() {
         ("\"extract_pool\"", "1.5", (18, 57), "expected a string, an integer, true or false"),
         ("\"last\"", "\"lst\"", (19, 13), "`lst` is not known here; did you mean `last`?"),
         ("statistic = \"last\"\n", "", (16, 1), "missing field `statistic`"),
-        ("above = 20, ", "", (20, 8), "one of `above`, `below` and `absent`"),
-        ("above = 20, ", "above = 20, below = 1, ", (20, 8), "one of `above`, `below` and `absent`"),
+        ("above = 20, ", "", (20, 8), "one of `above`, `below`, `absent`"),
+        ("above = 20, ", "above = 20, below = 1, ", (20, 8), "one of `above`, `below`, `absent`"),
         (", until = 5", "", (20, 8), "`until` is missing"),
         ("until = 5", "until = 20", (20, 30), "`until` lies on the healthy side"),
         ("above = 20, ", "abov = 20, ", (20, 10), "did you mean `above`?"),
@@ -292,6 +293,43 @@ fn tasks_are_retried_and_nothing_else() {
 }
 
 #[test]
+fn a_pool_is_scaled_by_a_capacity_model_and_nothing_else() {
+    let text = include_str!("../../../../examples/policies/scaling.toml");
+    let file = PolicyFile::parse("scaling.toml", text).expect("the example is valid");
+    let Condition::Capacity(capacity) = &file.policies()[0].condition else { panic!("it is a model") };
+    assert_eq!((capacity.utilization_milli, capacity.drain), (1000, Millis::from_secs(120)));
+    assert_eq!(file.policies()[0].action.as_ref().map(|action| action.change), Some(Change::Scale));
+    let rows = [
+        ("utilization = 1", "utilization = 1.5", "a share from 0.001 to 1"),
+        ("utilization = 1", "utilization = 0.0005", "a share from 0.001 to 1"),
+        ("drain = \"2m\"", "drain = \"0s\"", "`drain` is more than nothing"),
+        ("keep = \"60s\"", "keep = \"61m\"", "at most 1h"),
+        ("keep = \"60s\"", "", "missing field `keep`"),
+        ("lead = ", "led = ", "`led` is not known here; did you mean `lead`?"),
+        ("statistic = \"increase\"", "statistic = \"last\"", "the statistic must be increase"),
+        ("scale = true", "add_slots = 3", "only scale can follow from a capacity model"),
+        ("scale = true", "scale = false", "leave it out"),
+        (
+            "[policy.when.capacity]",
+            "[policy.when]\nabove = 3\n[policy.when.capacity]",
+            "a condition is one of",
+        ),
+        (
+            "[policy.when.capacity]",
+            "[policy.when]\nfor = \"3s\"\n[policy.when.capacity]",
+            "no `until` and no `for`",
+        ),
+    ];
+    for (part, instead, words) in rows {
+        let error = PolicyFile::parse("bad.toml", &text.replace(part, instead)).expect_err(instead);
+        assert!(error.place().is_some() && error.message().contains(words), "{instead}: {error}");
+    }
+    let other = GOOD.replace("add_slots = 3", "scale = true");
+    let error = PolicyFile::parse("bad.toml", &other).expect_err("a threshold does not say how many");
+    assert!(error.message().contains("scale needs a capacity model"), "{error}");
+}
+
+#[test]
 fn what_lies_in_no_one_place_is_said_without_one() {
     let target = |index| {
         let name = format!("{index:0>128}");
@@ -328,7 +366,7 @@ fn any_action() -> impl Strategy<Value = Action> {
     (change, any_span(3_600_000), 20_000u64..86_400_000, risk, on_stale, 1u64..1 << 40).prop_map(
         |(change, cooldown, expiry, risk, on_stale, within)| Action {
             target: TargetId::new(match change {
-                Change::AddSlots(_) | Change::SetSlots(_) => "pool",
+                Change::AddSlots(_) | Change::SetSlots(_) | Change::Scale => "pool",
                 Change::Pause | Change::Resume => "switch",
                 Change::Retry => "tasks",
             })
@@ -355,7 +393,30 @@ fn any_condition() -> impl Strategy<Value = Condition> {
             }
         ),
         (1000u32..=1_000_000).prop_map(|after_milli_intervals| Condition::Absence { after_milli_intervals }),
+        any_capacity(),
     ]
+}
+
+fn any_capacity() -> impl Strategy<Value = Condition> {
+    let spans = (1u64..=3_600_000, any_span(3_600_000), any_span(3_600_000), any_span(3_600_000));
+    let names = ("\\PC{1,40}", "\\PC{1,40}", "\\PC{1,40}");
+    (names, 1u32..=1000, spans).prop_map(|(names, utilization_milli, (drain, lead, smooth, keep))| {
+        let indicator = |name, statistic| Indicator {
+            selector: Selector { source: None, name, attributes: BTreeMap::new() },
+            statistic,
+            combine: Combine::Sum,
+        };
+        Condition::Capacity(Box::new(Capacity {
+            work: indicator(names.0, Statistic::Increase),
+            completions: indicator(names.1, Statistic::Increase),
+            backlog: indicator(names.2, Statistic::Last),
+            utilization_milli,
+            drain: Millis::new(drain),
+            lead,
+            smooth,
+            keep,
+        }))
+    })
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
@@ -383,7 +444,16 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         },
     );
     (indicator, any_condition(), proptest::option::of(any_action())).prop_map(
-        |(indicator, condition, action)| Policy { name: String::new(), indicator, condition, action },
+        |(mut indicator, condition, mut action)| {
+            if let Condition::Capacity(_) = condition {
+                indicator.statistic = Statistic::Increase;
+                if let Some(action) = &mut action {
+                    action.change = Change::Scale;
+                    action.target = TargetId::new("pool").expect("a valid name");
+                }
+            }
+            Policy { name: String::new(), indicator, condition, action }
+        },
     )
 }
 

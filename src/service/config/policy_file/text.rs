@@ -153,6 +153,20 @@ pub(super) struct WhenText {
     #[serde(rename = "for")]
     pub(super) hold: Option<Spanned<SpanText>>,
     pub(super) absent: Option<Spanned<Decimal>>,
+    pub(super) capacity: Option<Spanned<CapacityText>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CapacityText {
+    pub(super) work: SeriesText,
+    pub(super) completions: SeriesText,
+    pub(super) backlog: SeriesText,
+    pub(super) utilization: Spanned<Decimal>,
+    pub(super) drain: Spanned<SpanText>,
+    pub(super) lead: Spanned<SpanText>,
+    pub(super) smooth: Option<Spanned<SpanText>>,
+    pub(super) keep: Spanned<SpanText>,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +178,7 @@ pub(super) struct ThenText {
     pub(super) pause: Option<Spanned<bool>>,
     pub(super) resume: Option<Spanned<bool>>,
     pub(super) retry: Option<Spanned<bool>>,
+    pub(super) scale: Option<Spanned<bool>>,
     pub(super) cooldown: Spanned<SpanText>,
     pub(super) expiry: Option<Spanned<SpanText>>,
     pub(super) risk: RiskText,
