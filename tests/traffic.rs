@@ -16,8 +16,8 @@ use quorate::{
         observation::{SeriesKey, SeriesSummary, WindowSummary},
         plan::OnStale,
         policy::{
-            Action, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic, Target,
-            TargetKind,
+            Action, Change, Combine, Condition, Controls, Indicator, Policy, Risk, Selector, Side, Statistic,
+            Target, TargetKind,
         },
         root::Operators,
     },
@@ -210,6 +210,7 @@ fn genesis() -> Genesis {
                 risk: Risk::Low,
                 on_stale: OnStale::Hold,
                 verify_within: minute,
+                controls: Controls::ACTING,
             }),
         }],
     }

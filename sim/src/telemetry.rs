@@ -9,8 +9,8 @@ use quorate::{
         observation::{SeriesKey, SeriesSummary, WindowSummary},
         plan::OnStale,
         policy::{
-            Action, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic, Target,
-            TargetKind,
+            Action, Change, Combine, Condition, Controls, Indicator, Policy, Risk, Selector, Side, Statistic,
+            Target, TargetKind,
         },
     },
     types::{Millis, Quantity, ReplicaIndex, SourceId, UnixMillis, WindowIndex},
@@ -178,6 +178,7 @@ fn policy(place: usize, window: Millis) -> Policy {
             risk: Risk::Low,
             on_stale: OnStale::Hold,
             verify_within: Millis::from_secs(60),
+            controls: Controls::ACTING,
         }),
     }
 }

@@ -15,8 +15,8 @@ use crate::{
         genesis::{Genesis, MAX_PLANS_PER_HOUR, Parameters},
         plan::{DesiredState, OnStale},
         policy::{
-            Action, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic, Target,
-            TargetKind,
+            Action, Change, Combine, Condition, Controls, Indicator, Policy, Risk, Selector, Side, Statistic,
+            Target, TargetKind,
         },
     },
     types::{Millis, Quantity, TargetId},
@@ -65,6 +65,7 @@ fn genesis() -> Genesis {
                 risk: Risk::Low,
                 on_stale: OnStale::Hold,
                 verify_within: Millis::from_secs(300),
+                controls: Controls::ACTING,
             }),
         }],
     }

@@ -21,8 +21,8 @@ use crate::{
         observation::{SeriesKey, SeriesSummary, WindowSummary},
         plan::{DesiredState, OnStale, Plan},
         policy::{
-            Action, Change as PolicyChange, Combine, Condition, Indicator, Policy, Risk, Selector, Side,
-            Statistic, Target, TargetKind,
+            Action, Change as PolicyChange, Combine, Condition, Controls, Indicator, Policy, Risk, Selector,
+            Side, Statistic, Target, TargetKind,
         },
     },
     types::{Committee, Digest, Millis, Quantity, ReplicaIndex, SourceId, UnixMillis, View, WindowIndex},
@@ -64,6 +64,7 @@ fn genesis() -> Genesis {
                 risk: Risk::Low,
                 on_stale: OnStale::Hold,
                 verify_within: minute,
+                controls: Controls::ACTING,
             }),
         }],
     }

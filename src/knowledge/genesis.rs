@@ -5,7 +5,10 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use super::{
     head::SHARD_TARGETS,
     plan::OnStale,
-    policy::{Action, Change, Combine, Condition, Indicator, Policy, Side, Statistic, Target, TargetKind},
+    policy::{
+        Action, Change, Combine, Condition, Controls, Indicator, Policy, Side, Statistic, Target, TargetKind,
+        Way,
+    },
 };
 use crate::types::{Digest, MAX_DOCUMENT_BYTES, Millis, Quantity, TargetId};
 
@@ -288,6 +291,21 @@ fn check_conservation(policy: &Policy, parameters: &Parameters) -> Result<(), &'
     Ok(())
 }
 
+fn check_controls(controls: &Controls, kind: &TargetKind) -> Result<(), &'static str> {
+    let moves_no_number =
+        matches!(controls, Controls { max_step: None, up: Way::Open, down: Way::Open, mode: _ });
+    match kind {
+        TargetKind::Pool { .. } if controls.max_step == Some(0) => {
+            Err("the policy's max_step must be at least 1; pause both directions instead")
+        }
+        TargetKind::Pool { .. } => Ok(()),
+        TargetKind::Switch { .. } | TargetKind::Tasks { .. } if moves_no_number => Ok(()),
+        TargetKind::Switch { .. } | TargetKind::Tasks { .. } => {
+            Err("max_step, up and down are of slots, and the target is no pool")
+        }
+    }
+}
+
 fn check_action(action: &Action, kind: &TargetKind) -> Result<(), &'static str> {
     if action.cooldown > REMEMBERED {
         return Err("cooldown must be at most 1 hour");
@@ -295,6 +313,7 @@ fn check_action(action: &Action, kind: &TargetKind) -> Result<(), &'static str> 
     if action.expiry == Millis::ZERO {
         return Err("expiry must not be zero");
     }
+    check_controls(&action.controls, kind)?;
     match (action.change, kind) {
         (Change::AddSlots(0), TargetKind::Pool { .. }) => Err("adding no slots changes nothing"),
         (Change::SetSlots(slots), TargetKind::Pool { min, max, .. }) if !(*min..=*max).contains(&slots) => {

@@ -187,6 +187,44 @@ pub enum Risk {
     High,
 }
 
+/// Whether a policy's plans are made or only told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Mode {
+    /// What it would do is derived and reported as advice. It never makes a plan.
+    #[default]
+    Shadow,
+    /// It makes plans.
+    Act,
+}
+
+/// Whether a policy may move its target's number in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Way {
+    /// It may.
+    #[default]
+    Open,
+    /// Operators have paused it.
+    Paused,
+}
+
+/// What holds a policy back, beside its target's limits. The default is that of a new policy: in shadow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Controls {
+    /// Whether it acts.
+    pub mode: Mode,
+    /// The most slots that one plan of it may add or take away, where that is less than its target allows.
+    pub max_step: Option<u32>,
+    /// Whether it may add slots.
+    pub up: Way,
+    /// Whether it may take slots away.
+    pub down: Way,
+}
+
+impl Controls {
+    /// Of a policy that acts within its target's limits alone.
+    pub const ACTING: Self = Self { mode: Mode::Act, max_step: None, up: Way::Open, down: Way::Open };
+}
+
 /// What a policy does about its symptom.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Action {
@@ -204,6 +242,8 @@ pub struct Action {
     pub on_stale: OnStale,
     /// How long after the application the indicator must be back at `leave` for the plan to have helped.
     pub verify_within: Millis,
+    /// What holds it back.
+    pub controls: Controls,
 }
 
 /// One policy. Without an action it only raises a finding.

@@ -23,12 +23,15 @@
 //!   has rested for its own cooldown since the target's last plan by it.
 //! - **I16** It is no larger than a document may be.
 //! - **I17** No operator has stopped its target.
+//! - **I18** The policy that it names acts: it is not in shadow.
+//! - **I19** Slots change by at most that policy's own largest step.
+//! - **I20** That policy is not paused in the direction in which slots change.
 
 use serde::Serialize;
 
 use crate::knowledge::{
     plan::{DesiredState, Limits, Plan, RiskClass},
-    policy::{Risk, Target, TargetKind},
+    policy::{Controls, Mode, Risk, Target, TargetKind, Way},
     snapshot::{Finality, Snapshot, TargetState},
 };
 use crate::types::{Digest, MAX_DOCUMENT_BYTES, Millis};
@@ -91,6 +94,15 @@ pub enum Violation {
     /// I17.
     #[error("I17: an operator has stopped the target")]
     Stopped,
+    /// I18.
+    #[error("I18: its policy is in shadow")]
+    Shadow,
+    /// I19.
+    #[error("I19: slots change by more than its policy's largest step")]
+    PolicyStep,
+    /// I20.
+    #[error("I20: its policy is paused in this direction")]
+    Direction,
 }
 
 /// Checks a plan against every invariant.
@@ -103,6 +115,7 @@ pub fn check(plan: &Plan, snapshot: &Snapshot<'_>) -> Result<(), Vec<Violation>>
     let (Some(target), Some(state)) = (target, state) else {
         return Err(vec![Violation::UnknownTarget]);
     };
+    let controls = controls_of(plan, snapshot);
     let rows = [
         (Violation::Identity, identity_holds(plan, snapshot)),
         (Violation::Order, plan.prev == state.newest_plan && plan.seq > state.newest_seq),
@@ -128,6 +141,9 @@ pub fn check(plan: &Plan, snapshot: &Snapshot<'_>) -> Result<(), Vec<Violation>>
         (Violation::Policy, a_policy_may_ask(plan, state, snapshot)),
         (Violation::Size, plan.to_bytes().len() <= MAX_DOCUMENT_BYTES),
         (Violation::Stopped, !snapshot.stopped.contains_key(&plan.target)),
+        (Violation::Shadow, controls.is_none_or(|controls| controls.mode == Mode::Act)),
+        (Violation::PolicyStep, controls.is_none_or(|controls| is_within_own_step(plan, controls))),
+        (Violation::Direction, controls.is_none_or(|controls| direction_is_open(plan, controls))),
     ];
     let broken: Vec<Violation> =
         rows.into_iter().filter(|(_, holds)| !holds).map(|(violation, _)| violation).collect();
@@ -239,6 +255,32 @@ fn a_policy_may_ask(plan: &Plan, state: &TargetState, snapshot: &Snapshot<'_>) -
                 && has_rested(state, action.cooldown, Some(&policy.name), snapshot)
         })
     })
+}
+
+/// The controls of the policy that the plan names. Where there is none, I15 is broken, and the rest hangs on nothing.
+fn controls_of<'a>(plan: &Plan, snapshot: &Snapshot<'a>) -> Option<&'a Controls> {
+    let named = snapshot.genesis.policies.iter().find(|policy| Digest::of_value(*policy) == plan.policy)?;
+    named.action.as_ref().map(|action| &action.controls)
+}
+
+fn is_within_own_step(plan: &Plan, controls: &Controls) -> bool {
+    match (plan.preconditions.state, plan.desired, controls.max_step) {
+        (DesiredState::Slots { slots: before }, DesiredState::Slots { slots: after }, Some(most)) => {
+            after <= before.saturating_add(most) && before <= after.saturating_add(most)
+        }
+        // Only slots have steps.
+        (_, _, Some(_) | None) => true,
+    }
+}
+
+fn direction_is_open(plan: &Plan, controls: &Controls) -> bool {
+    match (plan.preconditions.state, plan.desired) {
+        (DesiredState::Slots { slots: before }, DesiredState::Slots { slots: after }) => {
+            (after <= before || controls.up == Way::Open) && (after >= before || controls.down == Way::Open)
+        }
+        // Only slots have directions.
+        (_, _) => true,
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! - **P1** Policies are tried in the genesis' order, and a target gets at most one plan a cycle: the first.
 //! - **P2** Only a `Threshold`, `Absence` or `Capacity` finding of the snapshot's own, confirmed window is acted on.
 //!   `Disputed` and `Unconfirmed` ones are shown and left to operators.
-//! - **P3** A policy without an action only finds. One above low risk stays in shadow: it would need sources
+//! - **P3** A policy without an action only finds. One above low risk is held: it would need sources
 //!   of two owners, and no source is bound to an owner.
 //! - **P4** A policy rests for its cooldown after its own last plan, a target for its cooldown after any plan
 //!   for it, and a target gets only so many plans in 60 minutes of agreed time. Logged plans count. What stands when
@@ -30,6 +30,10 @@
 //!   failure in a rest, under a stop, or of which the plan was not applied, is retried by the first plan that may be.
 //! - **P11** A policy that scales gives its target the present slots, raised to the lower end of what its capacity model
 //!   found, or lowered to the upper end: only what every choice of points asks for is done.
+//! - **P12** A policy in shadow is derived and checked like any other, up to the plan that it would make; the report tells
+//!   that plan as advice. It makes none and takes no target, so an acting policy after it is not held back by it.
+//! - **P13** A policy's own largest step bounds its plans where it is less than the target's, and a policy that is paused
+//!   in one direction makes no plan in that direction.
 //!
 //! The report has one line for each policy, in the genesis' order, whether it acted or not.
 

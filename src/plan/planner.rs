@@ -1,4 +1,4 @@
-//! The planner: turns findings into plans (rules P1 to P10). It does not judge whether a plan is allowed: what
+//! The planner: turns findings into plans (rules P1 to P13). It does not judge whether a plan is allowed: what
 //! it clamps and holds back, the checker judges again from the plan's own words. Invariant: at most one plan
 //! for each target.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{
     bundle::{EvidenceBundle, MAX_BUNDLE_BYTES},
-    check::check,
+    check::{Violation, check},
     report::{Decision, Hold, PlanningReport, PolicyReport, Quiet},
 };
 use crate::knowledge::{
@@ -14,7 +14,7 @@ use crate::knowledge::{
     plan::{
         DesiredState, Limits, Measure, Plan, Preconditions, Reason, RiskClass, Verify, VerifyElse, VerifyOp,
     },
-    policy::{Action, Change, Condition, Policy, Risk, Side, Target, TargetKind},
+    policy::{Action, Change, Condition, Controls, Mode, Policy, Risk, Side, Target, TargetKind, Way},
     snapshot::{Finality, Reading, Snapshot, TargetState},
 };
 use crate::types::{Digest, Millis, Quantity, TargetId, UnixMillis};
@@ -87,7 +87,7 @@ impl Cycle<'_> {
         // P3.
         match action.risk {
             Risk::Low => {}
-            Risk::Medium | Risk::High => return Err(Hold::Shadow.into()),
+            Risk::Medium | Risk::High => return Err(Hold::Risk.into()),
         }
         let (target, state) = self.target(action)?;
         // P9.
@@ -95,15 +95,32 @@ impl Cycle<'_> {
             return Err(Hold::Stopped { by: by.clone() }.into());
         }
         self.rested(policy, action, target, state)?;
-        let (desired, clamped) =
-            desired(action.change, target.kind, state.state, self.snapshot.now, observed)?;
+        let (desired, clamped) = desired(action, target.kind, state.state, self.snapshot.now, observed)?;
         if desired == state.state {
             return Err(Hold::Noop.into());
         }
+        open_way(&action.controls, state.state, desired)?;
         let plan = self.build(policy, action, target, state, desired, reason)?;
         // P8.
-        check(&plan, self.snapshot).map_err(|violations| Hold::Rejected { violations })?;
-        Ok((plan, clamped))
+        let mut violations = check(&plan, self.snapshot).err().unwrap_or_default();
+        match action.controls.mode {
+            Mode::Act => {}
+            // P12: it breaks this one alone.
+            Mode::Shadow => violations.retain(|violation| *violation != Violation::Shadow),
+        }
+        if !violations.is_empty() {
+            return Err(Hold::Rejected { violations }.into());
+        }
+        match action.controls.mode {
+            Mode::Act => Ok((plan, clamped)),
+            // P12.
+            Mode::Shadow => Err(Decision::Advised {
+                target: plan.target,
+                from: plan.preconditions.state,
+                to: plan.desired,
+                clamped,
+            }),
+        }
     }
 
     /// P2 and P10: why the policy may act, and on which value, or why not.
@@ -239,22 +256,24 @@ fn is_owed(finding: &Finding, snapshot: &Snapshot<'_>) -> bool {
 
 /// P5: the absolute state that the change leads to, and whether the limits made the change smaller.
 fn desired(
-    change: Change,
+    action: &Action,
     kind: TargetKind,
     present: DesiredState,
     now: UnixMillis,
     observed: Option<Interval>,
 ) -> Result<(DesiredState, bool), Decision> {
-    match (kind, present, change) {
+    // P13.
+    let step = |largest: u32| action.controls.max_step.map_or(largest, |own| own.min(largest));
+    match (kind, present, action.change) {
         (TargetKind::Pool { min, max, max_step, .. }, DesiredState::Slots { slots }, Change::Scale) => {
             let wanted = observed.map_or(i64::from(slots), |asked| scaled(slots, asked));
-            slots_toward(wanted, slots, (min, max), max_step)
+            slots_toward(wanted, slots, (min, max), step(max_step))
         }
         (TargetKind::Pool { min, max, max_step, .. }, DesiredState::Slots { slots }, Change::AddSlots(n)) => {
-            slots_toward(i64::from(slots) + i64::from(n), slots, (min, max), max_step)
+            slots_toward(i64::from(slots) + i64::from(n), slots, (min, max), step(max_step))
         }
         (TargetKind::Pool { min, max, max_step, .. }, DesiredState::Slots { slots }, Change::SetSlots(n)) => {
-            slots_toward(i64::from(n), slots, (min, max), max_step)
+            slots_toward(i64::from(n), slots, (min, max), step(max_step))
         }
         (TargetKind::Switch { .. }, DesiredState::Paused {} | DesiredState::Running {}, Change::Pause) => {
             Ok((DesiredState::Paused {}, false))
@@ -286,6 +305,19 @@ fn desired(
 fn scaled(slots: u32, asked: Interval) -> i64 {
     let (present, whole) = (i64::from(slots), |slots: Quantity| slots.to_i64().unwrap_or(i64::MAX));
     present.clamp(whole(asked.low), whole(asked.high).max(whole(asked.low)))
+}
+
+/// P13: whether the policy may move its target in this direction.
+fn open_way(controls: &Controls, present: DesiredState, desired: DesiredState) -> Result<(), Decision> {
+    let (DesiredState::Slots { slots: before }, DesiredState::Slots { slots: after }) = (present, desired)
+    else {
+        return Ok(());
+    };
+    match (controls.up, controls.down) {
+        (Way::Paused, _) if after > before => Err(Hold::UpPaused.into()),
+        (_, Way::Paused) if after < before => Err(Hold::DownPaused.into()),
+        (Way::Open | Way::Paused, Way::Open | Way::Paused) => Ok(()),
+    }
 }
 
 fn slots_toward(

@@ -48,7 +48,18 @@ pub enum Decision {
         from: DesiredState,
         /// To which state.
         to: DesiredState,
-        /// Whether the target's bounds or largest step made the change smaller than the policy asks.
+        /// Whether the target's bounds, or its or the policy's largest step, made the change smaller than the policy asks.
+        clamped: bool,
+    },
+    /// It is in shadow: this is the plan that it would have made.
+    Advised {
+        /// For which target.
+        target: TargetId,
+        /// From which state.
+        from: DesiredState,
+        /// To which state.
+        to: DesiredState,
+        /// Whether the limits made the change smaller than the policy asks.
         clamped: bool,
     },
 }
@@ -74,7 +85,7 @@ pub enum Hold {
     /// Too few reports say so.
     Unconfirmed,
     /// Its risk is above low, and no source has a second owner.
-    Shadow,
+    Risk,
     /// The genesis has no such target.
     UnknownTarget,
     /// An earlier policy has planned for the target in this cycle.
@@ -91,6 +102,10 @@ pub enum Hold {
     WrongKind,
     /// The target lies outside its bounds.
     OutOfBounds,
+    /// The policy would add slots, and operators have paused it in that direction.
+    UpPaused,
+    /// The policy would take slots away, and operators have paused it in that direction.
+    DownPaused,
     /// The policy rests after its last plan.
     PolicyCooldown {
         /// Until when.
@@ -124,11 +139,17 @@ impl fmt::Display for Decision {
             Self::Found => f.write_str("found: the policy has no action"),
             Self::Held { why } => write!(f, "held: {why}"),
             Self::Fired { target, from, to, clamped } => {
-                let note = if *clamped { ", clamped to the target's limits" } else { "" };
-                write!(f, "fired: {target} from {from} to {to}{note}")
+                write!(f, "fired: {target} from {from} to {to}{}", note(*clamped))
+            }
+            Self::Advised { target, from, to, clamped } => {
+                write!(f, "advised, in shadow: {target} from {from} to {to}{}", note(*clamped))
             }
         }
     }
+}
+
+const fn note(clamped: bool) -> &'static str {
+    if clamped { ", clamped to the limits" } else { "" }
 }
 
 impl fmt::Display for Quiet {
@@ -146,12 +167,14 @@ impl fmt::Display for Hold {
         match self {
             Self::Disputed => f.write_str("the reports disagree"),
             Self::Unconfirmed => f.write_str("too few reports count"),
-            Self::Shadow => f.write_str("in shadow: its risk needs sources of two owners"),
+            Self::Risk => f.write_str("its risk needs sources of two owners"),
             Self::UnknownTarget => f.write_str("the genesis has no such target"),
             Self::TargetTaken { by } => write!(f, "policy {by} has planned for the target in this cycle"),
             Self::Stopped { by } => write!(f, "the target is stopped by {}", by.join(", ")),
             Self::WrongKind => f.write_str("the action does not fit the target"),
             Self::OutOfBounds => f.write_str("the target lies outside its bounds"),
+            Self::UpPaused => f.write_str("the policy may not add slots: `up` is false"),
+            Self::DownPaused => f.write_str("the policy may not take slots away: `down` is false"),
             Self::PolicyCooldown { until } => write!(f, "the policy rests until {until}"),
             Self::TargetCooldown { until } => write!(f, "the target rests until {until}"),
             Self::PlansPerHour { until: Some(until) } => {

@@ -8,8 +8,8 @@ use crate::knowledge::{
     observation::Attributes,
     plan::{DesiredState, OnStale},
     policy::{
-        Action, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic, Target,
-        TargetKind,
+        Action, Change, Combine, Condition, Controls, Indicator, Policy, Risk, Selector, Side, Statistic,
+        Target, TargetKind,
     },
     snapshot::{Finality, Reading, Snapshot, TargetState},
 };
@@ -66,6 +66,7 @@ pub(super) fn policy(name: &str, target: &str, change: Change) -> Policy {
             risk: Risk::Low,
             on_stale: OnStale::Hold,
             verify_within: Millis::from_secs(300),
+            controls: Controls::ACTING,
         }),
     }
 }

@@ -18,8 +18,8 @@ use crate::{
             Verify, VerifyElse, VerifyOp,
         },
         policy::{
-            Action, Change as Doing, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic,
-            Target, TargetKind,
+            Action, Change as Doing, Combine, Condition, Controls, Indicator, Policy, Risk, Selector, Side,
+            Statistic, Target, TargetKind,
         },
         receipt::{Outcome, RECEIPT_TYPE, Receipt, Refusal},
         root::Operators,
@@ -168,6 +168,7 @@ fn genesis() -> Genesis {
         risk: Risk::Low,
         on_stale: OnStale::Hold,
         verify_within: Millis::from_secs(60),
+        controls: Controls::ACTING,
     };
     let threshold = Condition::Threshold {
         side: Side::Above,

@@ -7,8 +7,8 @@ use crate::{
     knowledge::{
         plan::OnStale,
         policy::{
-            Action, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic, Target,
-            TargetKind,
+            Action, Change, Combine, Condition, Controls, Indicator, Policy, Risk, Selector, Side, Statistic,
+            Target, TargetKind, Way,
         },
     },
     types::{Millis, Quantity, SecretKey, TargetId},
@@ -36,6 +36,7 @@ fn good() -> Genesis {
         risk: Risk::Low,
         on_stale: OnStale::Hold,
         verify_within: Millis::from_secs(60),
+        controls: Controls::ACTING,
     };
     let policy = Policy {
         name: "backlog".to_owned(),
@@ -132,7 +133,7 @@ fn every_broken_target_is_named() {
 
 #[test]
 fn every_broken_policy_is_named() {
-    let cases: [(&str, Break); 15] = [
+    let cases: [(&str, Break); 18] = [
         ("policy \"\"", Box::new(|g| g.policies[0].name = String::new())),
         ("policy \"backlog\": a policy's name", Box::new(|g| g.policies.push(g.policies[0].clone()))),
         ("there is no target nowhere", Box::new(|g| action(g).target = id("nowhere"))),
@@ -165,6 +166,21 @@ fn every_broken_policy_is_named() {
         ("set_slots lies outside", Box::new(|g| action(g).change = Change::SetSlots(65))),
         ("only a switch is paused", Box::new(|g| action(g).change = Change::Pause)),
         ("only a pool has slots", Box::new(|g| action(g).target = id("dag"))),
+        ("the policy's max_step must be", Box::new(|g| action(g).controls.max_step = Some(0))),
+        (
+            "max_step, up and down are of slots",
+            Box::new(|g| {
+                (action(g).target, action(g).change) = (id("dag"), Change::Pause);
+                action(g).controls.down = Way::Paused;
+            }),
+        ),
+        (
+            "max_step, up and down are of slots",
+            Box::new(|g| {
+                (action(g).target, action(g).change) = (id("dag"), Change::Pause);
+                action(g).controls.max_step = Some(1);
+            }),
+        ),
         ("only tasks are retried", Box::new(|g| action(g).change = Change::Retry)),
         (
             "most must be from 1 to 100",

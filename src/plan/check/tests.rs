@@ -4,7 +4,7 @@ use super::{Violation, check};
 use crate::knowledge::{
     finding::Symptom,
     plan::{DesiredState, Limits, Plan, RiskClass},
-    policy::{Change, Risk},
+    policy::{Change, Controls, Mode, Risk, Way},
     snapshot::Finality,
 };
 use crate::plan::{
@@ -204,4 +204,29 @@ fn a_policy_above_low_risk_may_not_ask() {
     assert_eq!(check(&plan, &snapshot(&genesis)), Err(vec![Violation::Policy]));
     plan.risk = RiskClass::Medium;
     assert_eq!(check(&plan, &snapshot(&genesis)), Err(vec![Violation::Policy]));
+}
+
+#[test]
+fn a_plan_that_its_policys_controls_forbid_is_refused() {
+    let acting = Controls::ACTING;
+    // Each row: the controls, what the plan makes of 3 slots, and what the checker says.
+    let rows = [
+        ("in shadow", Controls { mode: Mode::Shadow, ..acting }, 6, Err(vec![Violation::Shadow])),
+        ("at its own step", Controls { max_step: Some(3), ..acting }, 6, Ok(())),
+        ("past its own step", Controls { max_step: Some(2), ..acting }, 6, Err(vec![Violation::PolicyStep])),
+        ("at its own step down", Controls { max_step: Some(1), ..acting }, 2, Ok(())),
+        ("paused up", Controls { up: Way::Paused, ..acting }, 6, Err(vec![Violation::Direction])),
+        ("paused up, and down it goes", Controls { up: Way::Paused, ..acting }, 2, Ok(())),
+        ("paused down", Controls { down: Way::Paused, ..acting }, 2, Err(vec![Violation::Direction])),
+        ("paused down, and up it goes", Controls { down: Way::Paused, ..acting }, 6, Ok(())),
+        ("a new policy", Controls::default(), 6, Err(vec![Violation::Shadow])),
+    ];
+    for (what, controls, to, expected) in rows {
+        let mut genesis = backlog();
+        genesis.policies[0].action.as_mut().expect("it acts").controls = controls;
+        let mut plan = good_plan();
+        plan.desired = slots(to);
+        plan.policy = Digest::of_value(&genesis.policies[0]);
+        assert_eq!(check(&plan, &snapshot(&genesis)), expected, "{what}");
+    }
 }

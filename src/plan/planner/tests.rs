@@ -7,7 +7,7 @@ use crate::knowledge::{
     finding::{Finding, Interval, Symptom},
     genesis::Genesis,
     plan::{DesiredState, OnStale, Reason, VerifyOp},
-    policy::{Change, Condition, Risk, TargetKind},
+    policy::{Change, Condition, Controls, Mode, Risk, TargetKind, Way},
     snapshot::{Finality, Reading, Snapshot},
 };
 use crate::plan::{
@@ -149,13 +149,13 @@ fn an_absence_policy_says_that_its_interval_is_not_learned() {
 }
 
 #[test]
-fn a_policy_above_low_risk_stays_in_shadow_and_one_without_an_action_only_finds() {
+fn a_policy_above_low_risk_is_held_and_one_without_an_action_only_finds() {
     let mut genesis = backlog();
     for risk in [Risk::Medium, Risk::High] {
         let action = genesis.policies[0].action.as_mut().expect("the policy acts");
         action.risk = risk;
         let planned = plan(&snapshot(&genesis), &[finding("backlog", Symptom::Threshold)]);
-        assert_eq!(decisions(planned), [held(Hold::Shadow)]);
+        assert_eq!(decisions(planned), [held(Hold::Risk)]);
     }
     genesis.policies[0].action = None;
     let planned = plan(&snapshot(&genesis), &[finding("backlog", Symptom::Threshold)]);
@@ -425,6 +425,73 @@ fn a_threshold_that_no_document_can_carry_makes_no_plan() {
     assert_eq!(decisions(planned), [held(Hold::Unrepresentable)]);
 }
 
+fn advised(from: DesiredState, to: DesiredState, clamped: bool) -> Decision {
+    Decision::Advised { target: id("pool"), from, to, clamped }
+}
+
+#[test]
+fn a_policys_controls_hold_it_back() {
+    let acting = Controls::ACTING;
+    let shadow = Controls::default();
+    let (up, down) = (Controls { up: Way::Paused, ..acting }, Controls { down: Way::Paused, ..acting });
+    let (add, set) = (Change::AddSlots, Change::SetSlots);
+    // Each row: what the policy asks for with 3 slots (bounds 2 to 10, largest step 4), its controls, what it does.
+    let rows = [
+        ("shadow advises", add(3), shadow, advised(slots(3), slots(6), false)),
+        ("and is clamped", set(9), shadow, advised(slots(3), slots(7), true)),
+        ("its own step", set(9), Controls { max_step: Some(2), ..acting }, fired(slots(3), slots(5), true)),
+        (
+            "not past the target's",
+            set(9),
+            Controls { max_step: Some(9), ..acting },
+            fired(slots(3), slots(7), true),
+        ),
+        ("paused up", add(1), up, held(Hold::UpPaused)),
+        ("paused up, goes down", add(-1), up, fired(slots(3), slots(2), false)),
+        ("paused down", set(2), down, held(Hold::DownPaused)),
+        ("paused down, goes up", set(4), down, fired(slots(3), slots(4), false)),
+        ("shadow and paused", add(1), Controls { up: Way::Paused, ..shadow }, held(Hold::UpPaused)),
+    ];
+    for (what, change, controls, expected) in rows {
+        let mut genesis = genesis(vec![target("pool", POOL)], vec![policy("backlog", "pool", change)]);
+        genesis.policies[0].action.as_mut().expect("it acts").controls = controls;
+        let planned = plan(&snapshot(&genesis), &[finding("backlog", Symptom::Threshold)]);
+        let is_plan = matches!(expected, Decision::Fired { .. });
+        assert_eq!(planned.plans.len(), usize::from(is_plan), "{what}");
+        assert_eq!(decisions(planned), [expected], "{what}");
+    }
+}
+
+#[test]
+fn a_policy_in_shadow_takes_no_target_and_keeps_to_its_limits() {
+    let policies =
+        vec![policy("first", "pool", Change::AddSlots(1)), policy("second", "pool", Change::AddSlots(2))];
+    let mut genesis = genesis(vec![target("pool", POOL)], policies);
+    genesis.policies[0].action.as_mut().expect("it acts").controls = Controls::default();
+    let findings = ["first", "second"].map(|name| finding(name, Symptom::Threshold));
+    let planned = plan(&snapshot(&genesis), &findings);
+    let expected = [advised(slots(3), slots(4), false), fired(slots(3), slots(5), false)];
+    assert_eq!(decisions(planned), expected);
+    // What the checker would refuse beside its shadow is no advice.
+    genesis.policies[0].action.as_mut().expect("it acts").expiry = Millis::ZERO;
+    let planned = plan(&snapshot(&genesis), &findings);
+    assert_eq!(
+        decisions(planned)[0],
+        held(Hold::Rejected { violations: vec![crate::plan::Violation::Expiry] })
+    );
+}
+
+fn any_controls() -> impl Strategy<Value = Controls> {
+    let way = || prop_oneof![3 => Just(Way::Open), 1 => Just(Way::Paused)];
+    let mode = prop_oneof![3 => Just(Mode::Act), 1 => Just(Mode::Shadow)];
+    (mode, proptest::option::of(0u32..6), way(), way()).prop_map(|(mode, max_step, up, down)| Controls {
+        mode,
+        max_step,
+        up,
+        down,
+    })
+}
+
 fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         any::<i32>().prop_map(Change::AddSlots),
@@ -464,17 +531,18 @@ prop_compose! {
     fn any_genesis()(
         kinds in proptest::collection::vec((any_kind(), any_span(), 0u32..4), 1..3),
         actions in proptest::collection::vec(
-            (0usize..4, any_change(), any_span(), any_span(), any_span(), 0u8..8), 1..5),
+            (0usize..4, any_change(), any_span(), any_span(), any_span(), 0u8..8, any_controls()), 1..5),
     ) -> Genesis {
         let targets = kinds.into_iter().enumerate().map(|(index, (kind, cooldown, plans_per_hour))| {
             let mut target = target(&format!("t{index}"), kind);
             (target.cooldown, target.plans_per_hour) = (cooldown, plans_per_hour);
             target
         });
-        let policies = actions.into_iter().enumerate().map(|(index, (at, change, cooldown, expiry, within, odd))| {
+        let policies = actions.into_iter().enumerate().map(|(index, (at, change, cooldown, expiry, within, odd, controls))| {
             let mut policy = policy(&format!("p{index}"), &format!("t{at}"), change);
             let action = policy.action.as_mut().expect("the policy acts");
             (action.cooldown, action.expiry, action.verify_within) = (cooldown, expiry, within);
+            action.controls = controls;
             match odd {
                 0 => policy.action = None,
                 1 => action.risk = Risk::High,
@@ -551,6 +619,14 @@ proptest! {
         let planned = plan(&snapshot, &findings);
         for plan in &planned.plans {
             prop_assert_eq!(check(plan, &snapshot), Ok(()));
+        }
+        for (policy, line) in genesis.policies.iter().zip(&planned.report.policies) {
+            let acts = policy.action.as_ref().is_some_and(|action| action.controls.mode == Mode::Act);
+            match &line.decision {
+                Decision::Fired { .. } => prop_assert!(acts),
+                Decision::Advised { .. } => prop_assert!(!acts),
+                Decision::Quiet { .. } | Decision::Found | Decision::Held { .. } => {}
+            }
         }
         let targets: std::collections::BTreeSet<_> = planned.plans.iter().map(|plan| &plan.target).collect();
         prop_assert_eq!(targets.len(), planned.plans.len());

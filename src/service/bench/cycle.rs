@@ -43,6 +43,7 @@ add_slots = 1
 cooldown = "0s"
 expiry = "15m"
 risk = "low"
+mode = "act"
 on_stale = "hold"
 verify_within = "5m"
 "#;

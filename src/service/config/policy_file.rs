@@ -126,10 +126,10 @@ impl PolicyFile {
             self.policies.iter().filter_map(|Policy { name, action, condition, .. }| match action {
                 None if matches!(condition, Condition::Conservation { .. }) => None,
                 None => Some(format!("policy {name} has no action: it only raises findings")),
-                Some(Action { risk: Risk::Low, .. }) => None,
-                Some(Action { risk: Risk::Medium | Risk::High, .. }) => Some(format!(
-                    "policy {name} stays in shadow: above low risk it needs sources of two owners"
-                )),
+                Some(action @ Action { risk: Risk::Low, .. }) => controls::note(name, action),
+                Some(Action { risk: Risk::Medium | Risk::High, .. }) => {
+                    Some(format!("policy {name} never acts: above low risk it needs sources of two owners"))
+                }
             });
         agents.chain(policies).collect()
     }
@@ -477,7 +477,9 @@ fn check_then(
         let place = then.verify_within.as_ref().map_or_else(|| then.target.span(), Spanned::span);
         return Err(source.error(place, "verify_within must be more than nothing"));
     }
+    let controls = controls::check_controls(&then, change, target.kind, source)?;
     Ok(Action {
+        controls,
         cooldown: check_cooldown(&then.cooldown, source)?,
         change,
         expiry,
@@ -552,6 +554,7 @@ fn check_change(
 }
 
 mod conservation;
+mod controls;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -9,8 +9,8 @@ use crate::knowledge::{
     observation::AttributeValue,
     plan::OnStale,
     policy::{
-        Action, Capacity, Change, Combine, Condition, Policy, Risk, Selector, Side, Statistic, Target,
-        TargetKind,
+        Action, Capacity, Change, Combine, Condition, Controls, Mode, Policy, Risk, Selector, Side,
+        Statistic, Target, TargetKind, Way,
     },
 };
 use crate::types::{Millis, Quantity};
@@ -201,6 +201,24 @@ fn put_action(lines: &mut Lines, action: &Action) {
     lines.put(format_args!("risk = \"{risk}\""));
     lines.put(format_args!("on_stale = \"{on_stale}\""));
     lines.put(format_args!("verify_within = \"{}\"", span_text(action.verify_within)));
+    put_controls(lines, &action.controls);
+}
+
+fn put_controls(lines: &mut Lines, controls: &Controls) {
+    let mode = match controls.mode {
+        Mode::Shadow => "shadow",
+        Mode::Act => "act",
+    };
+    lines.put(format_args!("mode = \"{mode}\""));
+    if let Some(most) = controls.max_step {
+        lines.put(format_args!("max_step = {most}"));
+    }
+    for (name, way) in [("up", controls.up), ("down", controls.down)] {
+        match way {
+            Way::Open => {}
+            Way::Paused => lines.put(format_args!("{name} = false")),
+        }
+    }
 }
 
 fn attribute(value: &AttributeValue) -> String {

@@ -9,8 +9,8 @@ use crate::knowledge::{
     observation::AttributeValue,
     plan::OnStale,
     policy::{
-        Action, Capacity, Change, Combine, Condition, Indicator, Policy, Risk, Selector, Side, Statistic,
-        TargetKind,
+        Action, Capacity, Change, Combine, Condition, Controls, Indicator, Mode, Policy, Risk, Selector,
+        Side, Statistic, TargetKind, Way,
     },
 };
 use crate::service::config::{Completion, IncompleteTarget, POLICY_EXAMPLE, Place, policy_text};
@@ -67,6 +67,7 @@ fn the_demo_policy_is_what_it_says() {
                 risk: Risk::Low,
                 on_stale: OnStale::Hold,
                 verify_within: Millis::from_secs(300),
+                controls: Controls::ACTING,
             }),
         }
     );
@@ -353,6 +354,86 @@ fn any_span(most: u64) -> impl Strategy<Value = Millis> {
     (0..=most).prop_map(Millis::new)
 }
 
+/// Each row: what stands in `then` beside the rest, and the controls that follow.
+#[test]
+fn a_policy_is_in_shadow_unless_it_says_that_it_acts() {
+    let acting = Controls::ACTING;
+    let rows = [
+        ("", Controls::default()),
+        (", mode = \"shadow\"", Controls { mode: Mode::Shadow, ..acting }),
+        (", mode = \"act\"", acting),
+        (", mode = \"act\", max_step = 3, up = true", Controls { max_step: Some(3), ..acting }),
+        (", mode = \"act\", up = false, down = true", Controls { up: Way::Paused, ..acting }),
+        (", down = false", Controls { down: Way::Paused, ..Controls::default() }),
+    ];
+    for (written, expected) in rows {
+        let text = GOOD.replace("risk = \"low\"", &format!("risk = \"low\"{written}"));
+        let file = PolicyFile::parse("good.toml", &text).expect(written);
+        let action = file.policies()[0].action.as_ref().expect("it has one");
+        assert_eq!(action.controls, expected, "{written}");
+    }
+}
+
+#[test]
+fn a_policy_that_cannot_act_is_noted() {
+    let rows = [
+        ("", Some("in shadow")),
+        (", mode = \"act\"", None),
+        (", mode = \"act\", down = false", None),
+        (", mode = \"act\", up = false", Some("never acts")),
+        (", up = false, down = false", Some("never acts")),
+    ];
+    for (written, words) in rows {
+        let text = GOOD.replace("risk = \"low\"", &format!("risk = \"low\"{written}"));
+        let notes = PolicyFile::parse("good.toml", &text).expect(written).notes();
+        let about: Vec<_> = notes.iter().filter(|note| note.starts_with("policy backlog")).collect();
+        assert_eq!(about.len(), usize::from(words.is_some()), "{written}: {notes:?}");
+        assert!(about.iter().all(|note| note.contains(words.unwrap_or_default())), "{written}: {notes:?}");
+    }
+}
+
+#[test]
+fn controls_that_do_not_fit_are_refused_where_they_stand() {
+    let then = "then = { target = \"pool\", add_slots = 3, cooldown = \"5m\", risk = \"low\"";
+    let switch = "then = { target = \"switch\", pause = true, cooldown = \"5m\", risk = \"low\"";
+    let rows = [
+        (then, ", mode = \"on\"", "shadow"),
+        (then, ", max_step = 0", "max_step is from 1 to what the target allows (3)"),
+        (then, ", max_step = 4", "max_step is from 1 to what the target allows (3)"),
+        (then, ", max_step = 2", "add_slots = 3 is more than max_step allows"),
+        (then, ", max_stap = 2", "did you mean `max_step`?"),
+        (switch, ", max_step = 2", "`max_step` is of slots, and switch has none"),
+        (switch, ", up = true", "`up` is of slots, and switch has none"),
+        (switch, ", down = false", "`down` is of slots, and switch has none"),
+    ];
+    for (action, written, words) in rows {
+        let text = GOOD.replace(then, &format!("{action}{written}"));
+        let error = PolicyFile::parse("bad.toml", &text).expect_err(written);
+        let line = error.place().map(|place| place.line);
+        assert!(line == Some(21) && error.message().contains(words), "{written}: {error}");
+    }
+}
+
+fn any_controls() -> impl Strategy<Value = Controls> {
+    let way = || prop_oneof![Just(Way::Open), Just(Way::Paused)];
+    (prop_oneof![Just(Mode::Act), Just(Mode::Shadow)], proptest::option::of(1u32..4), way(), way())
+        .prop_map(|(mode, max_step, up, down)| Controls { mode, max_step, up, down })
+}
+
+/// Those of the controls that may stand beside this change.
+fn fitting(controls: Controls, change: Change) -> Controls {
+    match change {
+        Change::AddSlots(slots) => {
+            let max_step = controls.max_step.map(|most| most.max(slots.unsigned_abs()));
+            Controls { max_step, ..controls }
+        }
+        Change::SetSlots(_) => controls,
+        Change::Pause | Change::Resume | Change::Retry => {
+            Controls { mode: controls.mode, ..Controls::ACTING }
+        }
+    }
+}
+
 fn any_action() -> impl Strategy<Value = Action> {
     let change = prop_oneof![
         prop_oneof![-3i32..0, 1i32..4].prop_map(Change::AddSlots),
@@ -363,8 +444,8 @@ fn any_action() -> impl Strategy<Value = Action> {
     ];
     let risk = prop_oneof![Just(Risk::Low), Just(Risk::Medium), Just(Risk::High)];
     let on_stale = prop_oneof![Just(OnStale::Hold), Just(OnStale::Rollback)];
-    (change, any_span(3_600_000), 20_000u64..86_400_000, risk, on_stale, 1u64..1 << 40).prop_map(
-        |(change, cooldown, expiry, risk, on_stale, within)| Action {
+    (change, any_span(3_600_000), 20_000u64..86_400_000, risk, on_stale, 1u64..1 << 40, any_controls())
+        .prop_map(|(change, cooldown, expiry, risk, on_stale, within, controls)| Action {
             target: TargetId::new(match change {
                 Change::AddSlots(_) | Change::SetSlots(_) | Change::Scale => "pool",
                 Change::Pause | Change::Resume => "switch",
@@ -377,8 +458,8 @@ fn any_action() -> impl Strategy<Value = Action> {
             risk,
             on_stale: if change == Change::Retry { OnStale::Hold } else { on_stale },
             verify_within: Millis::new(within),
-        },
-    )
+            controls: fitting(controls, change),
+        })
 }
 
 fn any_condition() -> impl Strategy<Value = Condition> {

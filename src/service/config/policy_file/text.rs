@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use crate::knowledge::{
     plan::OnStale,
-    policy::{Combine, Risk, Statistic},
+    policy::{Combine, Mode, Risk, Statistic},
 };
 use crate::service::config::values::{Attribute, Decimal, SpanText};
 use crate::types::{Digest, SourceId, TargetId};
@@ -185,6 +185,19 @@ pub(super) struct ThenText {
     #[serde(default)]
     pub(super) on_stale: OnStaleText,
     pub(super) verify_within: Option<Spanned<SpanText>>,
+    #[serde(default)]
+    pub(super) mode: ModeText,
+    pub(super) max_step: Option<Spanned<u32>>,
+    pub(super) up: Option<Spanned<bool>>,
+    pub(super) down: Option<Spanned<bool>>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ModeText {
+    #[default]
+    Shadow,
+    Act,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -224,6 +237,15 @@ impl From<CombineText> for Combine {
             CombineText::Sum => Self::Sum,
             CombineText::Min => Self::Min,
             CombineText::Max => Self::Max,
+        }
+    }
+}
+
+impl From<ModeText> for Mode {
+    fn from(text: ModeText) -> Self {
+        match text {
+            ModeText::Shadow => Self::Shadow,
+            ModeText::Act => Self::Act,
         }
     }
 }
