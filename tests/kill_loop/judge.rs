@@ -249,6 +249,7 @@ fn the_judge_blames_nobody_who_kept_to_the_rules() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases, each a few lines")]
 fn the_judge_names_every_contradiction() {
     let (one, other) = (first(0), first(1));
     let later = block(2, certificate(&[0, 1, 2], &one), 0);

@@ -427,7 +427,7 @@ fn fitting(controls: Controls, change: Change) -> Controls {
             let max_step = controls.max_step.map(|most| most.max(slots.unsigned_abs()));
             Controls { max_step, ..controls }
         }
-        Change::SetSlots(_) => controls,
+        Change::SetSlots(_) | Change::Scale => controls,
         Change::Pause | Change::Resume | Change::Retry => {
             Controls { mode: controls.mode, ..Controls::ACTING }
         }
