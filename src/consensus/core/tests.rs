@@ -8,8 +8,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{Config, Core, Input, Output, Recovery, Rejected};
 use crate::consensus::{
-    Asked, Block, BlockResponse, Certificates, ChunkRequest, Chunks, Command, Gone, Message, Proposal,
-    ProvenChunk, QuorumCertificate, Record, SignedTimeoutView, Snapshot, StableCheckpoint, Timeout,
+    Asked, Block, BlockRequest, BlockResponse, Certificates, ChunkRequest, Chunks, Command, Gone, Message,
+    Proposal, ProvenChunk, QuorumCertificate, Record, SignedTimeoutView, Snapshot, StableCheckpoint, Timeout,
     TimeoutCertificate, ViewTimes, Vote,
     certificate::{proposal_statement, timeout_statement, vote_statement},
     limits::MAX_GOSSIP_BYTES,
@@ -120,10 +120,14 @@ impl Cluster {
                     self.installed[usize::from(from)].push(checkpoint.height());
                 }
                 Output::ServeFromJournal { to, request } => {
-                    let stable = self.stable[usize::from(from)].last().cloned();
-                    let checkpoint = stable.expect("all blocks are in memory");
-                    let gone = Gone { asked: Asked::Blocks(request), checkpoint };
-                    self.wires.push_back((me, to, Message::Gone(gone)));
+                    // Below a stable checkpoint the journal's blocks are gone.
+                    let said = match self.stable[usize::from(from)].last().cloned() {
+                        Some(checkpoint) => {
+                            Some(Message::Gone(Gone { asked: Asked::Blocks(request), checkpoint }))
+                        }
+                        None => served_from(&self.journals[usize::from(from)], &request),
+                    };
+                    self.wires.extend(said.map(|said| (me, to, said)));
                 }
                 Output::ServeChunks { to, request } => {
                     let chunks = self.served.as_ref().map(|snapshot| chunks_of(snapshot, request));
@@ -179,6 +183,23 @@ fn chunks_of(snapshot: &Snapshot, request: ChunkRequest) -> Chunks {
         proof: InclusionProof::of(&leaves, place).expect("inside"),
     });
     Chunks { height, root, first, chunks: chunks.collect() }
+}
+
+/// The first committed block above the one that a peer has, certified by the next one's justification.
+fn served_from(journal: &[Record], request: &BlockRequest) -> Option<Message> {
+    let committed = |height: Height| {
+        let id = journal.iter().find_map(|record| {
+            let Record::Committed { height: of, block, .. } = record else { return None };
+            (*of == height).then_some(*block)
+        })?;
+        journal.iter().find_map(|record| {
+            let Record::Block(block) = record else { return None };
+            (block.id() == id).then(|| Arc::clone(block))
+        })
+    };
+    let block = committed(request.above.next())?;
+    let tip = committed(request.above.next().next())?.justify().clone();
+    Some(Message::BlockResponse(BlockResponse { blocks: vec![block], tip }))
 }
 
 #[test]
