@@ -11,8 +11,8 @@
 //!   3 * usual distance + range / 100 + 0.3 * usual step, times n / (n + 100) after n samples: of a short past
 //!   little is known. The usual distance is a mean that forgets in [`FORGETS`] samples; the usual step is the
 //!   mean of the sizes of the differences between neighbours.
-//! - **N5** After an alarm there is silence for [`SILENCE`] samples and 3 % of those seen so far, broken only by an
-//!   alarm [`LOUDER`] times as strong as the one before, which is forgotten by half a percent a sample.
+//! - **N5** After an alarm there is silence for [`SILENCE`] samples and 3 % of those seen so far, at most [`SILENCE_MOST`],
+//!   broken only by an alarm [`LOUDER`] times as strong as the one before, which is forgotten by half a percent a sample.
 //!   Whatever has any strength outside of a silence begins one.
 //! - **N6** A series whose whole past is one straight line has new values all the time. Its strength is kept
 //!   only if the value is far from that line, too: nothing of it at 4 times the usual distance from it and
@@ -43,6 +43,8 @@ const WARM_UP: u64 = 170;
 /// The silence after an alarm, in samples, and its share of all samples so far.
 const SILENCE: f64 = 80.0;
 const SILENCE_SHARE: f64 = 0.03;
+/// However much was seen: a series that runs for years is not left unwatched for hours after each alarm.
+const SILENCE_MOST: f64 = 600.0;
 /// How many times stronger an alarm must be to break the silence.
 const LOUDER: f64 = 3.0;
 /// What is left of the last alarm's strength from sample to sample.
@@ -252,7 +254,7 @@ impl Alarm {
     }
 
     fn may_follow(self, strength: f64, samples: u64) -> bool {
-        let silence = SILENCE + (SILENCE_SHARE * count(samples)).trunc();
+        let silence = (SILENCE + (SILENCE_SHARE * count(samples)).trunc()).min(SILENCE_MOST);
         self.age.is_none_or(|age| count(age) >= silence) || strength > self.strength * LOUDER
     }
 }
