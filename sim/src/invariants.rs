@@ -79,6 +79,8 @@ pub struct Invariants {
     replicas: usize,
     /// The fewest votes that decide.
     quorum: usize,
+    /// How many of any quorum keep to the rules and have a disk that keeps what it synced, at the least.
+    sound_in_a_quorum: usize,
     now_ms: u64,
     said: BTreeMap<ReplicaIndex, Said>,
     /// The newest height that reached the application since the last start, and the application, restated.
@@ -111,6 +113,7 @@ impl Invariants {
             committee,
             replicas,
             quorum,
+            sound_in_a_quorum: quorum.saturating_sub(faulty),
             now_ms: 0,
             said: BTreeMap::new(),
             applied: BTreeMap::new(),
@@ -512,9 +515,51 @@ impl Invariants {
         self.claim(block.is_some(), || {
             format!("{replica} voted in view {view} for a block that nobody sent")
         });
+        if let Some(block) = &block {
+            self.invariant_a_vote_rests_on_a_quorum(replica, view, block);
+        }
         let durable = disk.holds_durably(vote.signature.as_bytes())
             && block.is_none_or(|block| holds_payload(disk, &block));
         self.claim(durable, || format!("{replica}'s vote in view {view} left before it was durable"));
+    }
+
+    /// The justification of a block that a sound replica votes for is genesis's or rests on a quorum's votes. Where
+    /// views were left out, it also rests on a quorum that gave the view before up and knew no later certificate.
+    /// Counted by what left sound replicas, so that no certificate is believed.
+    fn invariant_a_vote_rests_on_a_quorum(&mut self, replica: ReplicaIndex, view: View, block: &Block) {
+        let justify = block.justify();
+        self.invariant_certified(replica, justify);
+        let before = View::new(view.number().saturating_sub(1));
+        let gave_up =
+            |said: &Said| said.timeouts.get(&before).is_some_and(|highest| *highest <= justify.view);
+        let enters = justify.view == before || self.is_said_by_a_quorum(gave_up);
+        self.claim(enters, || {
+            format!(
+                "{replica} voted in view {view} on a certificate of view {}, and no quorum gave the view before up \
+                 knowing no later one",
+                justify.view
+            )
+        });
+    }
+
+    /// A certificate that a sound replica goes by is genesis's, or so many voted for its block as a quorum needs.
+    fn invariant_certified(&mut self, replica: ReplicaIndex, certificate: &QuorumCertificate) {
+        let QuorumCertificate { view, height, block, .. } = certificate;
+        let is_certified = if *view == View::ZERO {
+            certificate.same_statement(&QuorumCertificate::genesis(&self.committee))
+        } else {
+            self.is_said_by_a_quorum(|said| said.votes.get(view) == Some(&(*height, *block)))
+        };
+        self.claim(is_certified, || {
+            format!(
+                "{replica} goes by a certificate of view {view} for height {height}, which no quorum gave"
+            )
+        });
+    }
+
+    /// Whether so many sound replicas said it that a quorum can have.
+    fn is_said_by_a_quorum(&self, said: impl Fn(&Said) -> bool) -> bool {
+        self.said.values().filter(|by| said(by)).count() >= self.sound_in_a_quorum
     }
 
     fn invariant_one_durable_timeout_a_view(
@@ -533,6 +578,7 @@ impl Invariants {
             self.claim(disk.holds_durably(timeout.signature.as_bytes()), || {
                 format!("{replica}'s timeout for view {view} left before it was durable")
             });
+            self.invariant_certified(replica, &timeout.high_qc);
         }
     }
 
