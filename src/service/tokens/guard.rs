@@ -51,7 +51,9 @@ impl Access {
             "/v1/receipts" => Self::Needs(&[Scope::Agent]),
             "/v1/status" | "/metrics" => Self::Needs(&[Scope::Read, Scope::Operator]),
             "/v1/evidence" => Self::Needs(&[Scope::Read, Scope::Operator]),
-            path if path.starts_with("/v1/evidence/") => Self::Needs(&[Scope::Read, Scope::Operator]),
+            path if path.starts_with("/v1/evidence/") || path.starts_with("/v1/bundles/") => {
+                Self::Needs(&[Scope::Read, Scope::Operator])
+            }
             path if path.starts_with("/v1/roots/") => {
                 Self::Needs(&[Scope::Agent, Scope::Read, Scope::Operator])
             }
@@ -283,6 +285,7 @@ mod tests {
             ("/metrics", &[Scope::Operator, Scope::Read]),
             ("/v1/evidence", &[Scope::Operator, Scope::Read]),
             ("/v1/evidence/00", &[Scope::Operator, Scope::Read]),
+            ("/v1/bundles/00", &[Scope::Operator, Scope::Read]),
             ("/v1/operator-requests", &[Scope::Operator]),
             ("/v1/anything", &[Scope::Operator]),
             ("/v1/metrics/", &[Scope::Operator]),
