@@ -103,9 +103,9 @@ pub struct Invariants {
 }
 
 impl Invariants {
-    /// Before anything has happened.
+    /// Before anything has happened, where so many replicas are adversaries or have a disk that will be damaged.
     #[must_use]
-    pub fn new(committee: Arc<Committee>) -> Self {
+    pub fn new(committee: Arc<Committee>, unsound: usize) -> Self {
         let replicas = committee.iter().count();
         let faulty = (0..replicas).take_while(|faulty| 3 * faulty < replicas).last().unwrap_or(0);
         let quorum = (1..=replicas).find(|quorum| 2 * quorum > replicas + faulty).unwrap_or(replicas);
@@ -113,7 +113,7 @@ impl Invariants {
             committee,
             replicas,
             quorum,
-            sound_in_a_quorum: quorum.saturating_sub(faulty),
+            sound_in_a_quorum: quorum.saturating_sub(faulty.max(unsound)),
             now_ms: 0,
             said: BTreeMap::new(),
             applied: BTreeMap::new(),

@@ -168,7 +168,7 @@ impl<'a> World<'a> {
             wakes: BTreeMap::new(),
             away_ms: BTreeMap::new(),
             network,
-            invariants: Invariants::new(committee),
+            invariants: Invariants::new(committee, scenario.adversaries.len() + scenario.damaged.len()),
             submitted: Vec::new(),
             desk: Desk::new(scenario.seed),
             events_at_healing: None,
