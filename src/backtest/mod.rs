@@ -6,7 +6,7 @@
 //!
 //! # The loop
 //!
-//! - **L1** Time moves in steps. At the end of each, the plant gets an [`Order`]: the moment, and the states that the
+//! - **L1** Time moves in steps. At the end of each, the plant gets an [`Order`](protocol::Order): the moment, and the states that the
 //!   agents have set until then. It answers with the samples of the step, which all replicas' doors take at that
 //!   moment. An order holds from its moment on: what happened before was under the orders before.
 //! - **L2** Each replica looks at its clock twenty times a window. A window is reported once its grace is over; ticks and

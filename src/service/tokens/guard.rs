@@ -267,7 +267,7 @@ mod tests {
         let all = secrets.iter().map(|(scope, token)| listed(scope.as_str(), token, &[*scope], None));
         guarded.tokens.send_replace(Tokens(all.collect()));
         let readers = [Scope::Agent, Scope::Operator, Scope::Read];
-        let rows: [(&str, &[Scope]); 21] = [
+        let rows: [(&str, &[Scope]); 22] = [
             ("/livez", &scopes),
             ("/readyz", &scopes),
             ("/", &[Scope::Ingest]),
