@@ -144,17 +144,19 @@ impl AskArguments {
     }
 }
 
-async fn ask(client: &HttpClient, address: &str, body_bytes: usize) -> Result<Vec<u8>, Failure> {
+/// What an address answers, if it answers well.
+pub(super) async fn ask(client: &HttpClient, address: &str, body_bytes: usize) -> Result<Vec<u8>, Failure> {
     let bounds = Bounds { timeout: ANSWER_TIMEOUT, body_bytes };
     let answer = client.get(address, bounds).await.map_err(Failure::failed)?;
     if answer.status.is_success() {
         return Ok(answer.body.to_vec());
     }
-    let said: String = String::from_utf8_lossy(&answer.body).chars().take(200).collect();
+    let said: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
     Err(Failure::failed(anyhow::anyhow!("{address} answers {}: {said}", answer.status)))
 }
 
-fn read(path: &Path, longest: usize) -> Result<Vec<u8>, Failure> {
+/// What a file holds, and a byte more than `longest` if it is longer.
+pub(super) fn read(path: &Path, longest: usize) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     // One byte more than any document has, so that a longer file is refused as too large and not cut.
     let file = fs::File::open(path).and_then(|file| file.take(longest as u64 + 1).read_to_end(&mut bytes));

@@ -4,22 +4,21 @@
 
 use std::{
     fmt, fs,
-    io::{self, Read as _},
     path::{Path, PathBuf},
     str::FromStr,
-    time::Duration,
 };
 
-use super::super::{ClientFlags, ExitCode, Failure, output::Output, plans, wait_for};
+use super::super::{
+    ClientFlags, ExitCode, Failure,
+    evidence::{ask, read},
+    output::Output,
+    plans, wait_for,
+};
 use crate::{
     knowledge::plan::Plan,
     plan::{EvidenceBundle, MAX_BUNDLE_BYTES},
-    service::http_client::{Bounds, HttpClient},
     types::{Cycle, Digest, Envelope, MAX_ENVELOPE_BYTES, from_strict_json},
 };
-
-/// As for `quorate status`.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The fewest digits that name a plan by its digest: any fewer might be a cycle's number or another plan.
 const DIGEST_DIGITS_MIN: usize = 6;
@@ -166,7 +165,7 @@ pub(super) async fn fetch(source: &Source) -> Result<Gathered, Failure> {
                 .next("give more digits of the digest"));
         }
     };
-    let bytes = ask(&client, &format!("{url}/v1/bundles/{}", plan.evidence)).await?;
+    let bytes = ask(&client, &format!("{url}/v1/bundles/{}", plan.evidence), MAX_BUNDLE_BYTES).await?;
     if Digest::of(&bytes) != plan.evidence {
         let told = anyhow::anyhow!("{url} serves other bytes than those that the plan names as its evidence");
         return Err(Failure::refused(told).next("ask another replica, and look into this one"));
@@ -174,26 +173,6 @@ pub(super) async fn fetch(source: &Source) -> Result<Gathered, Failure> {
     let bundle = EvidenceBundle::from_bytes(&bytes).map_err(Failure::refused)?;
     let certified = (meant.len() == 1).then(|| body.clone());
     Ok(Gathered { bundle, name: Some(name), certified, bytes })
-}
-
-async fn ask(client: &HttpClient, address: &str) -> Result<Vec<u8>, Failure> {
-    let bounds = Bounds { timeout: ANSWER_TIMEOUT, body_bytes: MAX_BUNDLE_BYTES };
-    let answer = client.get(address, bounds).await.map_err(Failure::failed)?;
-    if answer.status.is_success() {
-        return Ok(answer.body.to_vec());
-    }
-    let said: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
-    Err(Failure::failed(anyhow::anyhow!("{address} answers {}: {said}", answer.status)))
-}
-
-fn read(path: &Path, longest: usize) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    // One byte more than there may be, so that a longer file is refused as too large and not cut.
-    let file = fs::File::open(path).and_then(|file| file.take(longest as u64 + 1).read_to_end(&mut bytes));
-    file.map_err(|error: io::Error| {
-        Failure::failed(anyhow::Error::new(error).context(format!("cannot read {}", path.display())))
-    })?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
